@@ -1,0 +1,76 @@
+/* process.h: one child: posix_spawn with its own process group, a pidfd and a clean environment; or a child of an earlier
+ * daemon of ours, taken over by pid and start time.
+ *
+ * A process is {pid, start time, pidfd} and is signalled through the pidfd; its group by kill(-pgid) while the unreaped
+ * leader holds the number, or (leader reaped, or taken over) member by member found in /proc with start times checked;
+ * a bare pid never. Nobody calls waitpid(-1): waitid(P_PIDFD) alone. on_exit is called once, from the loop, never from
+ * inside process_spawn/adopt; after it the object lives on until process_free. */
+#ifndef LSV_HOST_PROCESS_H
+#define LSV_HOST_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "net/loop.h"
+
+struct process;
+
+struct process_spec {
+        const char *binary; /* absolute path, or a name looked up on our own PATH */
+        char *const *argv;  /* NULL-ended */
+        char *const *envp;  /* the whole environment of the child */
+        const char *cwd;    /* NULL: "/" */
+        int output;         /* stdout and stderr of the child (an O_APPEND file); stays the caller's */
+        int nice;           /* 0: unchanged */
+        mode_t umask;       /* 077 makes llama-server's unix socket 0600 */
+};
+
+enum exit_kind {
+        EXIT_UNKNOWN, /* taken over: not our child, and the kernel does not tell (PIDFD_GET_INFO needs Linux 6.15) */
+        EXIT_CODE,
+        EXIT_SIGNAL,
+};
+
+struct process_exit {
+        enum exit_kind kind;
+        int value; /* exit code or signal */
+        bool core_dumped;
+        uint64_t user_usec, system_usec, max_rss_bytes; /* 0 when unknown */
+};
+
+typedef void process_exit_fn(void *owner, const struct process_exit *exit, usec_t now);
+
+/* 0; -ENOENT, -EACCES, -ENOEXEC … when the binary cannot be run, -EAGAIN, -EMFILE, -ENOMEM. */
+int process_spawn(struct loop *loop, const struct process_spec *spec, process_exit_fn *on_exit, void *owner,
+                  struct process **ret);
+/* -ESRCH: gone, a zombie, or another process by now (its start time differs). */
+int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exit_fn *on_exit, void *owner,
+                  struct process **ret);
+/* Lets go of it without touching it. Always NULL. */
+struct process *process_free(struct process *p);
+
+pid_t process_pid(const struct process *p);
+uint64_t process_start_time(const struct process *p); /* field 22 of /proc/pid/stat, clock ticks since boot */
+bool process_is_ours(const struct process *p);        /* spawned by us, not taken over */
+bool process_has_exited(const struct process *p);
+
+/* To the leader alone. 0 or -ESRCH. */
+int process_signal(struct process *p, int signo);
+/* To every member of the group, the leader included; works also after the leader's death. Members that left the group
+ * by setsid are found by session only if they kept it; others are out of reach without a cgroup (packages give one).
+ * Returns how many were signalled. */
+int process_signal_group(struct process *p, int signo);
+/* Members of the group that live (zombies do not), besides the leader. */
+int process_group_count(struct process *p);
+
+/* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
+int process_cpu_time(const struct process *p, usec_t *ret);
+int process_rss(const struct process *p, uint64_t *ret_bytes);
+
+/* Facts about any pid, for state files. 0 or -ESRCH. */
+int process_read_start_time(pid_t pid, uint64_t *ret);
+/* The boot id (/proc/sys/kernel/random/boot_id), "" if unreadable; static storage. */
+const char *process_boot_id(void);
+
+#endif
