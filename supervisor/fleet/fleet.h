@@ -1,0 +1,91 @@
+/* fleet.h: the conductor: owns every instance, turns facts into events, orders into deeds, and publishes once a turn.
+ *
+ * Hands (process, probe, log file) report facts by callbacks; at the end of the turn fleet_settle acts on them and calls every
+ * subscriber once with what changed. Doors ask for reports and give orders; they never touch a hand. All strings and
+ * reports returned are the fleet's, valid until the end of the turn. */
+#ifndef LSV_FLEET_FLEET_H
+#define LSV_FLEET_FLEET_H
+
+#include "base/buffer.h"
+#include "core/config.h"
+#include "fleet/history.h"
+#include "fleet/report.h"
+#include "net/loop.h"
+
+struct fleet;
+
+/* Takes the config over (also on failure it is freed). load: reads the configuration again for a reload. */
+typedef int fleet_load_fn(void *owner, struct config **ret, struct buffer *ret_errors);
+int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, void *owner, struct fleet **ret);
+struct fleet *fleet_free(struct fleet *f); /* children that still run are let go, not stopped */
+
+/* Takes over what an earlier daemon left, then starts what is wanted. */
+int fleet_start(struct fleet *f);
+/* Stops everything in order; on_stopped is called once, when the last is gone (bounded by grace, drain and kill). */
+void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner);
+
+const struct config *fleet_config(const struct fleet *f);
+struct loop *fleet_loop(const struct fleet *f);
+
+/* --- what is --------------------------------------------------------------------------------------------------- */
+size_t fleet_count(const struct fleet *f);
+const struct report *fleet_report(struct fleet *f, size_t i); /* in the order of the config */
+const struct report *fleet_find(struct fleet *f, const char *name); /* NULL: no such instance */
+/* The whole fleet as one: ready if any is ready, else starting, else the worst; models united; instance "*". */
+const struct report *fleet_aggregate(struct fleet *f);
+/* Enough instances ready for /ready (config: ready.min); *ret_ready, *ret_total may be NULL. */
+bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total);
+/* The nearest instance name, for "did you mean"; NULL if none is near. */
+const char *fleet_nearest(const struct fleet *f, const char *name);
+
+/* Called once a turn with the reports of what changed. figures_only: no state changed, so the feed may hold it back to
+ * once a second. Instances that were added or removed by a reload come with `gone` set or a first report. */
+struct fleet_change {
+        const struct report *report;
+        bool figures_only, gone;
+};
+typedef void fleet_change_fn(void *owner, const struct fleet_change *changes, size_t n, usec_t now);
+int fleet_subscribe(struct fleet *f, fleet_change_fn *fn, void *owner); /* at most 8: -ENOSPC */
+void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner);
+
+/* --- orders ---------------------------------------------------------------------------------------------------- */
+enum fleet_verb { FLEET_START, FLEET_STOP, FLEET_RESTART };
+/* name: an instance ("qwen-0"), an entry ("qwen": all its replicas), or "all". 0; -ENOENT; -EPERM for a server that is not
+ * ours to start or stop; -ESHUTDOWN while the daemon stops. *ret_message (malloc'd, plain words) is set in every case. */
+int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message);
+
+/* Reads the config again. The plan is put as {"keep":[…],"restart":[…],"start":[…],"stop":[…],"applied":bool} or, when the
+ * file is wrong, {"errors":["file:1:2: …"],"applied":false}; 0, or -EINVAL (nothing was changed). */
+int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *ret);
+/* The errors of the last failed reload, NULL if the last one went well: shown on every door. */
+const char *fleet_reload_error(const struct fleet *f);
+
+/* --- evidence -------------------------------------------------------------------------------------------------- */
+/* {"instance","status","cause","hint","evidence":{"exit","log":[…],…},"lastDeathAt",
+ *  "command":{"argv":[…],"env":{…},"cwd","shell":"one line to paste"}}; secrets masked. -ENOENT. */
+int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w);
+
+/* The last lines of an instance's log from disk: malloc'd. -ENOENT, -ENODATA (not our server, no log). */
+int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len);
+/* Follows: on_line for each new line until fleet_unfollow. The line is valid during the call. */
+struct follower;
+typedef void follow_line_fn(void *owner, const char *line, size_t len);
+int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner, struct follower **ret);
+struct follower *fleet_unfollow(struct follower *x); /* always NULL; also needed after the instance is gone */
+
+struct history *fleet_history(struct fleet *f);
+
+/* --- figures for /metrics ---------------------------------------------------------------------------------------- */
+enum { FLEET_LATENCY_BUCKETS = 12 };
+extern const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS]; /* seconds, upper bounds; +Inf is the total */
+struct fleet_figures {
+        uint64_t restarts, deaths, probes, probe_failures, log_bytes, log_skipped_bytes;
+        uint64_t probe_latency[FLEET_LATENCY_BUCKETS + 1]; /* counts per bucket (not cumulative), last: over all bounds */
+        double probe_latency_sum;
+        const char *const *causes; /* names of causes, NULL-ended, and deaths of each */
+        const uint64_t *deaths_by_cause;
+};
+/* Of one instance. */
+int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret);
+
+#endif

@@ -1,0 +1,56 @@
+/* report.h: what every door tells of one instance: one struct, one JSON form, so that no two doors can disagree.
+ * A report belongs to the fleet; it and all its strings are valid until the end of the turn. Source of the form: DESIGN §2
+ * "Status feed". */
+#ifndef LSV_FLEET_REPORT_H
+#define LSV_FLEET_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/json.h"
+#include "base/time.h"
+
+struct report_model {
+        char *id, *name, *type; /* type: "completion", "embedding", … */
+        uint64_t size;          /* bytes, 0 unknown */
+        int64_t modified_at;    /* unix seconds of the file, 0 unknown */
+};
+
+struct report {
+        const char *instance; /* "qwen-0", or "*" for the aggregate */
+        const char *model;    /* what clients ask for: the entry's name */
+        const char *status;   /* the public word */
+        uint64_t seq;
+        const struct report_model *models;
+        size_t n_models;
+        const char *last_error; /* plain words, NULL when there is none */
+        unsigned retries;
+        int max_retries;      /* -1: for ever */
+        uint64_t uptime;      /* seconds, 0 when down */
+        usec_t started_at;    /* realtime, 0: null */
+        usec_t next_retry_at; /* realtime, 0: null */
+        pid_t pid;            /* 0: null */
+        char *const *gpu;     /* NULL-ended, may be NULL */
+        unsigned in_flight, slots, queue;
+        double tokens_per_second;
+        /* More for the API and the CLI than the feed needs: */
+        const char *endpoint;   /* "unix:/run/…" */
+        const char *model_path; /* as configured */
+        const char *log_path;   /* NULL for a server that is not ours */
+        bool want_up, adopted;  /* adopted: somebody else's, or an earlier daemon's */
+        unsigned context;       /* tokens per slot, 0 unknown */
+        const char *build;      /* llama-server's build_info, NULL unknown */
+        uint64_t restarts;      /* times started again since the counts began */
+        usec_t load_time;       /* spawn to ready of the last start, 0 unknown */
+        usec_t state_since;     /* realtime */
+};
+
+/* {"status":…,"models":[…],…}: the feed's data object, one value. */
+void report_put_data(struct json_writer *w, const struct report *r);
+/* The whole feed message {"type":"llama_status","instance",…,"data":{…}}. */
+void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
+/* One element of GET /api/v1/instances: {"name","model", the feed's data, and the rest of the struct}. */
+void report_put_instance(struct json_writer *w, const struct report *r);
+
+#endif
