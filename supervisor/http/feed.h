@@ -1,0 +1,28 @@
+/* feed.h: the status feed on its three carriers: WebSocket /ws (libwebsockets on our loop), SSE /api/v1/events and Socket.IO v4
+ * /socket.io/ (polling and WebSocket). One message per changed instance, the whole set on connect and on request.
+ *
+ * Changes of state go out at once, figures at most once a second, coalesced to the newest state per subscriber that
+ * reads slowly, sliced (about 500 subscribers a turn) when there are many; nobody blocks anybody. */
+#ifndef LSV_HTTP_FEED_H
+#define LSV_HTTP_FEED_H
+
+#include "fleet/fleet.h"
+#include "net/server.h"
+
+struct feed;
+
+struct feed_counts {
+        unsigned subscribers_ws, subscribers_sse, subscribers_socketio;
+        uint64_t messages, coalesced, refused, closed_slow;
+};
+
+int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret);
+struct feed *feed_free(struct feed *f);
+const struct feed_counts *feed_counts(const struct feed *f);
+
+/* The router calls these once the gate (Host, Origin) is passed; each answers the request in every case. */
+void feed_websocket(struct feed *f, struct request *req); /* GET /ws */
+void feed_sse(struct feed *f, struct request *req);       /* GET /api/v1/events */
+void feed_socketio(struct feed *f, struct request *req);  /* GET, POST, OPTIONS /socket.io/ */
+
+#endif
