@@ -1,0 +1,258 @@
+/* config.h: the configuration as values, and how a file becomes them.
+ *
+ * The structs are open: tests write them as initialisers, rooms above read them and never write. Everything in a
+ * struct config belongs to it; the fleet keeps the struct as long as it uses anything out of it. After config_load each
+ * instance is effective: global args, env, restart, health, stop and binary are already in it, so that nobody else
+ * needs to know what inherits from what. Replicas are not expanded: one entry of the file is one config_instance, and
+ * config_replica_name() names its copies.
+ *
+ * Config is data: one row per key (config_table.c) says path, type, place in the struct, default, range, and whether a change
+ * needs a restart (of that instance's process; for keys outside `instances`, of the daemon) or is taken over by a reload.
+ * Loading, freeing, comparing, printing, `check` and the lint all walk those rows.
+ *
+ * Pure: files and environment come through struct config_env (base/file.h has the real files). Contract: DESIGN §5. */
+#ifndef LSV_CORE_CONFIG_H
+#define LSV_CORE_CONFIG_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/file.h"
+#include "base/time.h"
+#include "core/endpoint.h"
+
+#define CONFIG_FOREVER       UINT_MAX /* restart.max_retries: "forever" */
+#define CONFIG_ALL           UINT_MAX /* ready.min: "all" */
+#define CONFIG_REPLICAS_MAX  64
+#define CONFIG_INSTANCES_MAX 1024 /* entries; also replicas in all */
+#define CONFIG_PROBLEMS_MAX  50
+#define CONFIG_FILE_MAX      (4U << 20) /* bytes of one file */
+
+/* Where an array element came from, for messages that come later than the load. file is owned by the config. */
+struct config_where {
+        const char *file;
+        unsigned line, column;
+};
+
+struct config_listen {
+        char *address; /* as written */
+        struct endpoint endpoint;
+        char *tls_cert_file, *tls_key_file;
+        struct config_where where;
+};
+
+struct config_restart {
+        usec_t backoff_initial, backoff_max, reset_after;
+        double jitter;        /* 0..1, part of the delay that is random */
+        unsigned max_retries; /* CONFIG_FOREVER */
+};
+
+struct config_health {
+        usec_t interval, timeout, load_timeout, silence;
+        unsigned failures, start_attempts;
+};
+
+struct config_stop {
+        usec_t grace, drain;
+};
+
+/* What every instance inherits. */
+struct config_llama_server {
+        char *binary; /* a name to be looked up on PATH, or an absolute path */
+        char **args;
+        char **env; /* "NAME=value" */
+        char *hf_token_file;
+        char *hf_token; /* content of the file; secret */
+};
+
+enum config_model {
+        CONFIG_MODEL_NONE, /* adopt only */
+        CONFIG_MODEL_FILE,
+        CONFIG_MODEL_HF,
+};
+
+enum config_gpu {
+        CONFIG_GPU_AUTO,
+        CONFIG_GPU_NONE,
+        CONFIG_GPU_LIST,
+};
+
+struct config_instance {
+        char *name;
+        char *model; /* as written */
+        enum config_model model_kind;
+        char *model_path; /* FILE: absolute path (the first part of a split GGUF); HF: "user/repo[:quant]"; else NULL */
+        char **aliases;
+
+        unsigned
+                replicas; /* 1..CONFIG_REPLICAS_MAX; with replicas_per_gpu: as many as there are GPUs, at least 1 */
+        unsigned replicas_max; /* {"min","max"}: replicas is the min; 0 otherwise */
+        bool replicas_per_gpu;
+
+        enum config_gpu gpu_mode;
+        char **gpu; /* LIST: indices ("0") or UUIDs ("GPU-…"), all of one kind */
+
+        char *binary; /* effective */
+        char **args;  /* effective: llama_server.args, then its own */
+        char **env;   /* effective "NAME=value", its own win */
+        char *cwd;    /* absolute, or NULL: "/" */
+        int nice;
+        double weight;
+        bool autostart; /* false: known, but its wish is "down" until somebody starts it */
+
+        char *endpoint_text;      /* "endpoint": adopted there if it answers, else spawned there */
+        char *adopt_text;         /* "adopt": somebody else's, never spawned, never stopped */
+        struct endpoint endpoint; /* of either; len 0: a private unix socket of ours */
+        bool adopt;
+        char *api_key_file; /* what the server at `endpoint` or `adopt` asks for; with endpoint we also start it with it */
+        char *api_key; /* content of the file; secret */
+
+        struct config_restart restart; /* effective */
+        struct config_health health;   /* effective */
+        struct config_stop stop;       /* effective */
+
+        /* Parsed and checked, without effect in this version. */
+        bool on_demand;
+        usec_t idle_timeout;
+        uint64_t limit_memory; /* bytes, 0: none */
+        double limit_cpus;     /* 0: none */
+        unsigned limit_pids;   /* 0: none */
+
+        struct config_where where;
+};
+
+enum config_balance {
+        CONFIG_LEAST_LOADED,
+        CONFIG_ROUND_ROBIN,
+        CONFIG_RANDOM,
+        CONFIG_PREFIX_AFFINITY,
+};
+
+struct config_gateway {
+        enum config_balance balance;
+        unsigned queue_max, retries;
+        usec_t queue_timeout;
+        char **allowed_hosts, **allowed_origins; /* in effect on every route, gateway or not */
+};
+
+enum config_hub_driver {
+        CONFIG_HUB_NATS,
+        CONFIG_HUB_CONVEX,
+        CONFIG_HUB_GOLLAMA,
+};
+
+struct config_hub {
+        enum config_hub_driver driver;
+        char *url;
+        char *credentials_file;
+        double weight;
+        bool submit;
+        struct config_where where;
+};
+
+enum config_scope {
+        CONFIG_SCOPE_READ = 1,
+        CONFIG_SCOPE_INFER = 2,
+        CONFIG_SCOPE_ADMIN = 4,
+};
+
+struct config {
+        char *file;   /* absolute path of the main file */
+        char **files; /* all that were read, the main one first (config_where.file points into it) */
+
+        struct config_listen *listen;
+        size_t n_listen;
+        bool insecure;
+
+        char *runtime_dir, *state_dir, *log_dir, *models_dir; /* absolute */
+        char *include;                                        /* absolute directory or NULL */
+
+        int log_level; /* <syslog.h> */
+
+        struct config_llama_server llama_server;
+        struct config_restart restart;
+        struct config_health health;
+        struct config_stop stop;
+
+        struct config_instance *instances;
+        size_t n_instances;
+
+        unsigned ready_min; /* /ready wants that many instances ready; CONFIG_ALL: all that are wished up */
+        uint64_t logs_rotate_at;
+        unsigned logs_keep;
+        unsigned history_events;
+
+        struct config_gateway gateway;
+        char *spool_dir;
+        char *auth_keys_file;
+        unsigned
+                auth_anonymous; /* bits of enum config_scope: what a caller without a key may do on loopback */
+
+        struct config_hub *hubs;
+        size_t n_hubs;
+};
+
+/* --- loading ---------------------------------------------------------------------------------------------------- */
+
+struct config_problem {
+        char *file;
+        unsigned line, column; /* from 1; column counts characters (UTF-8), a tab is one */
+        char *path;            /* "instances[1].health.timeout", "" for the file itself */
+        char *message;
+        bool warning;
+};
+
+struct config_problems {
+        struct config_problem *list; /* in order of file and position */
+        size_t count, errors, warnings;
+        size_t dropped; /* beyond CONFIG_PROBLEMS_MAX; errors displace warnings */
+};
+
+struct config_env {
+        const struct file_ops *files;
+        const char *(*get)(void *owner, const char *name); /* getenv */
+        void *owner;
+        bool is_root; /* picks the default directories when systemd gives none */
+};
+
+/* Reads file, what it includes and its secret files, and checks everything. 0; -EBADMSG with errors in *problems; -ENOMEM.
+ * Warnings may come with 0. problems is initialised here; the caller frees it either way. */
+int config_load(const char *file, const struct config_env *env, struct config **ret,
+                struct config_problems *problems);
+struct config *config_free(struct config *c);
+void config_problems_finish(struct config_problems *p);
+/* "FILE:LINE:COLUMN: PATH: MESSAGE", warnings with "warning: " before the message; malloc'd, NULL without memory. */
+char *config_problem_text(const struct config_problem *p);
+
+/* The name of copy i of `of` replicas: "qwen" when there is one, else "qwen-0" …; buf of CONFIG_NAME_MAX. Returns buf. */
+#define CONFIG_NAME_MAX 72
+char *config_replica_name(const struct config_instance *in, unsigned i, unsigned of, char *buf, size_t size);
+const struct config_instance *config_find(const struct config *c,
+                                          const char *name); /* an entry by name, or NULL */
+
+/* --- comparing -------------------------------------------------------------------------------------------------- */
+
+/* Everything alike: a reload leaves it alone. */
+bool config_instance_same(const struct config_instance *a, const struct config_instance *b);
+/* Something differs that only a new process can take over (rows marked RESTART). Other differences are applied live. */
+bool config_instance_needs_restart(const struct config_instance *a, const struct config_instance *b);
+/* 16 hex digits over what matters for the process; the same across restarts of ours and builds, kept in state files.
+ * Equal exactly when !config_instance_needs_restart (but for hash collisions). */
+#define CONFIG_DIGEST_MAX 17
+char *config_instance_digest(const struct config_instance *in, char buf[CONFIG_DIGEST_MAX]);
+/* Paths of the instance keys that differ ("args", "health.timeout"), NULL-ended, for `reload --dry-run`; -ENOMEM. */
+int config_instance_changes(const struct config_instance *a, const struct config_instance *b, char ***ret);
+/* Paths of keys outside `instances` that differ; restart: those that need a restart of the daemon, else the others. */
+int config_changes(const struct config *a, const struct config *b, bool restart, char ***ret);
+
+/* The effective configuration as indented JSON, secrets masked as "***"; malloc'd, NULL without memory. */
+char *config_print(const struct config *c);
+/* The table itself as a JSON array (path, type, default, reload, …), for the lint and `check --keys`; malloc'd. */
+char *config_print_keys(void);
+
+const char *config_balance_name(enum config_balance b);
+const char *config_hub_driver_name(enum config_hub_driver d);
+
+#endif
