@@ -2,7 +2,8 @@
  *
  * One turn: wait, read the clock once (loop_now), run the callbacks of what happened (they only record facts), then the
  * turn functions in the order they were added (the fleet settles and publishes there). No callback is called from inside
- * the function that created its object, nor after its *_free() returned.
+ * the function that created its object, nor after its *_free() returned; *_free() is fine inside any callback, its own too.
+ * loop_new() ignores SIGPIPE for the whole process (a child must be given the default again).
  * Source: libuv 1.44 documentation; uv_poll is used for foreign descriptors (pidfd, inotify), timers are uv_timer (ms). */
 #ifndef LSV_NET_LOOP_H
 #define LSV_NET_LOOP_H
@@ -35,7 +36,9 @@ void loop_wake(struct loop *loop);
 /* How late timers were (the loop's lag): the worst since the last call, for metrics and the watchdog. */
 usec_t loop_lag_max(struct loop *loop);
 
-void *loop_uv(struct loop *loop); /* uv_loop_t *, only for libwebsockets' context (http/feed, net/wsclient) */
+/* uv_loop_t *, only for libwebsockets' context (http/feed, net/wsclient). From then on the turn functions run each time
+ * the poll returns, since foreign callbacks cannot say that something happened. */
+void *loop_uv(struct loop *loop);
 
 /* --- timers ---------------------------------------------------------------------------------------------------- */
 struct timer;
@@ -50,7 +53,9 @@ usec_t timer_due(const struct timer *timer); /* USEC_INFINITY when disarmed */
 enum { WATCH_READ = 1, WATCH_WRITE = 2, WATCH_HANGUP = 4 };
 struct watch;
 typedef void watch_fn(void *owner, unsigned events, usec_t now);
-/* The descriptor stays the caller's, who closes it after watch_free. */
+/* The descriptor stays the caller's, who closes it after watch_free; it is made non-blocking. One watch a descriptor:
+ * -EEXIST; -EPERM for regular files. WATCH_HANGUP also comes unasked when the descriptor is in error, which ends the watch
+ * (watch_set starts it again). */
 int watch_new(struct loop *loop, int fd, unsigned events, watch_fn *fn, void *owner, struct watch **ret);
 int watch_set(struct watch *watch, unsigned events);
 struct watch *watch_free(struct watch *watch);
