@@ -54,7 +54,7 @@ static inline bool slice_starts_with(struct slice a, struct slice prefix)
 /* The offset of the first c, a.n if there is none. */
 static inline size_t slice_find(struct slice a, char c)
 {
-        const char *at = a.n ? memchr(a.p, c, a.n) : NULL;
+        const char *at = a.p ? memchr(a.p, c, a.n) : NULL;
 
         return at ? (size_t)(at - a.p) : a.n;
 }
