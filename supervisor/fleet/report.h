@@ -46,11 +46,14 @@ struct report {
         usec_t state_since;     /* realtime */
 };
 
-/* {"status":…,"models":[…],…}: the feed's data object, one value. */
+/* {"status":…,"models":[…],…}: the feed's data object, one value, with every key of DESIGN §2 in every state: unknown numbers
+ * of a model (size, modified_at), a pid of nobody and moments that never were are null, gpu is an array, maybe empty.
+ * startedAt has whole seconds, nextRetryAt milliseconds ("2026-11-20T10:00:00.250Z"); tokensPerSecond one decimal. */
 void report_put_data(struct json_writer *w, const struct report *r);
 /* The whole feed message {"type":"llama_status","instance",…,"data":{…}}. */
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
-/* One element of GET /api/v1/instances: {"name","model", the feed's data, and the rest of the struct}. */
+/* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
+ * "wantUp","adopted","stateSince","loadTime" (seconds, null unknown),"endpoint","modelPath","logPath","context","build"}. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 
 #endif

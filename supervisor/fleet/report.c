@@ -1,0 +1,122 @@
+/* report.c: the one JSON form of an instance. */
+#include "fleet/report.h"
+
+#include <stdio.h>
+
+/* "2026-11-20T10:00:00Z", null when it never was. */
+static void put_moment(struct json_writer *w, const char *key, usec_t realtime)
+{
+        char text[TIME_ISO_MAX];
+
+        json_string(w, key, realtime ? time_iso(realtime, text, sizeof(text)) : NULL);
+}
+
+/* With milliseconds, for what people count down to: a second is most of a short back-off. */
+static void put_precise_moment(struct json_writer *w, const char *key, usec_t realtime)
+{
+        char seconds[TIME_ISO_MAX], text[TIME_ISO_MAX + 8];
+        size_t n;
+
+        if (!realtime) {
+                json_null(w, key);
+                return;
+        }
+        n = strlen(time_iso(realtime, seconds, sizeof(seconds)));
+        (void)snprintf(text, sizeof(text), "%.*s.%03uZ", (int)(n ? n - 1 : 0), seconds,
+                       (unsigned)(realtime % USEC_PER_SEC / USEC_PER_MSEC));
+        json_string(w, key, text);
+}
+
+static void put_model(struct json_writer *w, const struct report_model *m)
+{
+        json_open_object(w);
+        json_string(w, "id", m->id);
+        json_string(w, "name", m->name);
+        if (m->size)
+                json_uint(w, "size", m->size);
+        else
+                json_null(w, "size");
+        json_string(w, "type", m->type);
+        if (m->modified_at)
+                json_int(w, "modified_at", m->modified_at);
+        else
+                json_null(w, "modified_at");
+        json_close_object(w);
+}
+
+static void put_members(struct json_writer *w, const struct report *r)
+{
+        json_string(w, "status", r->status);
+        json_key(w, "models");
+        json_open_array(w);
+        for (size_t i = 0; i < r->n_models; i++)
+                put_model(w, r->models + i);
+        json_close_array(w);
+        json_string(w, "lastError", r->last_error);
+        json_uint(w, "retries", r->retries);
+        json_uint(w, "uptime", r->uptime);
+        put_moment(w, "startedAt", r->started_at);
+        if (r->pid > 0)
+                json_int(w, "pid", r->pid);
+        else
+                json_null(w, "pid");
+        json_key(w, "gpu");
+        json_open_array(w);
+        for (char *const *gpu = r->gpu; gpu && *gpu; gpu++)
+                json_put_string(w, *gpu);
+        json_close_array(w);
+        put_precise_moment(w, "nextRetryAt", r->next_retry_at);
+        json_uint(w, "inFlight", r->in_flight);
+        json_uint(w, "slots", r->slots);
+        json_uint(w, "queue", r->queue);
+        json_double(w, "tokensPerSecond", r->tokens_per_second, 1);
+}
+
+void report_put_data(struct json_writer *w, const struct report *r)
+{
+        json_open_object(w);
+        put_members(w, r);
+        json_close_object(w);
+}
+
+void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime)
+{
+        json_open_object(w);
+        json_string(w, "type", "llama_status");
+        json_string(w, "instance", r->instance);
+        json_uint(w, "seq", r->seq);
+        json_uint(w, "timestamp", realtime / USEC_PER_MSEC);
+        json_key(w, "data");
+        report_put_data(w, r);
+        json_close_object(w);
+}
+
+void report_put_instance(struct json_writer *w, const struct report *r)
+{
+        json_open_object(w);
+        json_string(w, "name", r->instance);
+        json_string(w, "model", r->model);
+        put_members(w, r);
+        json_uint(w, "seq", r->seq);
+        if (r->max_retries < 0)
+                json_null(w, "maxRetries");
+        else
+                json_int(w, "maxRetries", r->max_retries);
+        json_uint(w, "restarts", r->restarts);
+        json_bool(w, "wantUp", r->want_up);
+        json_bool(w, "adopted", r->adopted);
+        put_precise_moment(w, "stateSince", r->state_since);
+        if (r->load_time)
+                json_double(w, "loadTime", (double)r->load_time / (double)USEC_PER_SEC, 3);
+        else
+                json_null(w, "loadTime");
+        json_string(w, "endpoint", r->endpoint);
+        json_string(w, "modelPath", r->model_path);
+        json_string(w, "logPath", r->log_path);
+        if (r->context)
+                json_uint(w, "context", r->context);
+        else
+                json_null(w, "context");
+        json_string(w, "build", r->build);
+        json_close_object(w);
+}
