@@ -4,6 +4,7 @@
 # shellcheck shell=bash
 
 LSV_SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck disable=SC2034  # used by those who source this
 LSV_CACHE=$LSV_SOURCE/build/cache
 lsv_started=$SECONDS
 
@@ -177,6 +178,17 @@ as_root()
         fi
 }
 
+# lsv_debian_mirrors: the archives in this machine's apt sources, the one with the most of it first
+lsv_debian_mirrors()
+{
+        if [ -n "${LSV_DEBIAN_MIRROR:-}" ]; then
+                echo "$LSV_DEBIAN_MIRROR"
+                return
+        fi
+        apt-get --print-uris -o Debug::NoLocking=true update 2>/dev/null |
+                sed -n "s#^'\\(.*\\)/dists/.*#\\1/#p" | grep -v security | sort | uniq -c | sort -rn | awk '{ print $2 }'
+}
+
 # install_packages PURPOSE...: installs what the table asks for and is missing, and says so; nothing missing costs
 # milliseconds and neither network nor rights.
 install_packages()
@@ -221,19 +233,48 @@ lsv_apt()
 
 # ---- building --------------------------------------------------------------------------------------------------------
 
-# build_preset PRESET CMAKE-ARGUMENTS...: configures and builds build/PRESET
+# build_preset PRESET TARGET CMAKE-ARGUMENTS...: configures and builds build/PRESET (TARGET: "all" or one program)
 build_preset()
 {
-        local preset=$1 dir=$LSV_SOURCE/build/$1
-        shift
+        local preset=$1 target=$2 dir=$LSV_SOURCE/build/$1
+        shift 2
+        mkdir -p "$LSV_SOURCE/build" 2>/dev/null || true
+        [ -w "$LSV_SOURCE/build" ] ||
+                die "build/ is not yours (it belongs to $(stat -c %U "$LSV_SOURCE/build" 2>/dev/null || echo nobody)); run as that user, or remove it"
         # A build folder remembers absolute paths; in a checkout that was moved or copied it must go.
-        if [ -e "$dir/CMakeCache.txt" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$LSV_SOURCE" "$dir/CMakeCache.txt"; then
+        if [ -e "$dir/CMakeCache.txt" ] &&
+           ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$LSV_SOURCE" "$dir/CMakeCache.txt"; then
                 rm -rf "$dir"
         fi
-        ( cd "$LSV_SOURCE" && quietly "$dir.configure.log" cmake --preset "$preset" "$@" ) ||
-                die "cmake could not configure build/$preset"
-        ( cd "$LSV_SOURCE" && quietly "$dir.build.log" cmake --build "$dir" -j "$(lsv_jobs)" ) ||
-                die "build/$preset does not compile"
+        # Configured once; from then on ninja runs cmake again by itself when that is needed.
+        if ! [ -e "$dir/build.ninja" ] || [ "$(cat "$dir/.configured" 2>/dev/null)" != "$*" ]; then
+                say "configuring build/$preset"
+                ( cd "$LSV_SOURCE" && quietly "$dir.configure.log" cmake --preset "$preset" "$@" ) ||
+                        die "cmake could not configure build/$preset"
+                echo "$*" >"$dir/.configured"
+        fi
+        say "building build/$preset"
+        cmake --build "$dir" --target "$target" -j "$(lsv_jobs)" 2>&1 </dev/null | tee "$dir.build.log" | lsv_progress || {
+                grep -v '^\[[0-9]*/[0-9]*\]' "$dir.build.log" | tail -n 40 >&2
+                die "build/$preset does not compile (all of it: $dir.build.log)"
+        }
+}
+
+# lsv_progress: ninja's "[12/80] ..." lines as one moving line on a terminal, as nothing elsewhere
+lsv_progress()
+{
+        local line width
+        if ! [ -t 2 ]; then
+                cat >/dev/null
+                return
+        fi
+        width=$(tput cols 2>/dev/null || echo 80)
+        while IFS= read -r line; do
+                case $line in
+                \[*/*\]*) printf '\r\e[K       %s' "${line:0:$((width - 8))}" >&2 ;;
+                esac
+        done
+        printf '\r\e[K' >&2
 }
 
 # lsv_jobs: as many compilers as there are cores, unless LSV_JOBS says otherwise
