@@ -4,7 +4,9 @@
  * deadlines; on_done is called exactly once (unless exchange_cancel was called first), never from inside upstream_start.
  * A reused connection that was closed by the server before one byte of the answer came is retried once on a fresh
  * connection, but only if the request is a GET or HEAD, or not one byte of it was sent.
- * Spans are from the start of the exchange; USEC_INFINITY is not accepted: every wait has an end. */
+ * A server that answers more than was asked, or before it read the whole request, loses its connection after the answer.
+ * Spans are from the start of the exchange; USEC_INFINITY is not accepted: every wait has an end. The owner bounds how many
+ * exchanges run at once: each has a connection of its own. */
 #ifndef LSV_NET_UPSTREAM_H
 #define LSV_NET_UPSTREAM_H
 
@@ -31,9 +33,9 @@ void upstream_close_idle(struct upstream *u);
 const struct upstream_counts *upstream_counts(const struct upstream *u);
 
 enum exchange_result {
-        EXCHANGE_OK,            /* a whole answer, whatever its status */
-        EXCHANGE_REFUSED,       /* nobody listens: ECONNREFUSED, ENOENT of the socket file */
-        EXCHANGE_RESET,         /* closed or reset before the answer was whole */
+        EXCHANGE_OK,      /* a whole answer, whatever its status */
+        EXCHANGE_REFUSED, /* nobody listens: ECONNREFUSED, ENOENT of the socket file */
+        EXCHANGE_RESET,   /* closed or reset before the answer was whole */
         EXCHANGE_TIMEOUT_CONNECT,
         EXCHANGE_TIMEOUT_FIRST, /* no byte of an answer in time */
         EXCHANGE_TIMEOUT,       /* the answer did not end in time */
@@ -45,27 +47,32 @@ const char *exchange_result_text(enum exchange_result r); /* "connection refused
 struct exchange_spec {
         const char *method; /* "GET" */
         const char *target; /* "/health" */
-        const char *headers; /* further header lines, each ended by CRLF, or NULL; Host and Content-Length are ours */
+        const char *
+                headers; /* further header lines, each ended by CRLF, or NULL; Host and Content-Length are ours */
         const char *body;
         size_t body_len;
-        usec_t connect_timeout, first_timeout, timeout;
+        usec_t connect_timeout, first_timeout, timeout; /* the first two may be 0: like timeout */
         size_t body_max; /* a longer answer is EXCHANGE_MALFORMED; collected and handed to on_done */
         bool fresh;      /* never on a reused connection (also asks the server to close) */
 };
 
 struct exchange_answer {
         enum exchange_result result;
-        int status;              /* HTTP status, 0 if none came */
-        const char *body;        /* NUL-terminated, valid during the callback */
+        int error;        /* -errno behind REFUSED, RESET or FAILED where the kernel told one, else 0 */
+        int status;       /* HTTP status, 0 if none came */
+        const char *body; /* NUL-terminated, valid during the callback */
         size_t body_len;
-        pid_t peer_pid;          /* SO_PEERCRED of a unix connection, 0 if unknown */
-        uint64_t bytes;          /* bytes of the answer seen, also when it failed */
-        usec_t connected_after, first_byte_after, done_after; /* since the start; 0 = did not happen */
+        pid_t peer_pid; /* SO_PEERCRED of a unix connection, 0 if unknown */
+        uint64_t bytes; /* bytes of the answer seen, also when it failed */
+        usec_t connected_after, first_byte_after,
+                done_after; /* since the start; 0 = did not happen (or was connected already) */
 };
 typedef void exchange_done_fn(void *owner, const struct exchange_answer *answer, usec_t now);
 
-int upstream_start(struct upstream *u, const struct exchange_spec *spec, exchange_done_fn *on_done, void *owner,
-                   struct exchange **ret);
+/* 0, -EINVAL (no deadline, a method, target or header that cannot be sent), -ENOMEM. What spec points to is copied. on_done may
+ * start, cancel and free anything, the upstream too. */
+int upstream_start(struct upstream *u, const struct exchange_spec *spec, exchange_done_fn *on_done,
+                   void *owner, struct exchange **ret);
 /* Closes its connection at once; on_done is not called. Always NULL, takes NULL. */
 struct exchange *exchange_cancel(struct exchange *x);
 

@@ -1,0 +1,53 @@
+/* stream.h: one connected byte stream (TCP or unix) on the loop, for the rooms of net/ alone.
+ *
+ * Writes are tried at once; what the socket does not take is copied and sent as it can be. The stream knows no bound of its
+ * own: who writes looks at stream_queued. Callbacks come from the loop, never from inside the functions below, and none after
+ * stream_free, which is fine inside any of them. */
+#ifndef LSV_NET_STREAM_H
+#define LSV_NET_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "core/endpoint.h"
+#include "net/loop.h"
+
+struct stream;
+
+struct stream_events {
+        /* Once after stream_connect: 0 or -errno. -EAGAIN never: a full backlog is waited for, the deadline is the owner's. */
+        void (*on_connect)(void *owner, int error);
+        /* The bytes are valid during the call. Reading begins with stream_read. */
+        void (*on_read)(void *owner, const char *data, size_t len);
+        /* 0 for the peer's EOF (writing may go on), -errno when the stream is broken, which may also follow an EOF; each at
+         * most once, and nothing is read after. A stream that is not being read is told broken when a write finds out. */
+        void (*on_end)(void *owner, int error);
+        /* All that was queued has been handed to the kernel. */
+        void (*on_drain)(void *owner);
+};
+
+/* Takes the connected descriptor over, also when it fails. 0 or -errno. */
+int stream_open(struct loop *loop, int fd, bool is_unix, const struct stream_events *events, void *owner,
+                struct stream **ret);
+int stream_connect(struct loop *loop, const struct endpoint *to, const struct stream_events *events,
+                   void *owner, struct stream **ret);
+/* Drops what is queued and closes at once. Takes NULL, always NULL. */
+struct stream *stream_free(struct stream *s);
+
+int stream_read(struct stream *s, bool on);
+/* Sends or queues all of it. 0, -EPIPE when the stream is broken (on_end follows), -ENOMEM (nothing was taken). */
+int stream_write(struct stream *s, const struct iovec *iov, unsigned n);
+size_t stream_queued(const struct stream *s); /* bytes that the kernel has not taken yet */
+uint64_t stream_sent(const struct stream *s); /* bytes that it has */
+/* Tells the peer that nothing more comes; what is queued must have gone. */
+void stream_shutdown(struct stream *s);
+/* True when the peer has closed its side, though its last bytes were not read yet. */
+bool stream_peer_closed(const struct stream *s);
+pid_t stream_peer_pid(const struct stream *s); /* SO_PEERCRED of a unix stream, else 0 */
+/* A descriptor of the caller's for the same socket; the stream is to be freed next. 0 or -errno. */
+int stream_dup(const struct stream *s, int *ret_fd);
+
+#endif
