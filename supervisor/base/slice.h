@@ -54,7 +54,7 @@ static inline bool slice_starts_with(struct slice a, struct slice prefix)
 /* The offset of the first c, a.n if there is none. */
 static inline size_t slice_find(struct slice a, char c)
 {
-        const char *at = a.p ? memchr(a.p, c, a.n) : NULL;
+        const char *at = a.n ? memchr(a.p, c, a.n) : NULL;
 
         return at ? (size_t)(at - a.p) : a.n;
 }
@@ -64,7 +64,9 @@ static inline struct slice slice_sub(struct slice a, size_t from, size_t to)
 {
         to = MIN(to, a.n);
         from = MIN(from, to);
-        return (struct slice){a.p ? a.p + from : NULL, to - from};
+        if (from) /* NULL + 0 is undefined */
+                a.p += from;
+        return (struct slice){a.p, to - from};
 }
 
 /* Without spaces and tabs at both ends (HTTP's OWS). */

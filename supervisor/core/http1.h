@@ -171,7 +171,8 @@ void http1_body_init(struct http1_body *b, enum http1_framing framing, uint64_t 
 void http1_body_init_request(struct http1_body *b, const struct http1_request *head, uint64_t max);
 void http1_body_init_response(struct http1_body *b, const struct http1_response *head, uint64_t max);
 bool http1_body_is_done(const struct http1_body *b);
-/* As http1_chunked_feed. -EMSGSIZE as soon as it is known that the body is too long; a request gets 413, for -EPROTO 400. */
+/* As http1_chunked_feed. -EMSGSIZE as soon as it is known that the body is too long (a Content-Length over max: at the first
+ * call, even with no bytes); a request gets 413 then, and 400 for -EPROTO. */
 int http1_body_feed(struct http1_body *b, const char *in, size_t len, size_t *ret_used,
                     struct slice *ret_data);
 /* The peer's EOF: 0 if the body is complete now, -EPROTO if it was cut short. */
