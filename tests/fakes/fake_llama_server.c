@@ -184,7 +184,8 @@ static void read_model(void)
                 log_line('E', "llama_model_load: error loading model: %s", model.second_error);
                 log_line('E', "llama_model_load_from_file_impl: failed to load model");
                 if (try == 0)
-                        log_line('E', "common_fit_params: encountered an error while trying to fit params to free device "
+                        log_line('E', "common_fit_params: encountered an error while trying to fit params to "
+                                      "free device "
                                       "memory: failed to load model");
         }
         log_line('E', "cmn  common_init_: failed to load model '%s'", opt.model);
