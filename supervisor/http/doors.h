@@ -22,4 +22,9 @@ struct doors *doors_close(struct doors *d);
  * authentication_error, permission_error, not_found_error, unavailable_error, server_error. */
 void doors_respond_error(struct request *req, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
+/* Header lines that an answer to this request needs so that a page of an allowed origin may read it ("" when it tells no
+ * Origin), for request_respond's and request_begin's `headers`; further lines may be appended. DOORS_CORS_MAX bytes of buf. */
+enum { DOORS_CORS_MAX = 700 };
+char *doors_cors(const struct request *req, char *buf, size_t size);
+
 #endif

@@ -1,0 +1,166 @@
+/* test_router.c: patterns against paths, methods, query names, and the nearest path. */
+#include "http/router.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+static const char *const log_params[] = {"follow", "lines", NULL};
+static const char *const no_params[] = {NULL};
+static const struct route table[] = {
+        {.pattern = "/", .methods = ROUTE_GET},
+        {.pattern = "/health", .methods = ROUTE_GET, .scope = ROUTE_OPEN},
+        {.pattern = "/api/v1/instances", .methods = ROUTE_GET, .params = no_params},
+        {.pattern = "/api/v1/instances/{name}", .methods = ROUTE_GET},
+        {.pattern = "/api/v1/instances/{name}/logs", .methods = ROUTE_GET, .params = log_params},
+        {.pattern = "/api/v1/instances/{name}/start", .methods = ROUTE_POST},
+        {.pattern = "/socket.io/", .methods = ROUTE_GET | ROUTE_POST},
+        {0},
+};
+
+static void paths_are_exact(void **state)
+{
+        static const struct {
+                const char *path, *pattern, *name;
+        } rows[] = {
+                {"/", "/", ""},
+                {"/health", "/health", ""},
+                {"/api/v1/instances", "/api/v1/instances", ""},
+                {"/api/v1/instances/qwen-0", "/api/v1/instances/{name}", "qwen-0"},
+                {"/api/v1/instances/logs", "/api/v1/instances/{name}", "logs"},
+                {"/api/v1/instances/q/logs", "/api/v1/instances/{name}/logs", "q"},
+                {"/api/v1/instances/logs/logs", "/api/v1/instances/{name}/logs", "logs"},
+                {"/api/v1/instances/{name}/start", "/api/v1/instances/{name}/start", "{name}"},
+                {"/socket.io/", "/socket.io/", ""},
+                {"/socket.io", NULL, NULL},
+                {"", NULL, NULL},
+                {"/Health", NULL, NULL},
+                {"/health/", NULL, NULL},
+                {"/healthy", NULL, NULL},
+                {"/healt", NULL, NULL},
+                {"/api/v1/instances/", NULL, NULL},
+                {"/api/v1/instances//logs", NULL, NULL},
+                {"/api/v1/instances/q/logs/", NULL, NULL},
+                {"/api/v1/instances/q/r/logs", NULL, NULL},
+        };
+        struct route_match m;
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                int r = router_find(table, rows[i].path, &m);
+
+                if (!rows[i].pattern) {
+                        if (r != -ENOENT)
+                                fail_msg("%s should not be found", rows[i].path);
+                        continue;
+                }
+                if (r < 0)
+                        fail_msg("%s was not found", rows[i].path);
+                assert_string_equal(m.route->pattern, rows[i].pattern);
+                assert_string_equal(m.name, rows[i].name);
+        }
+}
+
+static void names_are_bounded(void **state)
+{
+        char path[ROUTE_NAME_MAX + 64] = "/api/v1/instances/";
+        size_t n = strlen(path);
+        struct route_match m;
+
+        (void)state;
+        memset(path + n, 'a', ROUTE_NAME_MAX - 1);
+        assert_int_equal(router_find(table, path, &m), 0);
+        assert_int_equal(strlen(m.name), ROUTE_NAME_MAX - 1);
+        path[n + ROUTE_NAME_MAX - 1] = 'a';
+        assert_int_equal(router_find(table, path, &m), -ENOENT);
+}
+
+static void methods_and_allow(void **state)
+{
+        const struct route *get = table + 1, *post = table + 5, *both = table + 6;
+        char buf[32];
+
+        (void)state;
+        assert_true(route_allows(get, HTTP1_GET));
+        assert_true(route_allows(get, HTTP1_HEAD));
+        assert_true(route_allows(get, HTTP1_OPTIONS));
+        assert_false(route_allows(get, HTTP1_POST));
+        assert_false(route_allows(get, HTTP1_DELETE));
+        assert_false(route_allows(get, HTTP1_TRACE));
+        assert_false(route_allows(post, HTTP1_GET));
+        assert_false(route_allows(post, HTTP1_HEAD));
+        assert_true(route_allows(post, HTTP1_POST));
+        assert_true(route_allows(both, HTTP1_POST));
+        assert_string_equal(route_methods(get, buf, sizeof(buf)), "GET, HEAD, OPTIONS");
+        assert_string_equal(route_methods(post, buf, sizeof(buf)), "POST, OPTIONS");
+        assert_string_equal(route_methods(both, buf, sizeof(buf)), "GET, HEAD, POST, OPTIONS");
+}
+
+static void did_you_mean(void **state)
+{
+        char buf[256];
+        char far[400];
+
+        (void)state;
+        assert_string_equal(router_nearest(table, "/helth", buf, sizeof(buf)), "/health");
+        assert_string_equal(router_nearest(table, "/health/", buf, sizeof(buf)), "/health");
+        assert_string_equal(router_nearest(table, "/api/v1/instance", buf, sizeof(buf)), "/api/v1/instances");
+        assert_string_equal(router_nearest(table, "/api/v1/instances/a-long-name-0/log", buf, sizeof(buf)),
+                            "/api/v1/instances/a-long-name-0/logs");
+        assert_null(router_nearest(table, "/something/else/entirely/different", buf, sizeof(buf)));
+        memset(far, 'x', sizeof(far) - 1);
+        far[sizeof(far) - 1] = '\0';
+        assert_null(router_nearest(table, far, buf, sizeof(buf)));
+}
+
+static void query_names_are_known(void **state)
+{
+        static const struct {
+                const char *query, *unknown, *nearest;
+        } rows[] = {
+                {"lines=3&follow", NULL, NULL},
+                {"lines=3&lines=4", NULL, NULL},
+                {"%6cines=3", NULL, NULL},
+                {"lines=a-very-long-value-that-is-somebody-else's-business", NULL, NULL},
+                {"&&", NULL, NULL},
+                {"line=3", "line", "lines"},
+                {"lines=3&folow=1", "folow", "follow"},
+                {"x=\xff", "x", NULL},
+                {"zzzzzzzzzz", "zzzzzzzzzz", NULL},
+                {"%zz=1", "%zz", NULL},
+        };
+        const char *nearest;
+        char buf[80];
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                bool unknown =
+                        route_unknown_param(table + 4, slice_str(rows[i].query), buf, sizeof(buf), &nearest);
+
+                if (unknown != (rows[i].unknown != NULL))
+                        fail_msg("?%s: %s", rows[i].query, unknown ? buf : "passed");
+                if (!unknown)
+                        continue;
+                assert_string_equal(buf, rows[i].unknown);
+                if (rows[i].nearest)
+                        assert_string_equal(nearest, rows[i].nearest);
+                else
+                        assert_null(nearest);
+        }
+        assert_true(route_unknown_param(table + 2, SLICE("a=1"), buf, sizeof(buf), &nearest));
+        assert_false(route_unknown_param(table + 1, SLICE("a=1"), buf, sizeof(buf), &nearest));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(paths_are_exact),       cmocka_unit_test(names_are_bounded),
+                cmocka_unit_test(methods_and_allow),     cmocka_unit_test(did_you_mean),
+                cmocka_unit_test(query_names_are_known),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
