@@ -1,10 +1,15 @@
-/* process.h: one child: posix_spawn with its own process group, a pidfd and a clean environment; or a child of an earlier
- * daemon of ours, taken over by pid and start time.
+/* process.h: one child: posix_spawn with its own session and process group, a pidfd and a clean environment; or a child
+ * of an earlier daemon of ours (or somebody else's server), taken over by pid and start time.
  *
  * A process is {pid, start time, pidfd} and is signalled through the pidfd; its group by kill(-pgid) while the unreaped
  * leader holds the number, or (leader reaped, or taken over) member by member found in /proc with start times checked;
  * a bare pid never. Nobody calls waitpid(-1): waitid(P_PIDFD) alone. on_exit is called once, from the loop, never from
- * inside process_spawn/adopt; after it the object lives on until process_free. */
+ * inside process_spawn/adopt, and may call process_free; else the object lives on until that.
+ *
+ * Why a session of its own and not only a group: a member that changes its group keeps the session, so it is still
+ * found; and when we die, the kernel would send SIGHUP to a stopped group of our session that lost its last parent.
+ * A process taken over that leads neither a group nor a session (a shell script's child) has no group here: only itself
+ * is signalled, for the rest belongs to somebody else. */
 #ifndef LSV_HOST_PROCESS_H
 #define LSV_HOST_PROCESS_H
 
@@ -17,13 +22,13 @@
 struct process;
 
 struct process_spec {
-        const char *binary; /* absolute path, or a name looked up on our own PATH */
+        const char *binary; /* absolute path, or a name (no slash) looked up on our own PATH */
         char *const *argv;  /* NULL-ended */
         char *const *envp;  /* the whole environment of the child */
         const char *cwd;    /* NULL: "/" */
         int output;         /* stdout and stderr of the child (an O_APPEND file); stays the caller's */
-        int nice;           /* 0: unchanged */
-        mode_t umask;       /* 077 makes llama-server's unix socket 0600 */
+        int nice;     /* 0: unchanged; one that we may not give (below ours, unprivileged) is left out */
+        mode_t umask; /* 077 makes llama-server's unix socket 0600 */
 };
 
 enum exit_kind {
@@ -41,10 +46,14 @@ struct process_exit {
 
 typedef void process_exit_fn(void *owner, const struct process_exit *exit, usec_t now);
 
-/* 0; -ENOENT, -EACCES, -ENOEXEC … when the binary cannot be run, -EAGAIN, -EMFILE, -ENOMEM. */
+/* Every other descriptor is closed, stdin is /dev/null, all signals are at their defaults and unblocked.
+ * 0; -ENOENT, -EACCES, -ENOEXEC … when the binary cannot be run; -ENOTDIR: cwd is not a directory that we may enter;
+ * -EINVAL: a relative path as binary; -EAGAIN, -EMFILE, -ENOMEM. On failure nothing is left behind. */
 int process_spawn(struct loop *loop, const struct process_spec *spec, process_exit_fn *on_exit, void *owner,
                   struct process **ret);
-/* -ESRCH: gone, a zombie, or another process by now (its start time differs). */
+/* -ESRCH: gone, a zombie, or another process by now (its start time differs). A child of our own process (after an upgrade
+ * by exec) is reaped by us as before; of others the exit status comes from PIDFD_GET_INFO, or from /proc while it is a
+ * zombie, else it is unknown. A zombie that nobody reaps counts as dead at once. */
 int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exit_fn *on_exit, void *owner,
                   struct process **ret);
 /* Lets go of it without touching it. Always NULL. */
@@ -53,15 +62,16 @@ struct process *process_free(struct process *p);
 pid_t process_pid(const struct process *p);
 uint64_t process_start_time(const struct process *p); /* field 22 of /proc/pid/stat, clock ticks since boot */
 bool process_is_ours(const struct process *p);        /* spawned by us, not taken over */
+bool process_has_group(const struct process *p); /* leads its group, so that the group is signalled with it */
 bool process_has_exited(const struct process *p);
 
-/* To the leader alone. 0 or -ESRCH. */
+/* To the leader alone. 0, -ESRCH, or -EPERM (taken over from another user). */
 int process_signal(struct process *p, int signo);
-/* To every member of the group, the leader included; works also after the leader's death. Members that left the group
- * by setsid are found by session only if they kept it; others are out of reach without a cgroup (packages give one).
+/* To every member of the group or session, the leader included; works also after the leader's death. Those that left by
+ * setsid are out of reach without a cgroup (packages give one). Members are looked for once a turn of the loop.
  * Returns how many were signalled. */
 int process_signal_group(struct process *p, int signo);
-/* Members of the group that live (zombies do not), besides the leader. */
+/* Members of the group or session that live (zombies do not), besides the leader. */
 int process_group_count(struct process *p);
 
 /* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
@@ -72,5 +82,7 @@ int process_rss(const struct process *p, uint64_t *ret_bytes);
 int process_read_start_time(pid_t pid, uint64_t *ret);
 /* The boot id (/proc/sys/kernel/random/boot_id), "" if unreadable; static storage. */
 const char *process_boot_id(void);
+/* Frees what the room keeps between calls; at the end of the program, so that leak checkers stay quiet. */
+void process_finish(void);
 
 #endif
