@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "base/macros.h"
+#include "base/text.h"
 #include "host/process_proc.h"
 
 static char self[4096], dir[64];
@@ -372,6 +373,7 @@ static void test_what_cannot_be_run(void **state)
 {
         char path[96], *argv[] = {(char *)"true", NULL}, *envp[] = {NULL};
         struct scene s;
+        char *old_path;
         int fd;
 
         (void)state;
@@ -387,6 +389,13 @@ static void test_what_cannot_be_run(void **state)
         assert_int_equal(write(fd, "not a program", 13), 13);
         assert_int_equal(close(fd), 0);
         assert_int_equal(start(&s, path, NULL, NULL), -EACCES);
+        old_path = text_dup(getenv("PATH"));
+        assert_int_equal(setenv("PATH", dir, 1), 0);
+        assert_int_equal(start(&s, "binary", NULL, NULL), -EACCES);
+        assert_int_equal(setenv("PATH", "", 1), 0);
+        assert_int_equal(start(&s, "binary", NULL, NULL), -ENOENT);
+        assert_int_equal(setenv("PATH", old_path ? old_path : "/bin", 1), 0);
+        free(old_path);
         assert_int_equal(chmod(path, 0755), 0);
         assert_int_equal(start(&s, path, NULL, NULL), -ENOEXEC);
         assert_int_equal(start_spec(&s, &(struct process_spec){.binary = "/bin/true",
@@ -608,6 +617,7 @@ static pid_t clone_as(pid_t number)
 
         if (pid == 0) {
                 (void)setsid();
+                (void)fork(); /* a member of its group, which is no member of ours */
                 for (;;)
                         (void)pause();
         }
@@ -635,14 +645,19 @@ static void test_a_reused_number_is_a_stranger(void **state)
         assert_int_equal(process_read_start_time(number, &new_start), 0);
         assert_true(new_start > old_start);
         assert_false(proc_number_is_free(number));
+        pause_ms(&s, 50);
         assert_int_equal(process_signal_group(s.p, SIGKILL), 0);
         assert_int_equal(process_group_count(s.p), 0);
         assert_int_equal(process_signal(s.p, SIGKILL), -ESRCH);
         assert_int_equal(process_adopt(s.loop, number, old_start, on_exit_seen, &s, &again), -ESRCH);
         pause_ms(&s, 50);
+        assert_int_equal(process_signal_group(s.p, SIGKILL), 0); /* still, now that its child is there too */
+        assert_int_equal(process_group_count(s.p), 0);
         assert_int_equal(waitpid(number, NULL, WNOHANG), 0); /* untouched */
-        assert_int_equal(kill(number, SIGKILL), 0);
+        assert_int_equal(kill(-number, SIGKILL), 0);
         assert_int_equal(waitpid(number, NULL, 0), number);
+        for (unsigned i = 0; i < 1000 && !proc_number_is_free(number); i++)
+                pause_ms(&s, 10); /* PID 1 may reap the stranger's child late */
         assert_true(proc_number_is_free(number));
         scene_finish(&s);
 }
