@@ -239,7 +239,7 @@ int http1_authority_parse(struct slice s, struct http1_authority *ret)
 
 bool http1_authority_equal(const struct http1_authority *a, const struct http1_authority *b, int default_port)
 {
-        return a->ipv6 == b->ipv6 && slice_eq_nocase(a->host, b->host) &&
+        return slice_eq_nocase(a->host, b->host) &&
                (a->port < 0 ? default_port : a->port) == (b->port < 0 ? default_port : b->port);
 }
 

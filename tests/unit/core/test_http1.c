@@ -274,6 +274,32 @@ static void test_frames_are_sound(void **state)
                         fail_msg("refused: %s", sound[i].p);
 }
 
+/* What can be known early is refused early, so that nobody holds a connection open with it until a deadline. */
+static void test_refused_before_the_end(void **state)
+{
+        static const struct refused cases[] = {
+                {"TLS hello", S("\x16"), 400},
+                {"space first", S(" "), 400},
+                {"LF first", S("\n"), 400},
+                {"two CRLF first", S("\r\n\r\n"), 400},
+                {"HTTP/0.9", S("GET /\r\n"), 400},
+                {"LF line", S("GET / HTTP/1.1\n"), 400},
+                {"HTTP/2 preface", S("PRI * HTTP/2.0\r\n"), 505},
+                {"CONNECT", S("CONNECT a:443 HTTP/1.1\r\n"), 501},
+                {"fold", S(GET_HEAD "X: a\r\n "), 400},
+                {"bare CR", S(GET_HEAD "X: a\rb"), 400},
+                {"NUL", S(GET_HEAD "X: a\0"), 400},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                int r = verdict(cases[i].name, HTTP1_GET, cases[i].in);
+
+                if (r != -cases[i].status)
+                        fail_msg("%s: %d, expected %d", cases[i].name, r, -cases[i].status);
+        }
+}
+
 /* Every control byte at every place of a head is refused; so is every byte that is no token in a name. */
 static void test_every_byte_everywhere(void **state)
 {
@@ -770,6 +796,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_frames_are_sound),
+                cmocka_unit_test(test_refused_before_the_end),
                 cmocka_unit_test(test_every_byte_everywhere),
                 cmocka_unit_test(test_tokens),
                 cmocka_unit_test(test_limits),

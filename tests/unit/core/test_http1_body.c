@@ -166,6 +166,7 @@ static void test_chunked_refused(void **state)
                 {"trailer with bare CR", S("0\r\nX: x\ry\r\n\r\n")},
                 {"trailer with NUL", S("0\r\nX: \0\r\n\r\n")},
                 {"trailer Content-Length", S("0\r\ncontent-length: 5\r\n\r\n")},
+                {"second trailer Content-Length", S("0\r\nX: 1\r\nContent-Length: 5\r\n\r\n")},
                 {"trailer Transfer-Encoding", S("0\r\nTransfer-Encoding: chunked\r\n\r\n")},
                 {"trailer Host", S("0\r\nHost: b\r\n\r\n")},
                 {"trailer Authorization", S("0\r\nAuthorization: Bearer x\r\n\r\n")},
@@ -250,12 +251,14 @@ static void test_error_stays(void **state)
         http1_chunked_init(&c);
         assert_int_equal(http1_chunked_feed(&c, "x", 1, &used, &data), -EPROTO);
         assert_int_equal(http1_chunked_feed(&c, "0\r\n\r\n", 5, &used, &data), -EPROTO);
+        assert_int_equal(http1_chunked_feed(&c, "", 0, &used, &data), -EPROTO);
         http1_body_init(&b, HTTP1_CHUNKED, 0, 0);
         assert_int_equal(http1_body_feed(&b, "x", 1, &used, &data), -EPROTO);
         assert_int_equal(http1_body_feed(&b, "0\r\n\r\n", 5, &used, &data), -EPROTO);
         assert_int_equal(http1_body_eof(&b), -EPROTO);
         http1_body_init(&b, HTTP1_UNTIL_CLOSE, 0, 2);
         assert_int_equal(http1_body_feed(&b, "abc", 3, &used, &data), -EMSGSIZE);
+        assert_int_equal(http1_body_feed(&b, "a", 1, &used, &data), -EPROTO);
         assert_int_equal(http1_body_eof(&b), -EPROTO);
         assert_int_equal(used, 77);
 }
