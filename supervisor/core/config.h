@@ -28,7 +28,7 @@
 #define CONFIG_REPLICAS_MAX  64
 #define CONFIG_INSTANCES_MAX 1024 /* entries; also replicas in all */
 #define CONFIG_PROBLEMS_MAX  50
-#define CONFIG_FILE_MAX      (4U << 20) /* bytes of one file */
+#define CONFIG_FILE_MAX      (2U << 20) /* bytes of one file */
 
 /* Where an array element came from, for messages that come later than the load. file is owned by the config. */
 struct config_where {
@@ -159,6 +159,7 @@ enum config_scope {
 };
 
 struct config {
+        char *schema; /* "$schema", for editors */
         char *file;   /* absolute path of the main file */
         char **files; /* all that were read, the main one first (config_where.file points into it) */
 
@@ -214,7 +215,8 @@ struct config_env {
         const struct file_ops *files;
         const char *(*get)(void *owner, const char *name); /* getenv */
         void *owner;
-        bool is_root; /* picks the default directories when systemd gives none */
+        const char *cwd; /* absolute; what a relative `file` of config_load starts at */
+        bool is_root;    /* picks the default directories when systemd gives none */
 };
 
 /* Reads file, what it includes and its secret files, and checks everything. 0; -EBADMSG with errors in *problems; -ENOMEM.

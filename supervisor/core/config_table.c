@@ -1,0 +1,400 @@
+/* config_table.c: every key there is. Schema, docs/CONFIG.md and the man page follow this table (tests/lint/config.py). */
+#include "core/config_internal.h"
+
+#include <ctype.h>
+#include <float.h>
+#include <syslog.h>
+
+#include "base/text.h"
+
+#define MSEC ((double)USEC_PER_MSEC)
+#define SEC  ((double)USEC_PER_SEC)
+#define MIN_ ((double)USEC_PER_MIN)
+#define HOUR ((double)USEC_PER_HOUR)
+#define KB   1024.0
+#define MB   (1024 * KB)
+#define GB   (1024 * MB)
+#define TB   (1024 * GB)
+
+/* --- words ------------------------------------------------------------------------------------------------------ */
+
+static const struct config_choice log_levels[] = {
+        {"debug", LOG_DEBUG},     {"info", LOG_INFO}, {"notice", LOG_NOTICE},
+        {"warning", LOG_WARNING}, {"error", LOG_ERR}, {0},
+};
+
+static const struct config_choice tries_words[] = {{"forever", -1}, {0}};
+static const struct config_choice ready_words[] = {{"any", 1}, {"all", -1}, {0}};
+
+static const struct config_choice balances[] = {
+        {"least-loaded", CONFIG_LEAST_LOADED},
+        {"round-robin", CONFIG_ROUND_ROBIN},
+        {"random", CONFIG_RANDOM},
+        {"prefix-affinity", CONFIG_PREFIX_AFFINITY},
+        {0},
+};
+
+static const struct config_choice hub_drivers[] = {
+        {"nats", CONFIG_HUB_NATS},
+        {"convex", CONFIG_HUB_CONVEX},
+        {"gollama", CONFIG_HUB_GOLLAMA},
+        {0},
+};
+
+static const struct config_choice scopes[] = {
+        {"read", CONFIG_SCOPE_READ},
+        {"infer", CONFIG_SCOPE_INFER},
+        {"admin", CONFIG_SCOPE_ADMIN},
+        {0},
+};
+
+const char *config_choice_word(const struct config_choice *choices, int value)
+{
+        for (; choices->word; choices++)
+                if (choices->value == value)
+                        return choices->word;
+        return NULL;
+}
+
+const char *config_balance_name(enum config_balance b)
+{
+        return config_choice_word(balances, (int)b);
+}
+
+const char *config_hub_driver_name(enum config_hub_driver d)
+{
+        return config_choice_word(hub_drivers, (int)d);
+}
+
+/* --- judges of strings ------------------------------------------------------------------------------------------ */
+
+static const char *check_name(const char *s)
+{
+        if (!text_is_name(s))
+                return "is not a name: 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter "
+                       "or digit";
+        return NULL;
+}
+
+/* What clients may send as "model": longer than a name, and with the '/' and ':' of model hubs. */
+static const char *check_alias(const char *s)
+{
+        size_t n = strlen(s);
+
+        if (n < 1 || n > 128)
+                return "is not a model id: 1 to 128 characters";
+        for (; *s; s++)
+                if (!isalnum((unsigned char)*s) && !strchr("._-:/@+", *s))
+                        return "is not a model id: letters, digits and \"._-:/@+\" only";
+        return NULL;
+}
+
+static const char *check_host(const char *s)
+{
+        if (!*s || strlen(s) > 253)
+                return "is not a host name";
+        for (; *s; s++)
+                if (!isalnum((unsigned char)*s) && !strchr(".-_:[]*", *s))
+                        return "is not a host name (\"example.org\", \"example.org:8077\", "
+                               "\"*.example.org\")";
+        return NULL;
+}
+
+static const char *check_origin(const char *s)
+{
+        const char *host;
+
+        if (streq(s, "*"))
+                return NULL;
+        if (starts_with(s, "http://"))
+                host = s + strlen("http://");
+        else if (starts_with(s, "https://"))
+                host = s + strlen("https://");
+        else
+                return "is not an origin (\"https://example.org\")";
+        if (strchr(host, '/'))
+                return "is not an origin: scheme, host and port only, no path";
+        return check_host(host) ? "is not an origin (\"https://example.org\")" : NULL;
+}
+
+static const char *check_url(const char *s)
+{
+        const char *p = strstr(s, "://");
+
+        if (!p || p == s || !p[3])
+                return "is not a URL (\"tls://hub:4222\")";
+        for (const char *q = s; *q; q++)
+                if (isspace((unsigned char)*q))
+                        return "is not a URL: it holds a space";
+        return strchr(p + 3, '@') ? "holds a user or password; use \"credentials_file\"" : NULL;
+}
+
+/* --- rows ------------------------------------------------------------------------------------------------------- */
+
+#define TOP(m) offsetof(struct config, m)
+#define IN(m)  offsetof(struct config_instance, m)
+
+static const struct config_key top_keys[] = {
+        {"$schema", TYPE_STRING, TOP(schema),
+         .help = "Where an editor finds the schema of this file; not read by the daemon."},
+        {"include", TYPE_PATH, TOP(include), .flags = KEY_RESTART,
+         .help = "Directory whose *.json files are merged in, in the order of their names. Each may hold any "
+                 "key of the top "
+                 "level but `include`; `listen`, `instances` and `hubs` append, any other key may be set in "
+                 "one file only."},
+        {"listen", TYPE_OBJECTS, .fallback = "[{\"address\": \"127.0.0.1:8077\"}]", .max = 64,
+         .element = PLACE_LISTEN, .flags = KEY_RESTART,
+         .help = "Addresses of the HTTP doors (dashboard, API, feed, metrics). An empty list leaves the "
+                 "control socket alone."},
+        {"insecure", TYPE_BOOL, TOP(insecure), .fallback = "false", .flags = KEY_RESTART,
+         .help = "Allows a listener that other machines can reach although no keys protect it."},
+        {"runtime_dir", TYPE_PATH, TOP(runtime_dir), .flags = KEY_RESTART,
+         .help = "Sockets and process records; emptied at boot. Default: $RUNTIME_DIRECTORY (systemd); for "
+                 "root "
+                 "/run/llama-supervisor; else $XDG_RUNTIME_DIR/llama-supervisor."},
+        {"state_dir", TYPE_PATH, TOP(state_dir), .flags = KEY_RESTART,
+         .help = "History and counts that outlive a boot. Default: $STATE_DIRECTORY (systemd); for root "
+                 "/var/lib/llama-supervisor; else $XDG_STATE_HOME/llama-supervisor (~/.local/state)."},
+        {"log_dir", TYPE_PATH, TOP(log_dir), .flags = KEY_RESTART,
+         .help = "Output of the instances, one file each. Default: $LOGS_DIRECTORY (systemd); for root "
+                 "/var/log/llama-supervisor; else `log` in state_dir."},
+        {"models_dir", TYPE_PATH, TOP(models_dir),
+         .help = "Where relative model paths start, and the only place from which the API may start models. "
+                 "Default: `models` "
+                 "in state_dir; for a user without state_dir $XDG_DATA_HOME/llama-supervisor/models "
+                 "(~/.local/share)."},
+        {"log_level", TYPE_CHOICE, TOP(log_level), .fallback = "\"info\"", .choices = log_levels,
+         .help = "How much the daemon itself logs."},
+        {"llama_server", TYPE_GROUP, .help = "What every llama-server is started with."},
+        {"llama_server.binary", TYPE_PROGRAM, TOP(llama_server.binary), .fallback = "\"llama-server\"",
+         .flags = KEY_RESTART | KEY_INHERITED,
+         .help = "The program: a name looked up on PATH, or a path (relative ones start at this file's "
+                 "folder)."},
+        {"llama_server.args", TYPE_STRINGS, TOP(llama_server.args), .fallback = "[]", .max = 1000,
+         .flags = KEY_RESTART | KEY_INHERITED,
+         .help = "Arguments for every instance, before its own. Those that we choose (--host, --model, …) "
+                 "are refused."},
+        {"llama_server.env", TYPE_ENV, TOP(llama_server.env), .fallback = "{}", .max = 1000,
+         .flags = KEY_RESTART | KEY_INHERITED,
+         .help = "Environment variables for every instance. Nothing else of ours but PATH, HOME and the like "
+                 "reaches it."},
+        {"llama_server.hf_token_file", TYPE_SECRET_FILE, TOP(llama_server.hf_token_file),
+         TOP(llama_server.hf_token),
+         .help = "File with a Hugging Face token, for `hf:` models. It is handed over in the environment, "
+                 "never in argv."},
+        {"restart", TYPE_GROUP,
+         .help = "What happens after an instance died. Each may be overridden in an instance."},
+        {"restart.backoff_initial", TYPE_DURATION, TOP(restart.backoff_initial), .fallback = "\"1s\"",
+         .max = HOUR, .flags = KEY_INHERITED,
+         .help = "Wait before the first new try; each further one waits twice as long."},
+        {"restart.backoff_max", TYPE_DURATION, TOP(restart.backoff_max), .fallback = "\"30s\"",
+         .max = 24 * HOUR, .flags = KEY_INHERITED, .help = "The longest wait between two tries."},
+        {"restart.jitter", TYPE_NUMBER, TOP(restart.jitter), .fallback = "0.2", .max = 1,
+         .flags = KEY_INHERITED,
+         .help = "Part of the wait that is random, so that many instances do not start in step."},
+        {"restart.max_retries", TYPE_UNSIGNED, TOP(restart.max_retries), .fallback = "5", .max = 1000,
+         .choices = tries_words, .flags = KEY_INHERITED,
+         .help = "Tries before the instance is given up (state `error`), or \"forever\"."},
+        {"restart.reset_after", TYPE_DURATION, TOP(restart.reset_after), .fallback = "\"60s\"",
+         .max = 24 * HOUR, .flags = KEY_INHERITED,
+         .help = "After so long in `ready` the tries are forgiven."},
+        {"health", TYPE_GROUP,
+         .help = "How we find out how an instance is. Each may be overridden in an instance."},
+        {"health.interval", TYPE_DURATION, TOP(health.interval), .fallback = "\"1s\"", .min = 10 * MSEC,
+         .max = HOUR, .flags = KEY_INHERITED, .help = "Time between two probes of a running instance."},
+        {"health.timeout", TYPE_DURATION, TOP(health.timeout), .fallback = "\"5s\"", .min = 10 * MSEC,
+         .max = 10 * MIN_, .flags = KEY_INHERITED, .help = "How long one probe waits for its answer."},
+        {"health.failures", TYPE_UNSIGNED, TOP(health.failures), .fallback = "3", .min = 1, .max = 1000,
+         .flags = KEY_INHERITED,
+         .help = "Failed probes in a row that count as dead. A late answer while it works is no failure."},
+        {"health.start_attempts", TYPE_UNSIGNED, TOP(health.start_attempts), .fallback = "60", .min = 1,
+         .max = 100000, .flags = KEY_INHERITED,
+         .help = "Failed probes after a start before it counts as dead; \"loading model\" is no failure."},
+        {"health.load_timeout", TYPE_DURATION, TOP(health.load_timeout), .fallback = "\"10m\"",
+         .min = 100 * MSEC, .max = 24 * HOUR, .flags = KEY_INHERITED, .help = "How long a model may load."},
+        {"health.silence", TYPE_DURATION, TOP(health.silence), .fallback = "\"10m\"", .min = SEC,
+         .max = 24 * HOUR, .flags = KEY_INHERITED,
+         .help = "No answer at all for so long counts as dead, even while it burns CPU (a long prompt can "
+                 "silence it)."},
+        {"stop", TYPE_GROUP, .help = "How an instance is stopped. Each may be overridden in an instance."},
+        {"stop.grace", TYPE_DURATION, TOP(stop.grace), .fallback = "\"5s\"", .max = 10 * MIN_,
+         .flags = KEY_INHERITED, .help = "Time between SIGTERM and SIGKILL."},
+        {"stop.drain", TYPE_DURATION, TOP(stop.drain), .fallback = "\"30s\"", .max = 24 * HOUR,
+         .flags = KEY_INHERITED, .help = "How long requests under way may finish before that."},
+        {"instances", TYPE_OBJECTS, .fallback = "[]", .max = CONFIG_INSTANCES_MAX, .element = PLACE_INSTANCE,
+         .help = "The llama-servers: one entry for each model."},
+        {"ready", TYPE_GROUP, .help = "When the daemon as a whole counts as ready (`/ready`)."},
+        {"ready.min", TYPE_UNSIGNED, TOP(ready_min), .fallback = "\"any\"", .max = CONFIG_INSTANCES_MAX,
+         .choices = ready_words,
+         .help = "Instances that must be ready: a number, \"any\" (one) or \"all\" that should be up."},
+        {"logs", TYPE_GROUP, .help = "The log files of the instances."},
+        {"logs.rotate_at", TYPE_SIZE, TOP(logs_rotate_at), .fallback = "\"10M\"", .min = 64 * KB, .max = TB,
+         .flags = KEY_RESTART, .help = "Size at which a log file is rotated."},
+        {"logs.keep", TYPE_UNSIGNED, TOP(logs_keep), .fallback = "3", .max = 100, .flags = KEY_RESTART,
+         .help = "Rotated files kept for each instance."},
+        {"history", TYPE_GROUP, .help = "What happened, for `history` and `why`."},
+        {"history.events", TYPE_UNSIGNED, TOP(history_events), .fallback = "1000", .min = 10, .max = 100000,
+         .flags = KEY_RESTART, .help = "Events kept."},
+        {"gateway", TYPE_GROUP, .help = "One OpenAI-compatible address in front of all instances."},
+        {"gateway.balance", TYPE_CHOICE, TOP(gateway.balance), .fallback = "\"least-loaded\"",
+         .choices = balances, .flags = KEY_UNBUILT, .help = "Which instance gets the next request."},
+        {"gateway.queue", TYPE_GROUP, .flags = KEY_UNBUILT, .help = "Requests that wait for a free slot."},
+        {"gateway.queue.max", TYPE_UNSIGNED, TOP(gateway.queue_max), .fallback = "5000", .max = 1000000,
+         .help = "Requests that may wait for one model."},
+        {"gateway.queue.timeout", TYPE_DURATION, TOP(gateway.queue_timeout), .fallback = "\"60s\"",
+         .min = 100 * MSEC, .max = HOUR, .help = "How long a request may wait."},
+        {"gateway.retries", TYPE_UNSIGNED, TOP(gateway.retries), .fallback = "3", .max = 10,
+         .flags = KEY_UNBUILT, .help = "Instances tried for a request before the first byte of an answer."},
+        {"gateway.allowed_hosts", TYPE_STRINGS, TOP(gateway.allowed_hosts), .fallback = "[]", .max = 256,
+         .check = check_host,
+         .help = "Further values of the Host header that are served; loopback names and the listeners' own "
+                 "addresses always are."},
+        {"gateway.allowed_origins", TYPE_STRINGS, TOP(gateway.allowed_origins), .fallback = "[]", .max = 256,
+         .check = check_origin, .help = "Further web origins whose pages may call us; our own always may."},
+        {"spool", TYPE_GROUP, .flags = KEY_UNBUILT, .help = "The job folder."},
+        {"spool.dir", TYPE_PATH, TOP(spool_dir), .flags = KEY_RESTART,
+         .help = "Where it lies. Default: `spool` in state_dir."},
+        {"auth", TYPE_GROUP, .help = "Who may do what."},
+        {"auth.keys_file", TYPE_PATH, TOP(auth_keys_file), .flags = KEY_RESTART | KEY_REFUSED,
+         .help = "File of the API keys (their hashes)."},
+        {"auth.anonymous", TYPE_FLAGS, TOP(auth_anonymous), .fallback = "[\"read\", \"infer\"]",
+         .choices = scopes,
+         .help = "What a caller without a key may do on loopback: `read` states and logs, `infer`, `admin` "
+                 "(start, stop, reload). "
+                 "The control socket may always do everything."},
+        {"hubs", TYPE_OBJECTS, .fallback = "[]", .max = 16, .element = PLACE_HUB,
+         .flags = KEY_RESTART | KEY_UNBUILT,
+         .help = "Remote job queues that get these instances as workers."},
+};
+
+static const struct config_key listen_keys[] = {
+        {"address", TYPE_STRING, offsetof(struct config_listen, address),
+         .flags = KEY_RESTART | KEY_REQUIRED | KEY_NOT_EMPTY,
+         .help = "HOST:PORT with an IP address or localhost (\"[::1]:8077\"; port 0 lets the system choose), "
+                 "or \"unix:/path\"."},
+        {"tls", TYPE_GROUP, .flags = KEY_REFUSED, .help = "Serve TLS on this address."},
+        {"tls.cert_file", TYPE_PATH, offsetof(struct config_listen, tls_cert_file), .flags = KEY_RESTART,
+         .help = "Certificate chain (PEM)."},
+        {"tls.key_file", TYPE_PATH, offsetof(struct config_listen, tls_key_file), .flags = KEY_RESTART,
+         .help = "Private key (PEM)."},
+};
+
+static const struct config_key instance_keys[] = {
+        {"name", TYPE_STRING, IN(name), .check = check_name, .flags = KEY_REQUIRED,
+         .help = "The entry's name, and the model id that clients use. With several replicas the instances "
+                 "are name-0, name-1, …"},
+        {"model", TYPE_STRING, IN(model), .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "A GGUF file (relative to models_dir; of a split model the first part), or "
+                 "\"hf:user/repo[:quant]\". Needed unless "
+                 "`adopt` is given."},
+        {"aliases", TYPE_STRINGS, IN(aliases), .fallback = "[]", .max = 64, .check = check_alias,
+         .help = "Further model ids that clients may use."},
+        {"replicas", TYPE_REPLICAS, IN(replicas), .fallback = "1", .min = 1, .max = CONFIG_REPLICAS_MAX,
+         .flags = KEY_SPAWN,
+         .help = "Instances of this entry: 1 to 64, or \"per-gpu\"; {\"min\": N, \"max\": M} is accepted and "
+                 "starts min of them."},
+        {"gpu", TYPE_GPU, IN(gpu), .fallback = "\"auto\"", .max = 64, .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "\"auto\" (llama-server chooses; with replicas \"per-gpu\" one each), \"none\" (CPU), or a "
+                 "list of GPU indices or UUIDs "
+                 "that one instance spans."},
+        {"args", TYPE_STRINGS, IN(args), .fallback = "[]", .max = 1000, .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "Arguments after those of `llama_server.args`."},
+        {"env", TYPE_ENV, IN(env), .fallback = "{}", .max = 1000, .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "Environment variables beside those of `llama_server.env`; where both set one, this one "
+                 "wins."},
+        {"cwd", TYPE_PATH, IN(cwd), .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "Working directory. Default: \"/\"."},
+        {"nice", TYPE_INT, IN(nice), .fallback = "0", .min = -20, .max = 19, .flags = KEY_RESTART | KEY_SPAWN,
+         .help = "Scheduling priority; below 0 needs privileges."},
+        {"llama_server", TYPE_GROUP, .flags = KEY_SPAWN, .help = "Another program for this instance."},
+        {"llama_server.binary", TYPE_PROGRAM, IN(binary), .flags = KEY_RESTART | KEY_INHERITS,
+         .help = "Instead of the global `llama_server.binary`."},
+        {"endpoint", TYPE_STRING, IN(endpoint_text), .flags = KEY_RESTART | KEY_SPAWN | KEY_NOT_EMPTY,
+         .help = "A fixed address (\"http://127.0.0.1:8134\", \"unix:/path.sock\"): a server that answers "
+                 "there is taken over, else ours "
+                 "is started there. Without it: a private unix socket."},
+        {"adopt", TYPE_STRING, IN(adopt_text), .flags = KEY_RESTART | KEY_NOT_EMPTY,
+         .help = "Address of a server that somebody else runs: probed and reported, never started or "
+                 "stopped."},
+        {"api_key_file", TYPE_SECRET_FILE, IN(api_key_file), IN(api_key), .flags = KEY_RESTART,
+         .help = "File with the key that the server at `endpoint` or `adopt` asks for."},
+        {"weight", TYPE_NUMBER, IN(weight), .fallback = "1", .min = 0.001, .max = 1000,
+         .help = "Its share of the work relative to other instances of the same model."},
+        {"autostart", TYPE_BOOL, IN(autostart), .fallback = "true",
+         .help = "Whether it is started with the daemon; otherwise by hand."},
+        {"restart", TYPE_GROUP, .flags = KEY_SPAWN, .help = "Overrides the global `restart`."},
+        {"restart.backoff_initial", TYPE_DURATION, IN(restart.backoff_initial), .max = HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"restart.backoff_max", TYPE_DURATION, IN(restart.backoff_max), .max = 24 * HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"restart.jitter", TYPE_NUMBER, IN(restart.jitter), .max = 1, .flags = KEY_INHERITS,
+         .help = "See the global key."},
+        {"restart.max_retries", TYPE_UNSIGNED, IN(restart.max_retries), .max = 1000, .choices = tries_words,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"restart.reset_after", TYPE_DURATION, IN(restart.reset_after), .max = 24 * HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health", TYPE_GROUP, .help = "Overrides the global `health`."},
+        {"health.interval", TYPE_DURATION, IN(health.interval), .min = 10 * MSEC, .max = HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health.timeout", TYPE_DURATION, IN(health.timeout), .min = 10 * MSEC, .max = 10 * MIN_,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health.failures", TYPE_UNSIGNED, IN(health.failures), .min = 1, .max = 1000, .flags = KEY_INHERITS,
+         .help = "See the global key."},
+        {"health.start_attempts", TYPE_UNSIGNED, IN(health.start_attempts), .min = 1, .max = 100000,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health.load_timeout", TYPE_DURATION, IN(health.load_timeout), .min = 100 * MSEC, .max = 24 * HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health.silence", TYPE_DURATION, IN(health.silence), .min = SEC, .max = 24 * HOUR,
+         .flags = KEY_INHERITS, .help = "See the global key."},
+        {"stop", TYPE_GROUP, .flags = KEY_SPAWN, .help = "Overrides the global `stop`."},
+        {"stop.grace", TYPE_DURATION, IN(stop.grace), .max = 10 * MIN_, .flags = KEY_INHERITS,
+         .help = "See the global key."},
+        {"stop.drain", TYPE_DURATION, IN(stop.drain), .max = 24 * HOUR, .flags = KEY_INHERITS,
+         .help = "See the global key."},
+        {"on_demand", TYPE_GROUP, IN(on_demand), .flags = KEY_PRESENT | KEY_UNBUILT | KEY_SPAWN,
+         .help = "Start it when a request asks for it, and unload it when nobody does."},
+        {"on_demand.idle_timeout", TYPE_DURATION, IN(idle_timeout), .fallback = "\"10m\"", .min = SEC,
+         .max = 24 * 365 * HOUR, .help = "Unloaded after so long without a request."},
+        {"limits", TYPE_GROUP, .flags = KEY_UNBUILT | KEY_SPAWN,
+         .help = "What it may use (needs a delegated cgroup)."},
+        {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB, .help = "Main memory."},
+        {"limits.cpus", TYPE_NUMBER, IN(limit_cpus), .min = 0.01, .max = 4096,
+         .help = "Processors, also parts of one."},
+        {"limits.pids", TYPE_UNSIGNED, IN(limit_pids), .min = 1, .max = 1000000,
+         .help = "Processes and threads."},
+};
+
+#define HUB(m) offsetof(struct config_hub, m)
+
+static const struct config_key hub_keys[] = {
+        {"driver", TYPE_CHOICE, HUB(driver), .choices = hub_drivers, .flags = KEY_RESTART | KEY_REQUIRED,
+         .help = "The kind of hub."},
+        {"url", TYPE_STRING, HUB(url), .check = check_url, .flags = KEY_RESTART | KEY_REQUIRED,
+         .help = "Where it is."},
+        {"credentials_file", TYPE_SECRET_FILE, HUB(credentials_file), .flags = KEY_RESTART,
+         .help = "File with our credentials there."},
+        {"weight", TYPE_NUMBER, HUB(weight), .fallback = "1", .min = 0.001, .max = 1000,
+         .help = "Its share of our work relative to other hubs."},
+        {"submit", TYPE_BOOL, HUB(submit), .fallback = "false", .flags = KEY_RESTART,
+         .help = "Hand requests of our own gateway to the hub, too."},
+};
+
+const struct config_place_info config_places[PLACE_COUNT] = {
+        [PLACE_TOP] = {"", top_keys, ARRAY_SIZE(top_keys), sizeof(struct config)},
+        [PLACE_LISTEN] = {"listen[].", listen_keys, ARRAY_SIZE(listen_keys), sizeof(struct config_listen)},
+        [PLACE_INSTANCE] = {"instances[].", instance_keys, ARRAY_SIZE(instance_keys),
+                            sizeof(struct config_instance)},
+        [PLACE_HUB] = {"hubs[].", hub_keys, ARRAY_SIZE(hub_keys), sizeof(struct config_hub)},
+};
+_Static_assert(ARRAY_SIZE(top_keys) <= CONFIG_KEYS_MAX && ARRAY_SIZE(instance_keys) <= CONFIG_KEYS_MAX,
+               "struct config_seen has room for every row");
+
+const struct config_key *config_key_find(enum config_place place, const char *path)
+{
+        const struct config_place_info *info = config_places + place;
+
+        for (size_t i = 0; i < info->n_keys; i++)
+                if (streq(info->keys[i].path, path))
+                        return info->keys + i;
+        return NULL;
+}
