@@ -433,8 +433,7 @@ static void conns_tick(int64_t now, int64_t *wake)
                                 chunk(c, ":\n\n", 3);
                                 conn_flush(c);
                                 if (stopping) {
-                                        job_end(c);
-                                        conn_drop(c);
+                                        job_cancel(c);
                                         continue;
                                 }
                         }

@@ -318,6 +318,24 @@ static void handle_post(struct conn *c, const struct request *r)
         }
 }
 
+/* A CORS pre-flight; the order of its fields is another one. */
+static void answer_options(struct conn *c)
+{
+        struct text t = {0};
+
+        text_add(&t,
+                 "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nAccess-Control-Allow-Origin: \r\n"
+                 "Access-Control-Allow-Credentials: true\r\nAccess-Control-Allow-Methods: GET, POST, DELETE, "
+                 "OPTIONS\r\n"
+                 "Access-Control-Allow-Headers: *\r\nContent-Type: text/html\r\n%s\r\nContent-Length: "
+                 "0\r\n\r\n",
+                 c->keep ? "Keep-Alive: timeout=5, max=100" : "Connection: close");
+        conn_put(c, t.s, t.len);
+        free(t.s);
+        c->close_after = !c->keep;
+        c->idle_at = now_usec() + KEEP_ALIVE_USEC;
+}
+
 static void handle(struct conn *c, struct request *r)
 {
         bool get = streq(r->method, "GET"), head = streq(r->method, "HEAD"), health;
@@ -346,11 +364,7 @@ static void handle(struct conn *c, struct request *r)
                 return;
         }
         if (streq(r->method, "OPTIONS")) {
-                answer_with(c, 200,
-                            "Access-Control-Allow-Credentials: true\r\nAccess-Control-Allow-Methods: GET, "
-                            "POST, DELETE, OPTIONS\r\n"
-                            "Access-Control-Allow-Headers: *\r\n",
-                            "text/html", "", 0, false, 0);
+                answer_options(c);
         } else if (health && (get || head)) {
                 if (fault.health_500_after != OFF && now >= since + fault.health_500_after)
                         answer_error(c, 500, "server_error", "unknown error");
