@@ -19,13 +19,13 @@ fi
 # say TEXT...: one line of progress, with the seconds since the script started
 say()
 {
-        printf '%s[%3ds]%s %s%s%s\n' "$lsv_dim" $((SECONDS - lsv_started)) "$lsv_plain" "$lsv_bold" "$*" "$lsv_plain" >&2
+        printf '%s[%3ds]%s %s%s%s\n' "$lsv_dim" $((SECONDS - lsv_started)) "$lsv_plain" "$lsv_bold" "$*" "$lsv_plain" >&2 || true
 }
 
 # note TEXT...: a detail below the last line of progress
 note()
 {
-        printf '       %s\n' "$*" >&2
+        printf '       %s\n' "$*" >&2 || true
 }
 
 # die TEXT...: the end, with the reason; wrong usage ends with `usage_error` instead
