@@ -365,7 +365,8 @@ def test_loading(real_llama_server, fake_llama_server, make_server, slow_model, 
     pair = [make_server(real_llama_server, "-m", slow_model, "-t", "1", "-c", "4096", "-np", "1").wait_loading(),
             make_server(fake_llama_server, "-m", tiny_model, "--load-ms", "20000").wait_loading()]
     for path in ("/health", "/v1/models", "/nonexistent", "/"):
-        both_answer(pair, "GET", path)
+        real, fake = both_answer(pair, "GET", path)
+        assert fake == real, path
     assert [server.end(signal.SIGTERM) for server in pair] == [-signal.SIGTERM, -signal.SIGTERM]
 
 
