@@ -1,9 +1,8 @@
 /* loop.c: the event loop, its turns, timers, watches, signals and blocking work, on libuv.
  *
- * The end of a turn must come after poll callbacks and after timers, and libuv changed their order in 1.45 (timers ran
- * before the poll, now after it). So it is looked for at two places: uv_check (right after the poll) and uv_prepare
- * (right before the next poll, after timers and closing callbacks, in both orders). A flag says whether anything
- * happened since; an idle daemon sleeps in epoll and runs nothing. */
+ * A turn ends in uv_prepare, right before the next poll. libuv changed the order of timers and poll in 1.45, but that place
+ * lies behind both in either order. A flag says whether anything happened since; an idle daemon sleeps in epoll and runs
+ * nothing. */
 #include "net/loop_private.h"
 
 #include <errno.h>
@@ -31,7 +30,6 @@ struct turn {
 struct loop {
         uv_loop_t uv;
         uv_prepare_t prepare;
-        uv_check_t check;
         uv_idle_t
                 idle; /* active only between loop_wake and the end of that turn: makes the poll return at once */
         struct turn turns[TURNS_MAX];
@@ -50,7 +48,7 @@ uv_loop_t *loop_libuv(struct loop *loop)
 
 void *loop_uv(struct loop *loop)
 {
-        /* Callbacks of a foreign library do not call loop_note, so from now on every return of the poll counts. */
+        /* Callbacks of a foreign library do not call loop_note, so from now on every round counts. */
         loop->foreign = true;
         return &loop->uv;
 }
@@ -155,17 +153,13 @@ static void forget_clock(struct loop *loop)
 
 static void end_turn(struct loop *loop)
 {
-        if (loop->happened) {
-                loop->happened = false;
-                /* Before the functions: what they wake, wakes the next turn. */
-                (void)uv_idle_stop(&loop->idle);
+        if (loop->happened || loop->foreign) {
                 run_deferred(loop);
-                if (list_is_empty(&loop->deferred)) {
-                        loop->happened = false;
-                        (void)uv_idle_stop(&loop->idle);
-                }
+                /* Before the turn functions: what they wake is the next turn. */
+                loop->happened = false;
+                (void)uv_idle_stop(&loop->idle);
                 run_turns(loop, loop_now(loop));
-                if (loop->happened || !list_is_empty(&loop->deferred))
+                if (!list_is_empty(&loop->deferred))
                         loop_wake(loop);
         }
         forget_clock(loop);
@@ -174,15 +168,6 @@ static void end_turn(struct loop *loop)
 static void on_prepare(uv_prepare_t *prepare)
 {
         end_turn(CONTAINER_OF(prepare, struct loop, prepare));
-}
-
-static void on_check(uv_check_t *check)
-{
-        struct loop *loop = CONTAINER_OF(check, struct loop, check);
-
-        if (loop->foreign)
-                loop->happened = true;
-        end_turn(loop);
 }
 
 int loop_add_turn(struct loop *loop, loop_turn_fn *fn, void *owner)
@@ -234,19 +219,17 @@ int loop_new(struct loop **ret)
         /* libuv writes to sockets without MSG_NOSIGNAL. */
         (void)signal(SIGPIPE, SIG_IGN);
         (void)uv_prepare_init(&loop->uv, &loop->prepare);
-        (void)uv_check_init(&loop->uv, &loop->check);
         (void)uv_idle_init(&loop->uv, &loop->idle);
         (void)uv_prepare_start(&loop->prepare, on_prepare);
-        (void)uv_check_start(&loop->check, on_check);
         *ret = loop;
         return 0;
 }
 
 void loop_run(struct loop *loop)
 {
-        /* prepare and check keep the loop alive, so it returns for uv_stop alone. */
+        /* The prepare handle keeps the loop alive, so it returns for uv_stop alone. */
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
-        /* From libuv 1.45 on timers run last, so a stop in a timer leaves a turn without its end. */
+        /* It leaves before the end of the turn that was stopped. */
         end_turn(loop);
 }
 
@@ -261,8 +244,7 @@ static void close_leaked(uv_handle_t *handle, void *arg)
 
         if (uv_is_closing(handle))
                 return;
-        if (handle != (uv_handle_t *)&loop->prepare && handle != (uv_handle_t *)&loop->check &&
-            handle != (uv_handle_t *)&loop->idle)
+        if (handle != (uv_handle_t *)&loop->prepare && handle != (uv_handle_t *)&loop->idle)
                 log_warn(NULL, "a %s was still open when the loop was torn down",
                          uv_handle_type_name(handle->type));
         uv_close(handle, NULL);

@@ -35,7 +35,7 @@ struct exchange {
         struct timer *timer;
         struct deferred late; /* a failure to tell from outside upstream_start */
         enum http1_method method;
-        bool fresh, connected, retried, in_body, keep_alive;
+        bool fresh, connected, in_body, keep_alive;
         usec_t start, connect_by, first_by, by;
         usec_t connected_after, first_byte_after;
         uint64_t bytes;
@@ -311,16 +311,6 @@ static void link_on_connect(void *owner, int error)
         exchange_send(x);
 }
 
-static void exchange_reset_answer(struct exchange *x)
-{
-        buffer_clear(&x->head);
-        buffer_clear(&x->body);
-        http1_parser_init(&x->parser);
-        x->in_body = false;
-        x->interim = 0;
-        x->status = 0;
-}
-
 static void exchange_connect(struct exchange *x)
 {
         struct upstream *u = x->upstream;
@@ -462,21 +452,18 @@ static void exchange_on_bytes(struct exchange *x, const char *data, size_t len)
         exchange_read_body(x, data + used, len - used);
 }
 
-/* A kept connection may be closed by the server just as we use it. */
+/* A kept connection may be closed by the server just as we use it. A second time cannot be: the next one is fresh. */
 static bool may_retry(const struct exchange *x)
 {
         bool repeatable = x->method == HTTP1_GET || x->method == HTTP1_HEAD;
 
-        return x->link->reused && !x->retried && !x->bytes &&
-               (repeatable || stream_sent(x->link->stream) == x->sent_before);
+        return x->link->reused && !x->bytes && (repeatable || stream_sent(x->link->stream) == x->sent_before);
 }
 
 static void exchange_on_end(struct exchange *x, int error)
 {
         if (may_retry(x)) {
                 exchange_let_go(x, false);
-                x->retried = true;
-                exchange_reset_answer(x);
                 exchange_connect(x);
                 return;
         }
@@ -609,6 +596,7 @@ static int exchange_new(struct upstream *u, struct exchange **ret)
                 .head = kept.head,
                 .body = kept.body,
         };
+        http1_parser_init(&x->parser);
         list_init(&x->node);
         deferred_init(&x->late, on_late_failure);
         *ret = x;
@@ -641,7 +629,6 @@ int upstream_start(struct upstream *u, const struct exchange_spec *spec, exchang
                 exchange_recycle(u, x);
                 return r;
         }
-        exchange_reset_answer(x);
         list_append(&u->running, &x->node);
         u->counts.exchanges++;
         if (!exchange_reuse(x))

@@ -252,6 +252,7 @@ static void turn_follows_a_timer(void **state)
 {
         struct scene s;
         struct timer *stop;
+        usec_t begin = time_monotonic();
 
         (void)state;
         scene_init(&s);
@@ -260,6 +261,11 @@ static void turn_follows_a_timer(void **state)
         stop_after(&s, on_stop, 40000, &stop);
         loop_run(s.loop);
         assert_string_equal(s.order, "tTsT");
+        /* And it follows at once, not with whatever comes next. */
+        timer_set(s.timer, loop_now(s.loop) + 1000);
+        s.turns_wanted = s.turns + 1;
+        loop_run(s.loop);
+        assert_true(time_monotonic() < begin + 10 * USEC_PER_SEC);
         loop_remove_turn(s.loop, on_count_turn, &s);
         s.timer = timer_free(s.timer);
         stop = timer_free(stop);
