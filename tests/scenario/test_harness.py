@@ -88,3 +88,60 @@ def test_merged():
 def test_the_worlds_are_short(world):
     """A socket's path has 108 bytes; the longest in use is that of an instance in its daemon's runtime_dir."""
     assert len(os.path.join(world, "d-12345678", "run", "instances")) < 60
+
+
+# ---- the daemon's clients, against a stub ------------------------------------------------------------------------------
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(harness, "PROGRAM", os.path.join(os.path.dirname(os.path.abspath(__file__)), "stub_daemon.py"))
+
+
+def test_every_door_is_asked(stub, make_daemon):
+    daemon = make_daemon({"instances": []})
+    told = harness.assert_same_truth(daemon, "a", status="crashed")
+    assert told == {"status": "crashed", "lastError": "exited with code 3", "retries": 2}
+    assert daemon.wait_state("a", "crashed")["retries"] == 2
+    assert daemon.instances().keys() == {"a"}
+    assert daemon.get("/nonexistent").status == 404
+    assert daemon.cli("nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("door", list(harness.DOORS))
+def test_a_lying_door_is_found(stub, make_daemon, door):
+    daemon = make_daemon({"instances": []}, env={"STUB_LIE": door})
+    with pytest.raises(AssertionError, match="nobody knows"):
+        harness.assert_same_truth(daemon, "a", timeout=0.3)
+
+
+def test_an_unexpected_truth_is_found(stub, make_daemon):
+    daemon = make_daemon({"instances": []})
+    with pytest.raises(AssertionError, match="the doors agree"):
+        harness.assert_same_truth(daemon, "a", timeout=0.3, status="ready")
+    with pytest.raises(AssertionError, match="state ready of a"):
+        daemon.wait_state("a", "ready", timeout=0.3)
+
+
+def test_a_daemon_that_ends_badly_is_found(stub, make_daemon):
+    daemon = make_daemon({"instances": []}, env={"STUB_CODE": "3"})
+    with pytest.raises(AssertionError, match="the daemon ended with 3"):
+        daemon.stop()
+    with open(daemon.output_file, "a") as f:
+        f.write("x.c:1:2: runtime error: signed integer overflow\n")
+    with pytest.raises(AssertionError, match="signed integer overflow"):
+        daemon.check_sanitizers()
+    os.unlink(daemon.output_file)
+
+
+def test_what_a_daemon_leaves_is_found(stub, make_daemon, nothing_left):
+    daemon = make_daemon({"instances": []}, env={"STUB_LEAVE": "1"})
+    daemon.close()
+    assert any("sleep 600" in line for line in left_of(nothing_left))
+
+
+def test_a_killed_daemon_comes_back(stub, make_daemon):
+    daemon = make_daemon({"instances": []})
+    first = daemon.pid
+    daemon.kill9()
+    daemon.start()
+    assert daemon.pid != first and daemon.get("/health").status == 200
