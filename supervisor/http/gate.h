@@ -38,7 +38,8 @@ enum gate_verdict gate_check(const struct gate *g, const struct http1_request *h
 enum gate_verdict gate_check_order(const struct http1_request *head);
 /* A preflight (is_preflight) that asks for the private network is refused: GATE_PASS or GATE_PRIVATE_NETWORK. */
 enum gate_verdict gate_check_preflight(const struct http1_request *head);
-bool gate_is_preflight(const struct http1_request *head); /* OPTIONS with Origin and Access-Control-Request-Method */
+bool gate_is_preflight(
+        const struct http1_request *head); /* OPTIONS with Origin and Access-Control-Request-Method */
 
 const char *gate_verdict_name(enum gate_verdict v);  /* "host": a metric's label */
 int gate_verdict_status(enum gate_verdict v);        /* 403, 415 */

@@ -78,26 +78,43 @@ void respond_json(struct request *req, int status, const char *more_headers, str
         respond_text(req, status, "application/json", more_headers, body->data, body->len);
 }
 
-void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
-                        const char *message)
+/* Puts the error's text into b; false without memory. */
+static bool put_error_body(struct buffer *b, int status, const char *param, const char *message)
 {
-        /* The last resort lies in static memory: an answer is due even when there is no memory for a better one. */
-        static const char last_resort[] =
-                "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\","
-                "\"code\":500,\"param\":null}}\n";
-        _cleanup_buffer_ struct buffer body;
         struct json_writer w;
 
-        buffer_init(&body, 0);
-        json_begin(&w, &body);
+        buffer_init(b, 0);
+        json_begin(&w, b);
         json_open_object(&w);
         respond_put_error(&w, status, param, message);
         json_close_object(&w);
-        (void)buffer_putc(&body, '\n');
-        if (body.failed)
-                respond_text(req, 500, "application/json", NULL, last_resort, sizeof(last_resort) - 1);
-        else
+        (void)buffer_putc(b, '\n');
+        return !b->failed;
+}
+
+/* The last resort lies in static memory: an answer is due even when there is no memory for a better one. */
+static const char last_resort[] =
+        "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"code\":500,\"param\":null}}\n";
+
+void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
+                        const char *message)
+{
+        _cleanup_buffer_ struct buffer body;
+
+        if (put_error_body(&body, status, param, message))
                 respond_text(req, status, "application/json", more_headers, body.data, body.len);
+        else
+                respond_text(req, 500, "application/json", NULL, last_resort, sizeof(last_resort) - 1);
+}
+
+void respond_error_bare(struct request *req, int status, const char *message)
+{
+        _cleanup_buffer_ struct buffer body;
+
+        if (put_error_body(&body, status, NULL, message))
+                request_respond(req, status, "application/json", NO_STORE, body.data, body.len);
+        else
+                request_respond(req, 500, "application/json", NO_STORE, last_resort, sizeof(last_resort) - 1);
 }
 
 void respond_error_param(struct request *req, int status, const char *param, const char *fmt, ...)

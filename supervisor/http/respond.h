@@ -7,17 +7,20 @@
 #include "http/doors.h"
 
 /* more_headers: lines each ended by CRLF (at most 1,000 bytes in all), or NULL. */
-void respond_text(struct request *req, int status, const char *content_type, const char *more_headers, const void *body,
-                  size_t len);
+void respond_text(struct request *req, int status, const char *content_type, const char *more_headers,
+                  const void *body, size_t len);
 /* A streamed answer with the same headers; request_write and request_end follow. */
 void respond_begin(struct request *req, int status, const char *content_type, const char *more_headers);
 /* The buffer's content and a newline; a failed buffer becomes a 503. */
 void respond_json(struct request *req, int status, const char *more_headers, struct buffer *body);
 
 /* doors_respond_error with the parameter that is wrong, or with more headers. */
-void respond_error_param(struct request *req, int status, const char *param, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void respond_error_param(struct request *req, int status, const char *param, const char *fmt, ...)
+        PRINTF_LIKE(4, 5);
 void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
                         const char *message);
+/* An error without any line for pages: for those that did not pass the gate. */
+void respond_error_bare(struct request *req, int status, const char *message);
 /* The member "error":{…} into an open object, for answers that hold more besides. */
 void respond_put_error(struct json_writer *w, int status, const char *param, const char *message);
 

@@ -23,8 +23,9 @@ enum route_scope {
 };
 
 enum route_flag {
-        ROUTE_STREAM = 1 << 0,   /* the answer does not end by itself: a HEAD is answered without the handler */
-        ROUTE_ANY_BODY = 1 << 1, /* its POSTs are no orders, so that any content type may come (Socket.IO polling) */
+        ROUTE_STREAM = 1 << 0, /* the answer does not end by itself: a HEAD is answered without the handler */
+        ROUTE_ANY_BODY =
+                1 << 1, /* its POSTs are no orders, so that any content type may come (Socket.IO polling) */
         ROUTE_OWN_OPTIONS = 1 << 2, /* the handler answers OPTIONS too, once the gate is passed */
 };
 

@@ -1,0 +1,450 @@
+/* api.c: the table of routes, and the REST handlers that answer at once. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "fleet/summary.h"
+#include "http/doors_private.h"
+#include "http/params.h"
+#include "http/respond.h"
+
+/* --- what is ------------------------------------------------------------------------------------------------------ */
+
+static void health_handle(struct call *call)
+{
+        static const char ok[] = "{\"status\":\"ok\"}\n";
+
+        respond_text(call->req, 200, "application/json", NULL, ok, sizeof(ok) - 1);
+}
+
+static void ready_handle(struct call *call)
+{
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+        unsigned ready, total;
+        bool enough = fleet_is_ready(call->doors->fleet, &ready, &total);
+        char message[96];
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        if (!enough) {
+                (void)snprintf(message, sizeof(message), "%u of %u instances %s ready", ready, total,
+                               ready == 1 ? "is" : "are");
+                respond_put_error(&w, 503, NULL, message);
+        }
+        json_string(&w, "status", enough ? "ready" : "unavailable");
+        json_uint(&w, "ready", ready);
+        json_uint(&w, "total", total);
+        json_close_object(&w);
+        respond_json(call->req, enough ? 200 : 503, enough ? NULL : "Retry-After: 1\r\n", &b);
+}
+
+static void put_host(struct json_writer *w)
+{
+        struct utsname name;
+        struct sysinfo info;
+
+        json_key(w, "host");
+        json_open_object(w);
+        if (uname(&name) == 0) {
+                json_string(w, "name", name.nodename);
+                json_string(w, "kernel", name.release);
+                json_string(w, "machine", name.machine);
+        }
+        json_int(w, "cpus", sysconf(_SC_NPROCESSORS_ONLN));
+        if (sysinfo(&info) == 0) {
+                json_uint(w, "memory", (uint64_t)info.totalram * info.mem_unit);
+                json_int(w, "uptime", info.uptime);
+        }
+        json_close_object(w);
+}
+
+static void status_handle(struct call *call)
+{
+        struct doors *d = call->doors;
+        const struct config *config = fleet_config(d->fleet);
+        _cleanup_buffer_ struct buffer b;
+        char text[TIME_ISO_MAX];
+        struct summary summary;
+        struct json_writer w;
+
+        summary_of(d->fleet, &summary);
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "version", LSV_VERSION);
+        json_int(&w, "pid", getpid());
+        json_string(&w, "startedAt", time_iso(d->started_realtime, text, sizeof(text)));
+        json_uint(&w, "uptime", usec_sub(loop_now(d->loop), d->started) / USEC_PER_SEC);
+        json_string(&w, "sentence", summary.sentence);
+        json_uint(&w, "total", summary.total);
+        json_key(&w, "counts");
+        json_open_object(&w);
+        for (size_t i = 0; i < SUMMARY_STATUSES; i++)
+                json_uint(&w, summary_statuses[i], summary.counts[i]);
+        json_close_object(&w);
+        json_bool(&w, "ready", fleet_is_ready(d->fleet, NULL, NULL));
+        json_string(&w, "reloadError", fleet_reload_error(d->fleet));
+        json_key(&w, "listen");
+        json_open_array(&w);
+        for (char **a = d->addresses; a && *a; a++)
+                json_put_string(&w, *a);
+        json_close_array(&w);
+        json_string(&w, "control", d->control);
+        json_string(&w, "config", config->file);
+        put_host(&w);
+        json_close_object(&w);
+        respond_json(call->req, 200, NULL, &b);
+}
+
+static void instances_handle(struct call *call)
+{
+        struct fleet *f = call->doors->fleet;
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_key(&w, "instances");
+        json_open_array(&w);
+        for (size_t i = 0, n = fleet_count(f); i < n; i++)
+                report_put_instance(&w, fleet_report(f, i));
+        json_close_array(&w);
+        json_close_object(&w);
+        respond_json(call->req, 200, NULL, &b);
+}
+
+static void instance_handle(struct call *call)
+{
+        const struct report *r = fleet_find(call->doors->fleet, call->name);
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+
+        if (!r) {
+                call_no_instance(call, call->name);
+                return;
+        }
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        report_put_instance(&w, r);
+        respond_json(call->req, 200, NULL, &b);
+}
+
+static void why_handle(struct call *call)
+{
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+        int r;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        r = fleet_put_why(call->doors->fleet, call->name, &w);
+        if (r == -ENOENT)
+                call_no_instance(call, call->name);
+        else if (r < 0)
+                doors_respond_error(call->req, 500, "cannot tell why: %s", strerror(-r));
+        else
+                respond_json(call->req, 200, NULL, &b);
+}
+
+static void history_handle(struct call *call)
+{
+        struct doors *d = call->doors;
+        _cleanup_buffer_ struct buffer b;
+        const char *instance;
+        struct json_writer w;
+        uint64_t since;
+        char buf[ROUTE_NAME_MAX];
+
+        if (!call_get_uint(call, "since", 0, UINT64_MAX, 0, &since) ||
+            !call_get_text(call, "instance", buf, sizeof(buf), &instance))
+                return;
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        history_put(fleet_history(d->fleet), since, instance, loop_realtime(d->loop), &w);
+        respond_json(call->req, 200, NULL, &b);
+}
+
+/* --- orders --------------------------------------------------------------------------------------------------------- */
+
+/* An order whose body is still being read. Freed when it was answered, or by on_gone. */
+struct order {
+        struct doors *doors;
+        bool reload, dry_run;
+        enum fleet_verb verb;
+        char name[ROUTE_NAME_MAX];
+};
+
+static void order_gone(void *owner, struct request *req)
+{
+        (void)req;
+        free(owner);
+}
+
+static void do_order(struct order *o, struct request *req)
+{
+        static const char *const words[] = {
+                [FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
+        _cleanup_free_ char *message = NULL;
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+        int r;
+
+        r = fleet_order(o->doors->fleet, o->name, o->verb, &message);
+        log_info(streq(o->name, "all") ? NULL : o->name, "%s asked for by %s: %s", words[o->verb],
+                 request_peer(req), message ? message : strerror(-r));
+        if (r == -ENOENT) {
+                doors_no_instance(o->doors, req, o->name);
+                return;
+        }
+        if (r < 0) {
+                doors_respond_error(req,
+                                    r == -EPERM       ? 409
+                                    : r == -ESHUTDOWN ? 503
+                                                      : 500,
+                                    "%s", message ? message : strerror(-r));
+                return;
+        }
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "message", message);
+        json_close_object(&w);
+        respond_json(req, 202, NULL, &b);
+}
+
+static void do_reload(struct order *o, struct request *req)
+{
+        _cleanup_buffer_ struct buffer plan, b;
+        struct json_writer w;
+        const char *why;
+        int r;
+
+        buffer_init(&plan, 0);
+        buffer_init(&b, 0);
+        json_begin(&w, &plan);
+        r = fleet_reload(o->doors->fleet, o->dry_run, &w);
+        if (r == 0) {
+                respond_json(req, 200, NULL, &plan);
+                return;
+        }
+        /* The plan is an object with the errors; the error that all doors give goes in front of its members. */
+        why = o->dry_run ? "the configuration is wrong: it would change nothing"
+                         : "the configuration is wrong: nothing was changed";
+        json_begin(&w, &b);
+        json_open_object(&w);
+        respond_put_error(&w, 422, NULL, r == -EINVAL ? why : strerror(-r));
+        if (plan.len > 2 && plan.data[0] == '{' && plan.data[1] != '}') {
+                (void)buffer_putc(&b, ',');
+                (void)buffer_append(&b, plan.data + 1, plan.len - 1);
+        } else {
+                json_close_object(&w);
+        }
+        respond_json(req, 422, NULL, &b);
+}
+
+static void order_body(void *owner, struct request *req, const char *body, size_t len)
+{
+        struct order *o = owner;
+        char why[PARAM_WHY_MAX];
+        int r;
+
+        request_on_gone(req, NULL, NULL);
+        r = order_check_body(body, len, why, sizeof(why));
+        if (r < 0)
+                doors_respond_error(req, r == -EBADMSG ? 400 : 503, "%s", why);
+        else if (o->reload)
+                do_reload(o, req);
+        else
+                do_order(o, req);
+        free(o);
+}
+
+static void begin_order(struct call *call, struct order order)
+{
+        struct order *o = malloc(sizeof(*o));
+        int r;
+
+        if (!o) {
+                doors_respond_error(call->req, 503, "not enough memory");
+                return;
+        }
+        *o = order;
+        o->doors = call->doors;
+        (void)snprintf(o->name, sizeof(o->name), "%s", call->name);
+        request_on_gone(call->req, order_gone, o);
+        r = request_read_body(call->req, DOORS_BODY_MAX, order_body, o);
+        if (r < 0) {
+                request_on_gone(call->req, NULL, NULL);
+                free(o);
+                doors_respond_error(call->req, 503, "cannot read the body: %s", strerror(-r));
+        }
+}
+
+static void start_handle(struct call *call)
+{
+        begin_order(call, (struct order){.verb = FLEET_START});
+}
+
+static void stop_handle(struct call *call)
+{
+        begin_order(call, (struct order){.verb = FLEET_STOP});
+}
+
+static void restart_handle(struct call *call)
+{
+        begin_order(call, (struct order){.verb = FLEET_RESTART});
+}
+
+static void reload_handle(struct call *call)
+{
+        struct order order = {.reload = true};
+
+        if (call_get_bool(call, "dry_run", &order.dry_run))
+                begin_order(call, order);
+}
+
+/* --- the feed --------------------------------------------------------------------------------------------------------- */
+
+static void websocket_handle(struct call *call)
+{
+        feed_websocket(call->doors->feed, call->req);
+}
+
+static void events_handle(struct call *call)
+{
+        feed_sse(call->doors->feed, call->req);
+}
+
+static void socketio_handle(struct call *call)
+{
+        feed_socketio(call->doors->feed, call->req);
+}
+
+/* --- the table ---------------------------------------------------------------------------------------------------------- */
+
+static const char *const none[] = {NULL};
+static const char *const of_logs[] = {"follow", "lines", NULL};
+static const char *const of_history[] = {"since", "instance", NULL};
+static const char *const of_reload[] = {"dry_run", NULL};
+
+const struct route doors_routes[] = {
+        {.pattern = "/",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .handle = page_handle,
+         .doc = "This page"},
+        {.pattern = "/health",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_OPEN,
+         .handle = health_handle,
+         .doc = "The daemon is alive"},
+        {.pattern = "/ready",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_OPEN,
+         .handle = ready_handle,
+         .doc = "Enough instances are ready, or 503"},
+        {.pattern = "/metrics",
+         .methods = ROUTE_GET,
+         .flags = ROUTE_STREAM,
+         .scope = ROUTE_READ,
+         .handle = scrape_handle,
+         .content_type = "text/plain; version=0.0.4; charset=utf-8",
+         .doc = "Prometheus text"},
+        {.pattern = "/api/v1/status",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = none,
+         .handle = status_handle,
+         .doc = "The daemon and the fleet in a few numbers"},
+        {.pattern = "/api/v1/instances",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = none,
+         .handle = instances_handle,
+         .doc = "All instances"},
+        {.pattern = "/api/v1/instances/{name}",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = none,
+         .handle = instance_handle,
+         .doc = "One instance"},
+        {.pattern = "/api/v1/instances/{name}/logs",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = of_logs,
+         .handle = logs_handle,
+         .doc = "The end of its log: ?lines=N, ?follow=1"},
+        {.pattern = "/api/v1/instances/{name}/why",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = none,
+         .handle = why_handle,
+         .doc = "Why it is as it is, and its command"},
+        {.pattern = "/api/v1/instances/{name}/start",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = start_handle,
+         .doc = "Starts an instance, an entry, or \"all\""},
+        {.pattern = "/api/v1/instances/{name}/stop",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = stop_handle,
+         .doc = "Stops it"},
+        {.pattern = "/api/v1/instances/{name}/restart",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = restart_handle,
+         .doc = "Restarts it, replicas one after the other"},
+        {.pattern = "/api/v1/history",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = of_history,
+         .handle = history_handle,
+         .doc = "What happened: ?since=ID, ?instance=NAME"},
+        {.pattern = "/api/v1/reload",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = of_reload,
+         .handle = reload_handle,
+         .doc = "Reads the configuration again: ?dry_run=1"},
+        {.pattern = "/api/v1/events",
+         .methods = ROUTE_GET,
+         .flags = ROUTE_STREAM,
+         .scope = ROUTE_READ,
+         .handle = events_handle,
+         .content_type = "text/event-stream",
+         .doc = "The status feed as server-sent events"},
+        {.pattern = "/ws",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .handle = websocket_handle,
+         .doc = "The status feed as a WebSocket"},
+        {.pattern = "/socket.io/",
+         .methods = ROUTE_GET | ROUTE_POST,
+         .flags = ROUTE_ANY_BODY | ROUTE_OWN_OPTIONS,
+         .scope = ROUTE_READ,
+         .handle = socketio_handle,
+         .doc = "The status feed for Socket.IO v4 clients"},
+        {.pattern = "/openapi.json",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .handle = openapi_handle,
+         .doc = "These routes for programs (OpenAPI 3.1)"},
+        {.pattern = "/asyncapi.json",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .handle = asyncapi_handle,
+         .doc = "The status feed for programs (AsyncAPI 3.0)"},
+        {0},
+};

@@ -1,0 +1,455 @@
+/* doors.c: the listeners, and the way of a request to its handler: gate, path, route, method, scope, parameters. */
+#include "http/doors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "core/http1_uri.h"
+#include "http/doors_private.h"
+#include "http/params.h"
+#include "http/respond.h"
+
+#define CONTROL_GROUP "llama-supervisor"
+
+/* --- the way of a request ----------------------------------------------------------------------------------------- */
+
+static bool is_control(const struct request *req)
+{
+        const char *tag = listener_tag(request_listener(req));
+
+        return tag && streq(tag, DOORS_CONTROL);
+}
+
+static void refuse_by_gate(struct doors *d, struct request *req, enum gate_verdict v)
+{
+        d->counts.gate_refused[v]++;
+        log_debug(NULL, "request of %s refused: %s", request_peer(req), gate_verdict_words(v));
+        /* Nothing of the answer is for the stranger's page: no CORS lines, they are only for those that passed. */
+        if (v == GATE_HOST || v == GATE_ORIGIN)
+                respond_error_bare(req, gate_verdict_status(v), gate_verdict_words(v));
+        else
+                doors_respond_error(req, gate_verdict_status(v), "%s", gate_verdict_words(v));
+}
+
+static bool passes_gate(struct doors *d, struct request *req)
+{
+        const struct config *config = fleet_config(d->fleet);
+        const struct gate gate = {.bound = listener_endpoint(request_listener(req)),
+                                  .allowed_hosts = config->gateway.allowed_hosts,
+                                  .allowed_origins = config->gateway.allowed_origins};
+        enum gate_verdict v = gate_check(&gate, request_head(req));
+
+        if (v != GATE_PASS)
+                refuse_by_gate(d, req, v);
+        return v == GATE_PASS;
+}
+
+static void answer_not_found(struct doors *d, struct request *req, const char *path)
+{
+        char nearest[DOORS_PATH_MAX];
+
+        d->counts.errors++;
+        if (router_nearest(doors_routes, path, nearest, sizeof(nearest)))
+                doors_respond_error(req, 404, "there is nothing at %s: did you mean %s?", path, nearest);
+        else
+                doors_respond_error(req, 404, "there is nothing at %s: GET /openapi.json lists what there is",
+                                    path);
+}
+
+static void answer_method(struct call *call)
+{
+        char methods[64], headers[96], message[256];
+
+        call->doors->counts.errors++;
+        (void)snprintf(headers, sizeof(headers), "Allow: %s\r\n",
+                       route_methods(call->route, methods, sizeof(methods)));
+        (void)snprintf(message, sizeof(message), "%.*s is not for %s: use %s",
+                       (int)MIN(call->head->method_name.n, 32U), call->head->method_name.p,
+                       call->route->pattern, methods);
+        respond_error_with(call->req, call->head->method == HTTP1_OTHER ? 501 : 405, NULL, headers, message);
+}
+
+static void answer_options(struct call *call)
+{
+        char methods[64], headers[512];
+        enum gate_verdict v;
+
+        (void)route_methods(call->route, methods, sizeof(methods));
+        if (!gate_is_preflight(call->head)) {
+                (void)snprintf(headers, sizeof(headers), "Allow: %s\r\n", methods);
+                respond_text(call->req, 204, NULL, headers, NULL, 0);
+                return;
+        }
+        v = gate_check_preflight(call->head);
+        if (v != GATE_PASS) {
+                refuse_by_gate(call->doors, call->req, v);
+                return;
+        }
+        (void)snprintf(
+                headers, sizeof(headers),
+                "Allow: %s\r\nAccess-Control-Allow-Methods: %s\r\n"
+                "Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, X-Api-Key\r\n"
+                "Access-Control-Max-Age: 600\r\n",
+                methods, methods);
+        respond_text(call->req, 204, NULL, headers, NULL, 0);
+}
+
+static bool has_scope(const struct call *call)
+{
+        unsigned have = fleet_config(call->doors->fleet)->auth_anonymous;
+
+        if (call->control)
+                return true;
+        switch (call->route->scope) {
+        case ROUTE_OPEN:
+                return true;
+        case ROUTE_READ:
+                return have & CONFIG_SCOPE_READ;
+        case ROUTE_INFER:
+                return have & CONFIG_SCOPE_INFER;
+        case ROUTE_ADMIN:
+                return have & CONFIG_SCOPE_ADMIN;
+        }
+        return false;
+}
+
+static bool passes_query(struct call *call)
+{
+        const char *nearest = NULL;
+        char name[80];
+
+        if (!route_unknown_param(call->route, call->head->query, name, sizeof(name), &nearest))
+                return true;
+        call->doors->counts.errors++;
+        if (nearest)
+                respond_error_param(call->req, 400, name,
+                                    "unknown query parameter \"%s\": did you mean \"%s\"?", name, nearest);
+        else
+                respond_error_param(call->req, 400, name, "unknown query parameter \"%s\"", name);
+        return false;
+}
+
+static void handle_call(struct call *call)
+{
+        enum gate_verdict v;
+
+        if (call->head->method == HTTP1_OPTIONS && !(call->route->flags & ROUTE_OWN_OPTIONS)) {
+                answer_options(call);
+                return;
+        }
+        if (!route_allows(call->route, call->head->method)) {
+                answer_method(call);
+                return;
+        }
+        if (!has_scope(call)) {
+                call->doors->counts.errors++;
+                doors_respond_error(call->req, 403,
+                                    "this needs the scope \"%s\", which a caller without a key does not have "
+                                    "(auth.anonymous); the local control socket may do everything",
+                                    route_scope_name(call->route->scope));
+                return;
+        }
+        if (!passes_query(call))
+                return;
+        if (call->head->method == HTTP1_POST && !(call->route->flags & ROUTE_ANY_BODY)) {
+                v = gate_check_order(call->head);
+                if (v != GATE_PASS) {
+                        refuse_by_gate(call->doors, call->req, v);
+                        return;
+                }
+        }
+        if (call->head->method == HTTP1_HEAD && call->route->flags & ROUTE_STREAM) {
+                respond_begin(call->req, 200, call->route->content_type, NULL);
+                request_end(call->req);
+                return;
+        }
+        call->route->handle(call);
+}
+
+static void on_request(void *owner, struct request *req)
+{
+        struct doors *d = owner;
+        struct call call = {.doors = d, .req = req, .head = request_head(req), .control = is_control(req)};
+        struct route_match match;
+        char path[DOORS_PATH_MAX];
+        int r;
+
+        if (!call.control && !passes_gate(d, req))
+                return;
+        if (slice_eq(call.head->path, SLICE("*"))) {
+                respond_text(req, 204, NULL, "Allow: GET, HEAD, POST, OPTIONS\r\n", NULL, 0);
+                return;
+        }
+        r = http1_path_normal(call.head->path, path, sizeof(path));
+        if (r < 0) {
+                d->counts.errors++;
+                doors_respond_error(req, r == -ENOBUFS ? 414 : 400, "the path is %s",
+                                    r == -ENOBUFS ? "too long" : "malformed or not in its normal form");
+                return;
+        }
+        if (router_find(doors_routes, path, &match) < 0) {
+                answer_not_found(d, req, path);
+                return;
+        }
+        call.route = match.route;
+        call.name = match.name;
+        handle_call(&call);
+}
+
+/* --- for the handlers ---------------------------------------------------------------------------------------------- */
+
+static bool param_passes(struct call *call, const char *name, int r, const char *why)
+{
+        if (r == 0)
+                return true;
+        call->doors->counts.errors++;
+        respond_error_param(call->req, 400, name, "%s", why);
+        return false;
+}
+
+bool call_get_text(struct call *call, const char *name, char *buf, size_t size, const char **ret)
+{
+        char why[PARAM_WHY_MAX];
+
+        return param_passes(call, name, param_text(call->head->query, name, buf, size, ret, why, sizeof(why)),
+                            why);
+}
+
+bool call_get_uint(struct call *call, const char *name, uint64_t min, uint64_t max, uint64_t fallback,
+                   uint64_t *ret)
+{
+        char why[PARAM_WHY_MAX];
+
+        return param_passes(call, name,
+                            param_uint(call->head->query, name, min, max, fallback, ret, why, sizeof(why)),
+                            why);
+}
+
+bool call_get_bool(struct call *call, const char *name, bool *ret)
+{
+        char why[PARAM_WHY_MAX];
+
+        return param_passes(call, name, param_bool(call->head->query, name, ret, why, sizeof(why)), why);
+}
+
+void doors_no_instance(struct doors *d, struct request *req, const char *name)
+{
+        const char *nearest = fleet_nearest(d->fleet, name);
+
+        d->counts.errors++;
+        if (nearest)
+                doors_respond_error(req, 404, "there is no instance \"%s\": did you mean \"%s\"?", name,
+                                    nearest);
+        else
+                doors_respond_error(req, 404, "there is no instance \"%s\"", name);
+}
+
+void call_no_instance(struct call *call, const char *name)
+{
+        doors_no_instance(call->doors, call->req, name);
+}
+
+/* --- opening and closing ------------------------------------------------------------------------------------------- */
+
+static void on_change(void *owner, const struct fleet_change *changes, size_t n, usec_t now)
+{
+        (void)now;
+        for (size_t i = 0; i < n; i++)
+                if (changes[i].gone)
+                        follow_instance_gone(owner, changes[i].report->instance);
+}
+
+static int complain(char **ret_error, int r, const char *what, const char *why)
+{
+        *ret_error = text_format("%s: %s", what, why);
+        return r;
+}
+
+static int open_listener(struct doors *d, const struct config *config, const struct config_listen *at,
+                         char **ret_error)
+{
+        char text[ENDPOINT_TEXT_MAX];
+        struct listener *l;
+        int r;
+
+        if (at->tls_cert_file || at->tls_key_file)
+                return complain(ret_error, -EOPNOTSUPP, at->address, "this version cannot listen with TLS");
+        if (!endpoint_is_loopback(&at->endpoint) && !config->insecure)
+                return complain(ret_error, -EPERM, at->address,
+                                "refused: this address can be reached from other machines, and nobody would "
+                                "be asked for "
+                                "a key; use 127.0.0.1, or say \"insecure\": true in the configuration");
+        r = server_listen(d->server, &at->endpoint, 0660, NULL, &l);
+        if (r == -EADDRINUSE)
+                return complain(ret_error, r, at->address,
+                                "cannot listen: another program listens there already");
+        if (r < 0) {
+                *ret_error = text_format("%s: cannot listen: %s", at->address, strerror(-r));
+                return r;
+        }
+        if (!endpoint_is_loopback(&at->endpoint))
+                log_warn(NULL, "%s can be reached from other machines without a key, as \"insecure\" says",
+                         at->address);
+        return text_list_add(&d->addresses, endpoint_text(listener_endpoint(l), text, sizeof(text)));
+}
+
+/* Its group may use it; without such a group only its owner can. */
+static void give_to_group(const char *path)
+{
+        const struct group *group = geteuid() == 0 ? getgrnam(CONTROL_GROUP) : NULL;
+
+        if (group && lchown(path, (uid_t)-1, group->gr_gid) < 0)
+                log_warn(NULL, "cannot give %s to the group %s: %s", path, CONTROL_GROUP, strerror(errno));
+}
+
+static int open_control(struct doors *d, const struct config *config, char **ret_error)
+{
+        struct endpoint at;
+        struct listener *l;
+        int r;
+
+        d->control = text_format("%s/control.sock", config->runtime_dir);
+        if (!d->control)
+                return -ENOMEM;
+        r = endpoint_from_unix(d->control, &at);
+        if (r == -ENAMETOOLONG)
+                return complain(ret_error, r, d->control,
+                                "this path is too long for a socket (107 bytes at most): "
+                                "choose a shorter runtime_dir");
+        if (r >= 0)
+                r = server_listen(d->server, &at, 0660, DOORS_CONTROL, &l);
+        if (r == -EADDRINUSE)
+                return complain(ret_error, r, d->control, "another daemon answers there already");
+        if (r < 0)
+                return complain(ret_error, r, d->control, strerror(-r));
+        give_to_group(d->control);
+        return 0;
+}
+
+/* Whole and at once: readers see the old file, the new one, or none. */
+static int write_file(const char *path, const struct buffer *content)
+{
+        _cleanup_free_ char *temporary = text_format("%s.new", path);
+        _cleanup_close_ int fd = -1;
+        int r = 0;
+
+        if (!temporary || content->failed)
+                return -ENOMEM;
+        (void)unlink(temporary);
+        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (fd < 0)
+                return -errno;
+        if (write(fd, content->data, content->len) != (ssize_t)content->len)
+                r = errno ? -errno : -EIO;
+        if (r == 0 && rename(temporary, path) < 0)
+                r = -errno;
+        if (r < 0)
+                (void)unlink(temporary);
+        return r;
+}
+
+static int write_listen_json(struct doors *d, const struct config *config)
+{
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+        int r;
+
+        d->listen_json = text_format("%s/listen.json", config->runtime_dir);
+        if (!d->listen_json)
+                return -ENOMEM;
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_key(&w, "listen");
+        json_open_array(&w);
+        for (char **a = d->addresses; a && *a; a++)
+                json_put_string(&w, *a);
+        json_close_array(&w);
+        json_string(&w, "control", d->control);
+        json_close_object(&w);
+        (void)buffer_putc(&b, '\n');
+        r = write_file(d->listen_json, &b);
+        if (r < 0) {
+                free(d->listen_json);
+                d->listen_json = NULL;
+        }
+        return r;
+}
+
+static int open_all(struct doors *d, char **ret_error)
+{
+        const struct config *config = fleet_config(d->fleet);
+        int r;
+
+        r = follow_init(d);
+        if (r >= 0)
+                r = feed_new(d->loop, d->fleet, &d->feed);
+        if (r >= 0)
+                r = server_new(d->loop, &server_limits_default, on_request, d, &d->server);
+        if (r >= 0)
+                r = fleet_subscribe(d->fleet, on_change, d);
+        if (r < 0)
+                return r;
+        d->subscribed = true;
+        /* The control socket first: a second daemon on the same directory shall say so, and not that a port is taken. */
+        r = open_control(d, config, ret_error);
+        for (size_t i = 0; i < config->n_listen && r >= 0; i++)
+                r = open_listener(d, config, config->listen + i, ret_error);
+        if (r < 0)
+                return r;
+        r = write_listen_json(d, config);
+        if (r < 0)
+                return complain(ret_error, r, "cannot write listen.json into runtime_dir", strerror(-r));
+        for (char **a = d->addresses; a && *a; a++)
+                log_info(NULL, "listening on %s", *a);
+        return 0;
+}
+
+int doors_open(struct loop *loop, struct fleet *fleet, struct doors **ret, char **ret_error)
+{
+        struct doors *d = calloc(1, sizeof(*d));
+        int r;
+
+        *ret_error = NULL;
+        if (!d)
+                return -ENOMEM;
+        d->loop = loop;
+        d->fleet = fleet;
+        d->started = loop_now(loop);
+        d->started_realtime = loop_realtime(loop);
+        r = open_all(d, ret_error);
+        if (r < 0) {
+                if (!*ret_error)
+                        *ret_error = text_dup(strerror(-r));
+                doors_close(d);
+                return r;
+        }
+        *ret = d;
+        return 0;
+}
+
+struct doors *doors_close(struct doors *d)
+{
+        if (!d)
+                return NULL;
+        if (d->subscribed)
+                fleet_unsubscribe(d->fleet, on_change, d);
+        if (d->listen_json)
+                (void)unlink(d->listen_json);
+        /* The feed ends its streams itself; the rest is told by on_gone. */
+        d->feed = feed_free(d->feed);
+        d->server = server_free(d->server);
+        d->follow_timer = timer_free(d->follow_timer);
+        text_list_free(d->addresses);
+        free(d->control);
+        free(d->listen_json);
+        free(d);
+        return NULL;
+}

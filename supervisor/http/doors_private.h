@@ -1,0 +1,75 @@
+/* doors_private.h: what the files of the doors share: the doors themselves, and one request at its handler. */
+#ifndef LSV_HTTP_DOORS_PRIVATE_H
+#define LSV_HTTP_DOORS_PRIVATE_H
+
+#include "base/list.h"
+#include "http/doors.h"
+#include "http/feed.h"
+#include "http/gate.h"
+#include "http/router.h"
+
+#define DOORS_CONTROL "control" /* the tag of the control socket's listener */
+
+/* What runs over more than one turn is bounded in number; one more is answered 503 and counted. */
+enum { DOORS_FOLLOWERS_MAX = 256, DOORS_SCRAPES_MAX = 8, DOORS_BODY_MAX = 4096, DOORS_PATH_MAX = 1024 };
+
+struct doors_counts {
+        uint64_t gate_refused[GATE_VERDICTS];
+        uint64_t
+                errors; /* answers of 4xx and 5xx by the router itself: not found, method, scope, parameters */
+        uint64_t busy;  /* refused: too many followers or scrapes */
+        uint64_t follow_skipped; /* bytes of logs that slow followers did not get */
+};
+
+struct doors {
+        struct loop *loop;
+        struct fleet *fleet;
+        struct server *server;
+        struct feed *feed;
+        bool subscribed;
+        usec_t started, started_realtime;
+        char **addresses; /* as bound, NULL-ended, without the control socket */
+        char *control;    /* path of the control socket */
+        char *listen_json;
+        struct doors_counts counts;
+        struct list follows; /* follow.c */
+        unsigned n_follows;
+        struct timer *follow_timer;
+        unsigned n_scrapes; /* scrape.c */
+};
+
+struct call {
+        struct doors *doors;
+        struct request *req;
+        const struct http1_request *head;
+        const struct route *route;
+        const char *name; /* of {name}; valid during the handler */
+        bool control;     /* came by the control socket */
+};
+
+/* The table of all routes (api.c), ended by a row without pattern. */
+extern const struct route doors_routes[];
+
+/* --- query parameters; each answers 400 naming the parameter and returns false when it is wrong */
+bool call_get_uint(struct call *call, const char *name, uint64_t min, uint64_t max, uint64_t fallback,
+                   uint64_t *ret);
+bool call_get_bool(struct call *call, const char *name,
+                   bool *ret); /* "" and "1", "true" are true; absent is false */
+/* *ret is buf, or NULL when it is absent. */
+bool call_get_text(struct call *call, const char *name, char *buf, size_t size, const char **ret);
+
+/* 404 for an instance that is not there, with the nearest name. */
+void call_no_instance(struct call *call, const char *name);
+void doors_no_instance(struct doors *d, struct request *req, const char *name);
+
+/* --- handlers that have a file of their own ---------------------------------------------------------------------- */
+void page_handle(struct call *call);    /* page.c */
+void scrape_handle(struct call *call);  /* scrape.c */
+void logs_handle(struct call *call);    /* follow.c */
+void openapi_handle(struct call *call); /* assets.c */
+void asyncapi_handle(struct call *call);
+int follow_init(struct doors *d);
+/* follow.c: the instance of this name is gone, its streams end. */
+void follow_instance_gone(struct doors *d, const char *name);
+
+#endif

@@ -1,0 +1,549 @@
+/* exposition.c: a snapshot of figures, and one row per metric family that writes it down.
+ * 1,000 instances are about 30,000 lines: numbers and labels are put together by hand, since printf would take ten times as long. */
+#include "http/exposition.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fleet/summary.h"
+
+#define PREFIX "llama_supervisor_"
+
+/* One instance at the moment of the snapshot. */
+struct sample {
+        size_t labels, labels_len; /* instance="…",model="…" in the arena */
+        size_t deaths;             /* first of n_causes counts in deaths[] */
+        const char *const *causes; /* static names */
+        size_t n_causes;
+        size_t status;
+        uint64_t uptime, restarts, retries, in_flight, slots, queue;
+        double tokens_per_second, load_seconds;
+        bool want_up;
+        struct fleet_figures figures; /* its pointers are not used after the snapshot */
+};
+
+struct exposition {
+        struct exposition_facts facts;
+        struct summary summary;
+        bool ready, reload_failed;
+        struct sample *samples;
+        size_t n_samples;
+        struct buffer arena; /* labels */
+        uint64_t *deaths;
+        size_t n_deaths, max_deaths;
+        size_t family, at; /* what exposition_more writes next */
+};
+
+/* --- writing ------------------------------------------------------------------------------------------------------- */
+
+static void put_u64(struct buffer *out, uint64_t v)
+{
+        char digits[20];
+        size_t n = sizeof(digits);
+
+        do {
+                digits[--n] = (char)('0' + v % 10);
+                v /= 10;
+        } while (v);
+        (void)buffer_append(out, digits + n, sizeof(digits) - n);
+}
+
+/* Whole numbers without a point, others with at most six decimals. */
+static void put_number(struct buffer *out, double v)
+{
+        char text[64];
+        size_t n;
+
+        if (v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v) {
+                put_u64(out, (uint64_t)v);
+                return;
+        }
+        n = (size_t)snprintf(text, sizeof(text), "%.6f", v);
+        while (n > 1 && n < sizeof(text) && text[n - 1] == '0' && text[n - 2] != '.')
+                n--;
+        (void)buffer_append(out, text, MIN(n, sizeof(text) - 1));
+}
+
+/* Escaped as a label's value must be. */
+static void put_label_value(struct buffer *out, const char *s)
+{
+        size_t plain;
+
+        for (; s && *s; s += plain) {
+                plain = strcspn(s, "\\\"\n");
+                (void)buffer_append(out, s, plain);
+                if (s[plain] == '\0')
+                        return;
+                (void)buffer_puts(out, s[plain] == '\n' ? "\\n" : s[plain] == '"' ? "\\\"" : "\\\\");
+                plain++;
+        }
+}
+
+/* name{labels,more="value"} and a space; labels and more may be empty. */
+static void put_series(struct buffer *out, const char *name, const char *suffix, const char *labels,
+                       size_t labels_len, const char *more, const char *value)
+{
+        (void)buffer_puts(out, name);
+        (void)buffer_puts(out, suffix);
+        if (labels_len || more) {
+                (void)buffer_putc(out, '{');
+                (void)buffer_append(out, labels, labels_len);
+                if (more) {
+                        if (labels_len)
+                                (void)buffer_putc(out, ',');
+                        (void)buffer_puts(out, more);
+                        (void)buffer_append(out, "=\"", 2);
+                        put_label_value(out, value);
+                        (void)buffer_putc(out, '"');
+                }
+                (void)buffer_putc(out, '}');
+        }
+        (void)buffer_putc(out, ' ');
+}
+
+static void put_plain(struct buffer *out, const char *name, const char *more, const char *value, double v)
+{
+        put_series(out, name, "", NULL, 0, more, value);
+        put_number(out, v);
+        (void)buffer_putc(out, '\n');
+}
+
+/* --- families ------------------------------------------------------------------------------------------------------- */
+
+struct family {
+        const char *name, *type, *help;
+        void (*once)(const struct exposition *x, const struct family *f, struct buffer *out);
+        void (*each)(const struct exposition *x, const struct family *f, const struct sample *s,
+                     struct buffer *out);
+        size_t offset; /* of the number for each_u64 (in the sample) and once_u64 (in the facts) */
+};
+
+static void put_sample(const struct exposition *x, const struct family *f, const struct sample *s,
+                       const char *more, const char *value, struct buffer *out, double v)
+{
+        put_series(out, f->name, "", x->arena.data + s->labels, s->labels_len, more, value);
+        put_number(out, v);
+        (void)buffer_putc(out, '\n');
+}
+
+static void each_u64(const struct exposition *x, const struct family *f, const struct sample *s,
+                     struct buffer *out)
+{
+        uint64_t v;
+
+        memcpy(&v, (const char *)s + f->offset, sizeof(v));
+        put_sample(x, f, s, NULL, NULL, out, (double)v);
+}
+
+static void each_double(const struct exposition *x, const struct family *f, const struct sample *s,
+                        struct buffer *out)
+{
+        double v;
+
+        memcpy(&v, (const char *)s + f->offset, sizeof(v));
+        put_sample(x, f, s, NULL, NULL, out, v);
+}
+
+static void each_state(const struct exposition *x, const struct family *f, const struct sample *s,
+                       struct buffer *out)
+{
+        for (size_t i = 0; i < SUMMARY_STATUSES; i++)
+                put_sample(x, f, s, "state", summary_statuses[i], out, i == s->status);
+}
+
+static void each_want(const struct exposition *x, const struct family *f, const struct sample *s,
+                      struct buffer *out)
+{
+        put_sample(x, f, s, NULL, NULL, out, s->want_up);
+}
+
+/* The first cause ("unknown") is always there, so that every instance has a series before its first death; the others
+ * only once they happened: 1,000 instances times all causes would be most of the text. */
+static void each_deaths(const struct exposition *x, const struct family *f, const struct sample *s,
+                        struct buffer *out)
+{
+        for (size_t i = 0; i < s->n_causes; i++)
+                if (i == 0 || x->deaths[s->deaths + i])
+                        put_sample(x, f, s, "cause", s->causes[i], out, (double)x->deaths[s->deaths + i]);
+}
+
+static void each_latency(const struct exposition *x, const struct family *f, const struct sample *s,
+                         struct buffer *out)
+{
+        const char *labels = x->arena.data + s->labels;
+        uint64_t sum = 0;
+        char bound[32];
+
+        for (size_t i = 0; i <= FLEET_LATENCY_BUCKETS; i++) {
+                sum += s->figures.probe_latency[i];
+                if (i < FLEET_LATENCY_BUCKETS)
+                        (void)snprintf(bound, sizeof(bound), "%g", fleet_latency_bounds[i]);
+                put_series(out, f->name, "_bucket", labels, s->labels_len, "le",
+                           i < FLEET_LATENCY_BUCKETS ? bound : "+Inf");
+                put_u64(out, sum);
+                (void)buffer_putc(out, '\n');
+        }
+        put_series(out, f->name, "_sum", labels, s->labels_len, NULL, NULL);
+        put_number(out, s->figures.probe_latency_sum);
+        (void)buffer_putc(out, '\n');
+        put_series(out, f->name, "_count", labels, s->labels_len, NULL, NULL);
+        put_u64(out, sum);
+        (void)buffer_putc(out, '\n');
+}
+
+static void once_u64(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        uint64_t v;
+
+        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
+        put_plain(out, f->name, NULL, NULL, (double)v);
+}
+
+static void once_unsigned(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        unsigned v;
+
+        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
+        put_plain(out, f->name, NULL, NULL, v);
+}
+
+static void once_seconds(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        usec_t v;
+
+        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
+        put_plain(out, f->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
+}
+
+static void once_build(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        (void)x;
+        put_plain(out, f->name, "version", LSV_VERSION, 1);
+}
+
+static void once_states(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        for (size_t i = 0; i < SUMMARY_STATUSES; i++)
+                put_plain(out, f->name, "state", summary_statuses[i], x->summary.counts[i]);
+}
+
+static void once_ready(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, NULL, NULL, x->ready);
+}
+
+static void once_reload(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, NULL, NULL, !x->reload_failed);
+}
+
+static void once_subscribers(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, "carrier", "websocket", x->facts.feed.subscribers_ws);
+        put_plain(out, f->name, "carrier", "sse", x->facts.feed.subscribers_sse);
+        put_plain(out, f->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
+}
+
+static void once_refused(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        const struct server_counts *s = &x->facts.server;
+
+        put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
+        put_plain(out, f->name, "reason", "address", (double)s->refused_address);
+        put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
+        put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
+        put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);
+        for (int v = GATE_PASS + 1; v < GATE_VERDICTS; v++)
+                put_plain(out, f->name, "reason", gate_verdict_name((enum gate_verdict)v),
+                          (double)x->facts.gate_refused[v]);
+}
+
+static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
+        put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
+        put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
+}
+
+static void once_cpu(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, NULL, NULL, x->facts.process.cpu_seconds);
+}
+
+#define OF_SAMPLE(member) offsetof(struct sample, member)
+#define OF_FACTS(member)  offsetof(struct exposition_facts, member)
+
+static const struct family families[] = {
+        {PREFIX "build_info", "gauge", "The version of the daemon, always 1.", .once = once_build},
+        {PREFIX "start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.",
+         .once = once_seconds, .offset = OF_FACTS(started_realtime)},
+        {PREFIX "uptime_seconds", "gauge", "For how long the daemon has been running.", .once = once_seconds,
+         .offset = OF_FACTS(uptime)},
+        {PREFIX "ready", "gauge", "1 when enough instances are ready (/ready).", .once = once_ready},
+        {PREFIX "config_last_reload_successful", "gauge", "0 when the last reload found errors.",
+         .once = once_reload},
+        {PREFIX "instances", "gauge", "Instances in each state.", .once = once_states},
+
+        {PREFIX "instance_state", "gauge", "1 for the state that the instance is in, 0 for the others.",
+         .each = each_state},
+        {PREFIX "instance_wanted", "gauge", "1 when the instance is wished up.", .each = each_want},
+        {PREFIX "instance_uptime_seconds", "gauge", "For how long the instance has been up, 0 when down.",
+         .each = each_u64, .offset = OF_SAMPLE(uptime)},
+        {PREFIX "restarts_total", "counter", "Times the instance was started again.", .each = each_u64,
+         .offset = OF_SAMPLE(restarts)},
+        {PREFIX "deaths_total", "counter", "Deaths of the instance by cause.", .each = each_deaths},
+        {PREFIX "instance_retries", "gauge", "Tries since the instance was last well for long enough.",
+         .each = each_u64, .offset = OF_SAMPLE(retries)},
+        {PREFIX "instance_load_seconds", "gauge", "From spawn to ready at the last start, 0 unknown.",
+         .each = each_double, .offset = OF_SAMPLE(load_seconds)},
+        {PREFIX "instance_slots", "gauge", "Parallel sequences of the instance.", .each = each_u64,
+         .offset = OF_SAMPLE(slots)},
+        {PREFIX "instance_in_flight", "gauge", "Requests that run on the instance.", .each = each_u64,
+         .offset = OF_SAMPLE(in_flight)},
+        {PREFIX "instance_queue", "gauge", "Requests that wait for the instance.", .each = each_u64,
+         .offset = OF_SAMPLE(queue)},
+        {PREFIX "instance_tokens_per_second", "gauge", "Tokens that the instance generates per second.",
+         .each = each_double, .offset = OF_SAMPLE(tokens_per_second)},
+        {PREFIX "probes_total", "counter", "Health probes sent.", .each = each_u64,
+         .offset = OF_SAMPLE(figures.probes)},
+        {PREFIX "probe_failures_total", "counter", "Health probes that failed.", .each = each_u64,
+         .offset = OF_SAMPLE(figures.probe_failures)},
+        {PREFIX "probe_latency_seconds", "histogram", "How long answered health probes took.",
+         .each = each_latency},
+        {PREFIX "log_bytes_total", "counter", "Bytes that the instance wrote into its log.", .each = each_u64,
+         .offset = OF_SAMPLE(figures.log_bytes)},
+        {PREFIX "log_skipped_bytes_total", "counter", "Bytes of the log that came too fast to be read.",
+         .each = each_u64, .offset = OF_SAMPLE(figures.log_skipped_bytes)},
+
+        {PREFIX "feed_subscribers", "gauge", "Subscribers of the status feed.", .once = once_subscribers},
+        {PREFIX "feed_messages_total", "counter", "Messages sent to subscribers.", .once = once_u64,
+         .offset = OF_FACTS(feed.messages)},
+        {PREFIX "feed_coalesced_total", "counter", "Messages that a newer one of the same instance replaced.",
+         .once = once_u64, .offset = OF_FACTS(feed.coalesced)},
+        {PREFIX "feed_refused_total", "counter", "Subscribers refused.", .once = once_u64,
+         .offset = OF_FACTS(feed.refused)},
+        {PREFIX "feed_closed_slow_total", "counter", "Subscribers closed because they read too slowly.",
+         .once = once_u64, .offset = OF_FACTS(feed.closed_slow)},
+
+        {PREFIX "http_connections", "gauge", "Open HTTP connections.", .once = once_unsigned,
+         .offset = OF_FACTS(server.connections)},
+        {PREFIX "http_connections_total", "counter", "HTTP connections accepted.", .once = once_u64,
+         .offset = OF_FACTS(server.accepted)},
+        {PREFIX "http_requests_total", "counter", "HTTP requests read.", .once = once_u64,
+         .offset = OF_FACTS(server.requests)},
+        {PREFIX "http_refused_total", "counter", "Connections and requests refused before any route.",
+         .once = once_refused},
+        {PREFIX "http_errors_total", "counter", "Requests answered 4xx by the router.", .once = once_u64,
+         .offset = OF_FACTS(router_errors)},
+        {PREFIX "http_timeouts_total", "counter", "Connections closed by a deadline.", .once = once_timeouts},
+        {PREFIX "http_clients_gone_total", "counter", "Clients that left before their answer was whole.",
+         .once = once_u64, .offset = OF_FACTS(server.clients_gone)},
+        {PREFIX "log_followers", "gauge", "Clients that follow logs.", .once = once_unsigned,
+         .offset = OF_FACTS(followers)},
+        {PREFIX "log_follow_skipped_bytes_total", "counter", "Bytes of logs that slow followers did not get.",
+         .once = once_u64, .offset = OF_FACTS(follow_skipped)},
+        {PREFIX "loop_lag_seconds", "gauge", "The latest that a timer was since the last scrape.",
+         .once = once_seconds, .offset = OF_FACTS(loop_lag)},
+
+        {"process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
+         .once = once_cpu},
+        {"process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", .once = once_u64,
+         .offset = OF_FACTS(process.rss)},
+        {"process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", .once = once_u64,
+         .offset = OF_FACTS(process.virtual_size)},
+        {"process_open_fds", "gauge", "Number of open file descriptors.", .once = once_unsigned,
+         .offset = OF_FACTS(process.open_fds)},
+        {"process_max_fds", "gauge", "Maximum number of open file descriptors.", .once = once_unsigned,
+         .offset = OF_FACTS(process.max_fds)},
+        {"process_threads", "gauge", "Number of threads.", .once = once_unsigned,
+         .offset = OF_FACTS(process.threads)},
+        {"process_start_time_seconds", "gauge", "Start time of the process since 1970 in seconds.",
+         .once = once_seconds, .offset = OF_FACTS(started_realtime)},
+};
+
+static void put_head(struct buffer *out, const struct family *f)
+{
+        (void)buffer_puts(out, "# HELP ");
+        (void)buffer_puts(out, f->name);
+        (void)buffer_putc(out, ' ');
+        (void)buffer_puts(out, f->help);
+        (void)buffer_puts(out, "\n# TYPE ");
+        (void)buffer_puts(out, f->name);
+        (void)buffer_putc(out, ' ');
+        (void)buffer_puts(out, f->type);
+        (void)buffer_putc(out, '\n');
+}
+
+bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
+{
+        while (x->family < ARRAY_SIZE(families) && out->len < enough) {
+                const struct family *f = families + x->family;
+
+                if (x->at == 0)
+                        put_head(out, f);
+                if (f->once)
+                        f->once(x, f, out);
+                else if (x->at < x->n_samples)
+                        f->each(x, f, x->samples + x->at, out);
+                if (f->once || ++x->at >= x->n_samples) {
+                        x->family++;
+                        x->at = 0;
+                }
+        }
+        return x->family < ARRAY_SIZE(families);
+}
+
+/* --- the snapshot --------------------------------------------------------------------------------------------------- */
+
+static int keep_deaths(struct exposition *x, struct sample *s)
+{
+        const struct fleet_figures *g = &s->figures;
+        size_t n = 0;
+
+        while (g->causes && g->deaths_by_cause && g->causes[n])
+                n++;
+        if (x->n_deaths + n > x->max_deaths) {
+                size_t max = MAX(x->max_deaths * 2, x->n_deaths + n);
+                uint64_t *more = reallocarray(x->deaths, max, sizeof(*more));
+
+                if (!more)
+                        return -ENOMEM;
+                x->deaths = more;
+                x->max_deaths = max;
+        }
+        if (n)
+                memcpy(x->deaths + x->n_deaths, g->deaths_by_cause, n * sizeof(*x->deaths));
+        s->deaths = x->n_deaths;
+        s->causes = g->causes;
+        s->n_causes = n;
+        x->n_deaths += n;
+        return 0;
+}
+
+static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
+{
+        struct sample *s = x->samples + x->n_samples;
+        const struct report *r = fleet_report(fleet, i);
+        int e;
+
+        e = fleet_figures(fleet, i, &s->figures);
+        if (e < 0)
+                return e;
+        s->status = summary_status_index(r->status);
+        s->uptime = r->uptime;
+        s->restarts = r->restarts;
+        s->retries = r->retries;
+        s->in_flight = r->in_flight;
+        s->slots = r->slots;
+        s->queue = r->queue;
+        s->tokens_per_second = r->tokens_per_second;
+        s->load_seconds = (double)r->load_time / (double)USEC_PER_SEC;
+        s->want_up = r->want_up;
+        s->labels = x->arena.len;
+        (void)buffer_puts(&x->arena, "instance=\"");
+        put_label_value(&x->arena, r->instance);
+        (void)buffer_puts(&x->arena, "\",model=\"");
+        put_label_value(&x->arena, r->model);
+        (void)buffer_putc(&x->arena, '"');
+        s->labels_len = x->arena.len - s->labels;
+        e = keep_deaths(x, s);
+        if (e < 0 || x->arena.failed)
+                return -ENOMEM;
+        x->n_samples++;
+        return 0;
+}
+
+int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, struct exposition **ret)
+{
+        struct exposition *x = calloc(1, sizeof(*x));
+        size_t n = fleet_count(fleet);
+        int r = 0;
+
+        if (!x)
+                return -ENOMEM;
+        buffer_init(&x->arena, 0);
+        x->facts = *facts;
+        x->samples = calloc(MAX(n, 1U), sizeof(*x->samples));
+        if (!x->samples)
+                r = -ENOMEM;
+        for (size_t i = 0; i < n && r == 0; i++)
+                r = take_sample(x, fleet, i);
+        if (r < 0) {
+                exposition_free(x);
+                return r;
+        }
+        summary_of(fleet, &x->summary);
+        x->ready = fleet_is_ready(fleet, NULL, NULL);
+        x->reload_failed = fleet_reload_error(fleet) != NULL;
+        *ret = x;
+        return 0;
+}
+
+struct exposition *exposition_free(struct exposition *x)
+{
+        if (!x)
+                return NULL;
+        buffer_finish(&x->arena);
+        free(x->samples);
+        free(x->deaths);
+        free(x);
+        return NULL;
+}
+
+/* --- our own process -------------------------------------------------------------------------------------------------- */
+
+/* Linux 6.2 and later tell the number as the folder's size; before, the entries are counted. */
+static unsigned count_fds(void)
+{
+        struct stat st;
+        unsigned n = 0;
+        DIR *dir;
+
+        if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+                return (unsigned)st.st_size;
+        dir = opendir("/proc/self/fd");
+        if (!dir)
+                return 0;
+        for (const struct dirent *e = readdir(dir); e; e = readdir(dir))
+                n += e->d_name[0] != '.';
+        closedir(dir);
+        return n ? n - 1 : 0; /* without the folder itself */
+}
+
+void process_facts_read(struct process_facts *ret)
+{
+        struct process_facts p = {0};
+        struct rlimit limit;
+        unsigned long long user, system, threads, size, pages;
+        const char *at;
+        char text[1024];
+        ssize_t n = -1;
+        int fd;
+
+        fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+        if (fd >= 0) {
+                n = read(fd, text, sizeof(text) - 1);
+                close(fd);
+        }
+        text[n > 0 ? n : 0] = '\0';
+        /* Behind the name, which may hold anything: state is field 3; utime 14, stime 15, threads 20, vsize 23, rss 24. */
+        at = strrchr(text, ')');
+        if (at && sscanf(at + 1,
+                         " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu %llu %*s %*s %*s %*s %llu %*s "
+                         "%*s %llu %llu",
+                         &user, &system, &threads, &size, &pages) == 5) {
+                p.cpu_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+                p.threads = (unsigned)threads;
+                p.virtual_size = size;
+                p.rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        }
+        p.open_fds = count_fds();
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+                p.max_fds = (unsigned)MIN(limit.rlim_cur, (rlim_t)UINT32_MAX);
+        *ret = p;
+}

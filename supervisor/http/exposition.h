@@ -1,0 +1,42 @@
+/* exposition.h: /metrics as Prometheus text 0.0.4, written piece by piece.
+ *
+ * exposition_new takes a snapshot of all figures in one turn, so that a scrape is of one moment and no instance is there twice
+ * although the text is built over several turns; exposition_more writes the next pieces. It reads no clock and no file, but
+ * for process_facts_read. Names begin with llama_supervisor_, the daemon's own standard ones with process_.
+ * Source: the Prometheus exposition formats, "Text format details". */
+#ifndef LSV_HTTP_EXPOSITION_H
+#define LSV_HTTP_EXPOSITION_H
+
+#include "fleet/fleet.h"
+#include "http/feed.h"
+#include "http/gate.h"
+#include "net/server.h"
+
+struct exposition;
+
+/* Of our own process, from /proc/self. What could not be read is 0. */
+struct process_facts {
+        double cpu_seconds;
+        uint64_t rss, virtual_size; /* bytes */
+        unsigned open_fds, max_fds;
+        unsigned threads;
+};
+void process_facts_read(struct process_facts *ret);
+
+struct exposition_facts {
+        struct feed_counts feed;
+        struct server_counts server;
+        struct process_facts process;
+        uint64_t gate_refused[GATE_VERDICTS];
+        uint64_t router_errors, busy, follow_skipped;
+        unsigned followers;
+        usec_t uptime, started_realtime, loop_lag;
+};
+
+int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, struct exposition **ret);
+struct exposition *exposition_free(struct exposition *x);
+
+/* Appends text until out holds at least `enough` bytes or all is written. True while there is more. */
+bool exposition_more(struct exposition *x, struct buffer *out, size_t enough);
+
+#endif

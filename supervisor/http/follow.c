@@ -1,0 +1,179 @@
+/* follow.c: an instance's log over HTTP: its end, and then every new line as it comes, for as long as the client reads.
+ * A slow reader costs a bounded queue: what does not fit is counted and skipped, and told to it when it reads again. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "http/doors_private.h"
+#include "http/respond.h"
+
+#define LOG_TYPE "text/plain; charset=utf-8"
+#define TICK     USEC_PER_SEC
+enum { LINES_DEFAULT = 100, LINES_MAX = 10000, QUEUE_MAX = 256 * 1024 };
+
+struct follow {
+        struct list node;
+        struct doors *doors;
+        struct request *req;
+        struct follower *follower;
+        uint64_t skipped; /* bytes since the last note */
+        char name[ROUTE_NAME_MAX];
+};
+
+static void follow_free(struct follow *x)
+{
+        fleet_unfollow(x->follower);
+        list_remove(&x->node);
+        x->doors->n_follows--;
+        free(x);
+}
+
+static void follow_gone(void *owner, struct request *req)
+{
+        (void)req;
+        follow_free(owner);
+}
+
+static bool has_room(const struct follow *x, size_t len)
+{
+        return request_queued(x->req) + len <= QUEUE_MAX;
+}
+
+/* True when nothing is owed to the reader: whoever missed bytes hears of it before it gets new ones. */
+static bool tell_skipped(struct follow *x)
+{
+        char note[96];
+        int n;
+
+        if (x->skipped == 0)
+                return true;
+        n = snprintf(note, sizeof(note), "--- %llu bytes skipped: this reader is too slow\n",
+                     (unsigned long long)x->skipped);
+        if (!has_room(x, (size_t)n) || request_write(x->req, note, (size_t)n) < 0)
+                return false;
+        x->skipped = 0;
+        return true;
+}
+
+/* No new line may ever come, so the note does not wait for one. */
+static void follow_tick(void *owner, usec_t now)
+{
+        struct doors *d = owner;
+        bool owing = false;
+
+        LIST_FOREACH(&d->follows, it)
+        owing |= !tell_skipped(LIST_ENTRY(it, struct follow, node));
+        timer_set(d->follow_timer, owing ? now + TICK : USEC_INFINITY);
+}
+
+int follow_init(struct doors *d)
+{
+        list_init(&d->follows);
+        return timer_new(d->loop, follow_tick, d, &d->follow_timer);
+}
+
+static void follow_line(void *owner, const char *line, size_t len)
+{
+        struct follow *x = owner;
+        char text[4096 + 8];
+
+        len = MIN(len, sizeof(text) - 1);
+        memcpy(text, line, len);
+        text[len] = '\n';
+        if (tell_skipped(x) && has_room(x, len + 1) && request_write(x->req, text, len + 1) == 0)
+                return;
+        x->skipped += len + 1;
+        if (timer_due(x->doors->follow_timer) == USEC_INFINITY)
+                timer_set(x->doors->follow_timer, loop_now(x->doors->loop) + TICK);
+        x->doors->counts.follow_skipped += len + 1;
+}
+
+void follow_instance_gone(struct doors *d, const char *name)
+{
+        static const char note[] = "--- this instance is gone\n";
+
+        LIST_FOREACH(&d->follows, it)
+        {
+                struct follow *x = LIST_ENTRY(it, struct follow, node);
+                struct request *req = x->req;
+
+                if (!streq(x->name, name))
+                        continue;
+                request_on_gone(req, NULL, NULL);
+                follow_free(x);
+                (void)request_write(req, note, sizeof(note) - 1);
+                request_end(req);
+        }
+}
+
+static struct follow *follow_new(struct call *call, int *ret_error)
+{
+        struct follow *x = calloc(1, sizeof(*x));
+        int r;
+
+        *ret_error = -ENOMEM;
+        if (!x)
+                return NULL;
+        x->doors = call->doors;
+        x->req = call->req;
+        (void)snprintf(x->name, sizeof(x->name), "%s", call->name);
+        r = fleet_follow_log(call->doors->fleet, call->name, follow_line, x, &x->follower);
+        if (r < 0) {
+                free(x);
+                *ret_error = r;
+                return NULL;
+        }
+        list_append(&call->doors->follows, &x->node);
+        call->doors->n_follows++;
+        return x;
+}
+
+static void answer_no_log(struct call *call, int r)
+{
+        if (r == -ENOENT)
+                call_no_instance(call, call->name);
+        else if (r == -ENODATA)
+                doors_respond_error(call->req, 404, "%s was started by somebody else: its log is not ours",
+                                    call->name);
+        else
+                doors_respond_error(call->req, 500, "cannot read the log of %s: %s", call->name,
+                                    strerror(-r));
+}
+
+void logs_handle(struct call *call)
+{
+        struct doors *d = call->doors;
+        _cleanup_free_ char *text = NULL;
+        struct follow *x;
+        uint64_t lines;
+        size_t len = 0;
+        bool follow;
+        int r;
+
+        if (!call_get_uint(call, "lines", 0, LINES_MAX, LINES_DEFAULT, &lines) ||
+            !call_get_bool(call, "follow", &follow))
+                return;
+        r = fleet_read_log(d->fleet, call->name, (unsigned)lines, &text, &len);
+        if (r < 0) {
+                answer_no_log(call, r);
+                return;
+        }
+        if (!follow || call->head->method == HTTP1_HEAD) {
+                respond_text(call->req, 200, LOG_TYPE, NULL, text, len);
+                return;
+        }
+        if (d->n_follows >= DOORS_FOLLOWERS_MAX) {
+                d->counts.busy++;
+                respond_error_with(call->req, 503, NULL, "Retry-After: 5\r\n",
+                                   "too many readers follow logs already");
+                return;
+        }
+        x = follow_new(call, &r);
+        if (!x) {
+                answer_no_log(call, r);
+                return;
+        }
+        request_on_gone(call->req, follow_gone, x);
+        respond_begin(call->req, 200, LOG_TYPE, "X-Accel-Buffering: no\r\n");
+        (void)request_write(call->req, text, len);
+}

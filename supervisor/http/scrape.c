@@ -1,0 +1,121 @@
+/* scrape.c: GET /metrics: one snapshot, then a slice of text per turn of the loop, as fast as the reader takes it. */
+#include <errno.h>
+
+#include "http/doors_private.h"
+#include "http/exposition.h"
+#include "http/respond.h"
+
+/* About 0.2 ms of work on a slow core. */
+enum { SLICE = 32 * 1024, QUEUE_MAX = 256 * 1024 };
+
+struct scrape {
+        struct doors *doors;
+        struct request *req;
+        struct exposition *exposition;
+        struct timer *timer;
+};
+
+static void scrape_free(struct scrape *s)
+{
+        s->doors->n_scrapes--;
+        exposition_free(s->exposition);
+        timer_free(s->timer);
+        free(s);
+}
+
+static void scrape_gone(void *owner, struct request *req)
+{
+        (void)req;
+        scrape_free(owner);
+}
+
+static void scrape_slice(void *owner, usec_t now)
+{
+        struct scrape *s = owner;
+        struct request *req = s->req;
+        _cleanup_buffer_ struct buffer b;
+        bool more;
+
+        /* The reader takes its time: look again a little later. The server's own deadline cuts it if it never reads. */
+        if (request_queued(req) > QUEUE_MAX) {
+                timer_set(s->timer, now + 5 * USEC_PER_MSEC);
+                return;
+        }
+        buffer_init(&b, 0);
+        more = exposition_more(s->exposition, &b, SLICE);
+        if (b.failed || request_write(req, b.data, b.len) < 0) {
+                /* Half of the metrics must not look like all of them. */
+                request_on_gone(req, NULL, NULL);
+                scrape_free(s);
+                request_abort(req);
+                return;
+        }
+        if (more) {
+                timer_set(s->timer, now);
+                return;
+        }
+        request_on_gone(req, NULL, NULL);
+        scrape_free(s);
+        request_end(req);
+}
+
+static void gather(struct doors *d, struct exposition_facts *ret)
+{
+        *ret = (struct exposition_facts){
+                .feed = *feed_counts(d->feed),
+                .server = *server_counts(d->server),
+                .router_errors = d->counts.errors,
+                .busy = d->counts.busy,
+                .follow_skipped = d->counts.follow_skipped,
+                .followers = d->n_follows,
+                .uptime = usec_sub(loop_now(d->loop), d->started),
+                .started_realtime = d->started_realtime,
+                .loop_lag = loop_lag_max(d->loop),
+        };
+        memcpy(ret->gate_refused, d->counts.gate_refused, sizeof(ret->gate_refused));
+        process_facts_read(&ret->process);
+}
+
+static int scrape_new(struct call *call, struct scrape **ret)
+{
+        struct exposition_facts facts;
+        struct scrape *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->doors = call->doors;
+        s->req = call->req;
+        s->doors->n_scrapes++;
+        gather(call->doors, &facts);
+        r = exposition_new(call->doors->fleet, &facts, &s->exposition);
+        if (r == 0)
+                r = timer_new(call->doors->loop, scrape_slice, s, &s->timer);
+        if (r < 0) {
+                scrape_free(s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+void scrape_handle(struct call *call)
+{
+        struct scrape *s;
+        int r;
+
+        if (call->doors->n_scrapes >= DOORS_SCRAPES_MAX) {
+                call->doors->counts.busy++;
+                respond_error_with(call->req, 503, NULL, "Retry-After: 1\r\n",
+                                   "too many scrapes run at once");
+                return;
+        }
+        r = scrape_new(call, &s);
+        if (r < 0) {
+                doors_respond_error(call->req, 503, "cannot gather the metrics: %s", strerror(-r));
+                return;
+        }
+        request_on_gone(call->req, scrape_gone, s);
+        respond_begin(call->req, 200, call->route->content_type, NULL);
+        timer_set(s->timer, loop_now(call->doors->loop));
+}

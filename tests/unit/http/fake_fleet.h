@@ -1,0 +1,214 @@
+/* fake_fleet.h: a fleet of values, for the doors' tests: it defines the functions of fleet.h that the doors call, so that the real
+ * conductor is not linked. Include it in one file of a test program. */
+#ifndef LSV_TEST_FAKE_FLEET_H
+#define LSV_TEST_FAKE_FLEET_H
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "fleet/fleet.h"
+
+enum { FAKE_MAX = 1100, FAKE_CAUSES = 3 };
+
+struct follower {
+        struct fleet *fleet;
+        follow_line_fn *on_line;
+        void *owner;
+        char name[64];
+};
+
+struct fleet {
+        struct loop *loop;
+        struct config config;
+        struct report reports[FAKE_MAX];
+        struct fleet_figures figures[FAKE_MAX];
+        uint64_t deaths[FAKE_MAX][FAKE_CAUSES];
+        size_t n;
+        const char *reload_error;
+        unsigned orders, reloads, dry_runs;
+        char last_order[128];
+        struct follower *follower; /* the last one that is open */
+        unsigned followers;
+        fleet_change_fn *subscribers[8];
+        void *owners[8];
+        struct history *history;
+        const char *log;
+        bool shutting_down;
+};
+
+static const char *const fake_causes[] = {"unknown", "oom_killed", "signal", NULL};
+const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                                            0.1,   0.25,   0.5,   1,    2.5,   5};
+
+static inline void fake_fleet_add(struct fleet *f, const char *name, const char *status)
+{
+        f->reports[f->n] = (struct report){.instance = name,
+                                           .model = "tiny",
+                                           .status = status,
+                                           .want_up = true,
+                                           .endpoint = "unix:/run/x.sock",
+                                           .max_retries = 5};
+        f->figures[f->n] = (struct fleet_figures){.causes = fake_causes, .deaths_by_cause = f->deaths[f->n]};
+        f->n++;
+}
+
+const struct config *fleet_config(const struct fleet *f)
+{
+        return &f->config;
+}
+
+size_t fleet_count(const struct fleet *f)
+{
+        return f->n;
+}
+
+const struct report *fleet_report(struct fleet *f, size_t i)
+{
+        return f->reports + i;
+}
+
+const struct report *fleet_find(struct fleet *f, const char *name)
+{
+        for (size_t i = 0; i < f->n; i++)
+                if (streq(f->reports[i].instance, name))
+                        return f->reports + i;
+        return NULL;
+}
+
+const char *fleet_nearest(const struct fleet *f, const char *name)
+{
+        const char *names[FAKE_MAX + 1] = {0};
+
+        for (size_t i = 0; i < f->n; i++)
+                names[i] = f->reports[i].instance;
+        return text_nearest(name, names);
+}
+
+bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
+{
+        unsigned ready = 0;
+
+        for (size_t i = 0; i < f->n; i++)
+                ready += streq(f->reports[i].status, "ready");
+        if (ret_ready)
+                *ret_ready = ready;
+        if (ret_total)
+                *ret_total = (unsigned)f->n;
+        return ready > 0;
+}
+
+const char *fleet_reload_error(const struct fleet *f)
+{
+        return f->reload_error;
+}
+
+int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
+{
+        *ret = f->figures[i];
+        return 0;
+}
+
+int fleet_subscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(f->subscribers); i++)
+                if (!f->subscribers[i]) {
+                        f->subscribers[i] = fn;
+                        f->owners[i] = owner;
+                        return 0;
+                }
+        return -ENOSPC;
+}
+
+void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(f->subscribers); i++)
+                if (f->subscribers[i] == fn && f->owners[i] == owner)
+                        f->subscribers[i] = NULL;
+}
+
+int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message)
+{
+        int r = 0;
+
+        if (f->shutting_down)
+                r = -ESHUTDOWN;
+        else if (streq(name, "foreign"))
+                r = -EPERM;
+        else if (!streq(name, "all") && !fleet_find(f, name))
+                r = -ENOENT;
+        f->orders += r == 0;
+        (void)snprintf(f->last_order, sizeof(f->last_order), "%d %s", verb, name);
+        *ret_message = text_format("%s: %s", name, r ? "refused" : "done");
+        return r;
+}
+
+int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
+{
+        f->reloads++;
+        f->dry_runs += dry_run;
+        json_open_object(w);
+        if (f->reload_error) {
+                json_key(w, "errors");
+                json_open_array(w);
+                json_put_string(w, f->reload_error);
+                json_close_array(w);
+        }
+        json_bool(w, "applied", !dry_run && !f->reload_error);
+        json_close_object(w);
+        return f->reload_error ? -EINVAL : 0;
+}
+
+int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)
+{
+        if (!fleet_find(f, name))
+                return -ENOENT;
+        json_open_object(w);
+        json_string(w, "instance", name);
+        json_close_object(w);
+        return 0;
+}
+
+int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len)
+{
+        if (!fleet_find(f, name))
+                return -ENOENT;
+        if (!f->log)
+                return -ENODATA;
+        *ret = text_format("%u lines\n%s", lines, f->log);
+        *ret_len = strlen(*ret);
+        return 0;
+}
+
+int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner,
+                     struct follower **ret)
+{
+        struct follower *x = calloc(1, sizeof(*x));
+
+        if (!x)
+                return -ENOMEM;
+        *x = (struct follower){.fleet = f, .on_line = on_line, .owner = owner};
+        (void)snprintf(x->name, sizeof(x->name), "%s", name);
+        f->followers++;
+        f->follower = x;
+        *ret = x;
+        return 0;
+}
+
+struct follower *fleet_unfollow(struct follower *x)
+{
+        if (x) {
+                x->fleet->followers--;
+                if (x->fleet->follower == x)
+                        x->fleet->follower = NULL;
+                free(x);
+        }
+        return NULL;
+}
+
+struct history *fleet_history(struct fleet *f)
+{
+        return f->history;
+}
+
+#endif

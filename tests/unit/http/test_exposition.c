@@ -1,0 +1,281 @@
+/* test_exposition.c: the text is Prometheus 0.0.4 by the rules of its format, in whatever slices it is written; figures arrive
+ * where they belong. */
+#include "http/exposition.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "fake_fleet.h"
+
+static struct fleet *make_fleet(size_t n)
+{
+        struct fleet *f = calloc(1, sizeof(*f));
+        static char names[FAKE_MAX][32];
+
+        assert_non_null(f);
+        for (size_t i = 0; i < n; i++) {
+                (void)snprintf(names[i], sizeof(names[i]), "in-%zu", i);
+                fake_fleet_add(f, names[i], i % 4 ? "ready" : "crashed");
+        }
+        return f;
+}
+
+static char *render(struct fleet *f, const struct exposition_facts *facts, size_t slice, size_t *ret_slices)
+{
+        struct exposition *x;
+        struct buffer all, part;
+        size_t n = 0;
+        bool more = true;
+
+        assert_int_equal(exposition_new(f, facts, &x), 0);
+        buffer_init(&all, 0);
+        while (more) {
+                buffer_init(&part, 0);
+                more = exposition_more(x, &part, slice);
+                assert_false(part.failed);
+                /* A slice is what was asked for and one row of one instance at most. */
+                assert_true(part.len < slice + 4096);
+                assert_int_equal(buffer_append(&all, part.data, part.len), 0);
+                buffer_finish(&part);
+                n++;
+        }
+        exposition_free(x);
+        if (ret_slices)
+                *ret_slices = n;
+        return buffer_steal(&all);
+}
+
+static void assert_line(const char *text, const char *line)
+{
+        _cleanup_free_ char *whole = text_format("\n%s\n", line);
+
+        if (!strstr(text, whole))
+                fail_msg("missing: %s", line);
+}
+
+static const struct exposition_facts facts = {
+        .feed = {.subscribers_ws = 3,
+                 .subscribers_sse = 2,
+                 .subscribers_socketio = 1,
+                 .messages = 10,
+                 .coalesced = 4},
+        .server = {.accepted = 7, .requests = 9, .bad_requests = 2, .connections = 5, .timeouts_head = 6},
+        .process = {.cpu_seconds = 1.25, .rss = 4096, .open_fds = 12},
+        .gate_refused = {[GATE_HOST] = 8, [GATE_ORIGIN] = 1},
+        .follow_skipped = 77,
+        .uptime = 90500000,
+        .started_realtime = UINT64_C(1795168800250000),
+        .loop_lag = 1500,
+};
+
+static void figures_arrive(void **state)
+{
+        struct fleet *f = make_fleet(2);
+        _cleanup_free_ char *text = NULL;
+
+        (void)state;
+        f->reports[1].uptime = 3600;
+        f->reports[1].restarts = 4;
+        f->reports[1].slots = 8;
+        f->reports[1].load_time = 1500000;
+        f->reports[1].tokens_per_second = 41.5;
+        f->deaths[1][2] = 3;
+        f->figures[1].probes = UINT64_C(9007199254740991);
+        f->figures[1].log_skipped_bytes = 55;
+        f->figures[1].probe_latency[0] = 5;
+        f->figures[1].probe_latency[2] = 2;
+        f->figures[1].probe_latency[FLEET_LATENCY_BUCKETS] = 1;
+        f->figures[1].probe_latency_sum = 6.0125;
+        f->reload_error = "x";
+        text = render(f, &facts, 1 << 20, NULL);
+
+        assert_true(starts_with(text, "# HELP "));
+        assert_line(text, "llama_supervisor_build_info{version=\"" LSV_VERSION "\"} 1");
+        assert_line(text, "llama_supervisor_uptime_seconds 90.5");
+        assert_line(text, "llama_supervisor_start_time_seconds 1795168800.25");
+        assert_line(text, "llama_supervisor_config_last_reload_successful 0");
+        assert_line(text, "llama_supervisor_ready 1");
+        assert_line(text, "llama_supervisor_instances{state=\"ready\"} 1");
+        assert_line(text, "llama_supervisor_instances{state=\"crashed\"} 1");
+        assert_line(text, "llama_supervisor_instances{state=\"idle\"} 0");
+        assert_line(text,
+                    "llama_supervisor_instance_state{instance=\"in-0\",model=\"tiny\",state=\"crashed\"} 1");
+        assert_line(text,
+                    "llama_supervisor_instance_state{instance=\"in-0\",model=\"tiny\",state=\"ready\"} 0");
+        assert_line(text, "llama_supervisor_instance_uptime_seconds{instance=\"in-1\",model=\"tiny\"} 3600");
+        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-1\",model=\"tiny\"} 4");
+        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-0\",model=\"tiny\"} 0");
+        assert_line(text,
+                    "llama_supervisor_deaths_total{instance=\"in-1\",model=\"tiny\",cause=\"signal\"} 3");
+        assert_line(text,
+                    "llama_supervisor_deaths_total{instance=\"in-1\",model=\"tiny\",cause=\"unknown\"} 0");
+        assert_null(strstr(text, "cause=\"oom_killed\""));
+        assert_line(text, "llama_supervisor_instance_slots{instance=\"in-1\",model=\"tiny\"} 8");
+        assert_line(text, "llama_supervisor_instance_load_seconds{instance=\"in-1\",model=\"tiny\"} 1.5");
+        assert_line(text,
+                    "llama_supervisor_instance_tokens_per_second{instance=\"in-1\",model=\"tiny\"} 41.5");
+        assert_line(text, "llama_supervisor_probes_total{instance=\"in-1\",model=\"tiny\"} 9007199254740991");
+        assert_line(text, "llama_supervisor_log_skipped_bytes_total{instance=\"in-1\",model=\"tiny\"} 55");
+        assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
+                          "\"0.001\"} 5");
+        assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
+                          "\"0.005\"} 7");
+        assert_line(
+                text,
+                "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le=\"5\"} 7");
+        assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
+                          "\"+Inf\"} 8");
+        assert_line(text,
+                    "llama_supervisor_probe_latency_seconds_sum{instance=\"in-1\",model=\"tiny\"} 6.0125");
+        assert_line(text, "llama_supervisor_probe_latency_seconds_count{instance=\"in-1\",model=\"tiny\"} 8");
+        assert_line(text, "llama_supervisor_feed_subscribers{carrier=\"sse\"} 2");
+        assert_line(text, "llama_supervisor_feed_coalesced_total 4");
+        assert_line(text, "llama_supervisor_http_connections 5");
+        assert_line(text, "llama_supervisor_http_connections_total 7");
+        assert_line(text, "llama_supervisor_http_refused_total{reason=\"host\"} 8");
+        assert_line(text, "llama_supervisor_http_refused_total{reason=\"malformed\"} 2");
+        assert_line(text, "llama_supervisor_http_timeouts_total{stage=\"head\"} 6");
+        assert_line(text, "llama_supervisor_log_follow_skipped_bytes_total 77");
+        assert_line(text, "llama_supervisor_loop_lag_seconds 0.0015");
+        assert_line(text, "process_cpu_seconds_total 1.25");
+        assert_line(text, "process_resident_memory_bytes 4096");
+        free(f);
+}
+
+static void slices_make_the_same_text(void **state)
+{
+        struct fleet *f = make_fleet(1000);
+        _cleanup_free_ char *whole = NULL, *bytes = NULL, *pages = NULL;
+        size_t slices;
+
+        (void)state;
+        whole = render(f, &facts, SIZE_MAX / 2, &slices);
+        assert_int_equal(slices, 1);
+        bytes = render(f, &facts, 1, NULL);
+        pages = render(f, &facts, 32768, &slices);
+        assert_true(slices > 20);
+        assert_string_equal(whole, bytes);
+        assert_string_equal(whole, pages);
+        free(f);
+}
+
+/* The format's rules: each family has HELP, then TYPE, then all of its lines and never again; each series is there once. */
+static void format_rules(void **state)
+{
+        struct fleet *f = make_fleet(3);
+        _cleanup_free_ char *text = NULL;
+        char *seen[512] = {0}, *family = NULL, *save = NULL;
+        size_t n = 0;
+
+        (void)state;
+        text = render(f, &facts, 4096, NULL);
+        assert_int_equal(text[strlen(text) - 1], '\n');
+        for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+                char *name;
+
+                if (starts_with(line, "# HELP ")) {
+                        free(family);
+                        family = strndup(line + 7, strcspn(line + 7, " "));
+                        assert_true(starts_with(family, "llama_supervisor_") ||
+                                    starts_with(family, "process_"));
+                        name = text_format("# %s", family);
+                        for (size_t i = 0; i < n; i++)
+                                assert_string_not_equal(seen[i], name);
+                        seen[n++] = name;
+                        line = strtok_r(NULL, "\n", &save);
+                        assert_true(starts_with(line, "# TYPE "));
+                        assert_int_equal(strncmp(line + 7, family, strlen(family)), 0);
+                        /* A counter is called so, and nothing else is. */
+                        assert_int_equal(ends_with(family, "_total"), ends_with(line, " counter"));
+                        continue;
+                }
+                assert_non_null(family);
+                assert_int_equal(strncmp(line, family, strlen(family)), 0);
+                name = strndup(line, (size_t)(strrchr(line, ' ') - line));
+                for (size_t i = 0; i < n; i++)
+                        if (streq(seen[i], name))
+                                fail_msg("twice: %s", name);
+                assert_true(n < ARRAY_SIZE(seen));
+                seen[n++] = name;
+        }
+        for (size_t i = 0; i < n; i++)
+                free(seen[i]);
+        free(family);
+        free(f);
+}
+
+static void labels_are_escaped(void **state)
+{
+        struct fleet *f = make_fleet(1);
+        _cleanup_free_ char *text = NULL;
+
+        (void)state;
+        f->reports[0].model = "a\"b\\c\nd";
+        text = render(f, &facts, 4096, NULL);
+        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-0\",model=\"a\\\"b\\\\c\\nd\"} 0");
+        free(f);
+}
+
+static void an_empty_fleet(void **state)
+{
+        struct fleet *f = make_fleet(0);
+        _cleanup_free_ char *text = render(f, &facts, 100, NULL);
+
+        (void)state;
+        assert_line(text, "llama_supervisor_instances{state=\"ready\"} 0");
+        assert_line(text, "# TYPE llama_supervisor_restarts_total counter");
+        free(f);
+}
+
+/* What changes after the snapshot is not in the text: one scrape is of one moment. */
+static void a_snapshot_is_of_one_moment(void **state)
+{
+        struct fleet *f = make_fleet(2);
+        struct exposition *x;
+        struct buffer b;
+
+        (void)state;
+        f->deaths[0][1] = 2;
+        assert_int_equal(exposition_new(f, &facts, &x), 0);
+        f->n = 0;
+        f->deaths[0][1] = 9;
+        f->reports[0].instance = "moved";
+        buffer_init(&b, 0);
+        while (exposition_more(x, &b, b.len + 100))
+                ;
+        assert_line(b.data,
+                    "llama_supervisor_deaths_total{instance=\"in-0\",model=\"tiny\",cause=\"oom_killed\"} 2");
+        assert_null(strstr(b.data, "moved"));
+        buffer_finish(&b);
+        exposition_free(x);
+        free(f);
+}
+
+static void our_own_process(void **state)
+{
+        struct process_facts before, after;
+        int fd;
+
+        (void)state;
+        process_facts_read(&before);
+        fd = dup(2);
+        process_facts_read(&after);
+        assert_int_equal(after.open_fds, before.open_fds + 1);
+        close(fd);
+        assert_true(before.rss > 100000 && before.rss < before.virtual_size);
+        assert_true(before.threads >= 1 && before.max_fds > before.open_fds);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(figures_arrive),  cmocka_unit_test(slices_make_the_same_text),
+                cmocka_unit_test(format_rules),    cmocka_unit_test(labels_are_escaped),
+                cmocka_unit_test(an_empty_fleet),  cmocka_unit_test(a_snapshot_is_of_one_moment),
+                cmocka_unit_test(our_own_process),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
