@@ -74,7 +74,8 @@ static void default_dir(struct config_load *l, char **dir, const char *key, cons
 static void check_dirs(struct config_load *l)
 {
         struct config *c = l->config;
-        bool own_state = c->state_dir || variable(l, "STATE_DIRECTORY") || l->env->is_root;
+        bool own_state = config_seen_has(l->top, PLACE_TOP, "state_dir") || variable(l, "STATE_DIRECTORY") ||
+                         l->env->is_root;
 
         default_dir(l, &c->state_dir, "state_dir", "STATE_DIRECTORY", "/var/lib/llama-supervisor",
                     "XDG_STATE_HOME", ".local/state", NULL);
@@ -83,9 +84,11 @@ static void check_dirs(struct config_load *l)
         default_dir(l, &c->log_dir, "log_dir", "LOGS_DIRECTORY", "/var/log/llama-supervisor", NULL, NULL,
                     "log");
         if (!c->models_dir && !config_seen_has(l->top, PLACE_TOP, "models_dir")) {
-                c->models_dir = own_state && c->state_dir ? text_format("%s/models", c->state_dir)
-                                                          : xdg(l, "XDG_DATA_HOME", ".local/share");
-                if (!c->models_dir)
+                _cleanup_free_ char *data = xdg(l, "XDG_DATA_HOME", ".local/share");
+                const char *parent = own_state ? c->state_dir : data;
+
+                c->models_dir = parent ? text_format("%s/models", parent) : NULL;
+                if (!c->models_dir && !own_state) /* else state_dir has told it */
                         KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "models_dir",
                                     "has no default here: $HOME is not set");
         }

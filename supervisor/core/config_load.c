@@ -118,7 +118,7 @@ void config_error(struct config_load *l, struct config_spot at, const char *fmt,
         va_list ap;
 
         va_start(ap, fmt);
-        add_problem(l, at.doc ? at.doc->file : l->config->file, at.doc, at.doc ? offset_of(at) : 0, false,
+        add_problem(l, at.doc ? at.doc->file : l->config->files[0], at.doc, at.doc ? offset_of(at) : 0, false,
                     fmt, ap);
         va_end(ap);
 }
@@ -128,8 +128,8 @@ void config_warning(struct config_load *l, struct config_spot at, const char *fm
         va_list ap;
 
         va_start(ap, fmt);
-        add_problem(l, at.doc ? at.doc->file : l->config->file, at.doc, at.doc ? offset_of(at) : 0, true, fmt,
-                    ap);
+        add_problem(l, at.doc ? at.doc->file : l->config->files[0], at.doc, at.doc ? offset_of(at) : 0, true,
+                    fmt, ap);
         va_end(ap);
 }
 
@@ -201,12 +201,16 @@ static void unknown_key(struct config_load *l, struct config_spot at, enum confi
                         names[n++] = info->keys[i].path + len;
         names[n] = NULL;
         near = text_nearest(key, names);
+        /* "alias" is too far from "aliases" for a typo, but one is the beginning of the other. */
+        for (size_t i = 0; !near && i < n && strlen(key) >= 3; i++)
+                if (starts_with(names[i], key) || starts_with(key, names[i]))
+                        near = names[i];
         if (near) {
                 config_error(l, at, "unknown key, did you mean \"%s\"?", near);
                 return;
         }
         other = key_elsewhere(place, key);
-        if (other && !streq(other->path, key)) {
+        if (other && (*prefix || !streq(other->path, key))) {
                 config_error(l, at, "unknown key here, did you mean \"%s%s\"?", info->prefix, other->path);
                 return;
         }

@@ -24,8 +24,9 @@ char *config_duration_text(usec_t v, char *buf, size_t size)
                      {"s", USEC_PER_SEC},
                      {"ms", USEC_PER_MSEC}};
 
+        /* One day is shown as the hours that people write. */
         for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-                if (v >= units[i].usec && v % units[i].usec == 0 && (v >= 2 * units[i].usec || i > 1)) {
+                if (v >= units[i].usec && v % units[i].usec == 0 && (v >= 2 * units[i].usec || i > 0)) {
                         (void)snprintf(buf, size, "%" PRIu64 "%s", v / units[i].usec, units[i].unit);
                         return buf;
                 }
