@@ -647,6 +647,25 @@ static void the_effective_configuration_is_printed_without_secrets(void **state)
         config_free(c);
 }
 
+/* config/llama-supervisor.json is commented and says what an empty object means. */
+static void the_sample_is_the_default(void **state)
+{
+        _cleanup_free_ char *text = NULL, *sample = NULL, *empty = NULL;
+        struct config *c;
+        size_t len;
+
+        (void)state;
+        assert_int_equal(file_read(SOURCE_DIR "/config/llama-supervisor.json", 1U << 16, &text, &len), 0);
+        assert_non_null(strstr(text, "//"));
+        c = good(text);
+        sample = config_print(c);
+        config_free(c);
+        c = good("{}");
+        empty = config_print(c);
+        config_free(c);
+        assert_string_equal(sample, empty);
+}
+
 /* Every default of the table is a value that the table accepts. */
 static void defaults_obey_their_own_rows(void **state)
 {
@@ -831,6 +850,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(the_digest_stays_what_it_was),
                 cmocka_unit_test(changes_of_the_daemon_are_known),
                 cmocka_unit_test(the_effective_configuration_is_printed_without_secrets),
+                cmocka_unit_test(the_sample_is_the_default),
                 cmocka_unit_test(malformed_ones_are_refused_at_the_right_place),
         };
 

@@ -1,0 +1,139 @@
+/* test_check.c: what `llama-supervisor check` prints and returns. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/macros.h"
+#include "cli/check.h"
+
+static char dir[] = "/tmp/test_check.XXXXXX";
+static char config[64], out_path[64], err_path[64];
+
+static int set_up(void **state)
+{
+        (void)state;
+        if (!mkdtemp(dir))
+                return -1;
+        (void)snprintf(config, sizeof config, "%s/c.json", dir);
+        (void)snprintf(out_path, sizeof out_path, "%s/out", dir);
+        (void)snprintf(err_path, sizeof err_path, "%s/err", dir);
+        return 0;
+}
+
+static int tear_down(void **state)
+{
+        (void)state;
+        (void)unlink(config);
+        (void)unlink(out_path);
+        (void)unlink(err_path);
+        return rmdir(dir);
+}
+
+enum verb { CHECK, CHECK_JSON, PRINT };
+
+/* Runs a verb on a configuration with stdout and stderr in files; the texts are malloc'd. */
+static int run(const char *text, enum verb verb, char **ret_out, char **ret_err)
+{
+        int out = dup(STDOUT_FILENO), err = dup(STDERR_FILENO), r;
+        FILE *f = fopen(config, "we");
+        size_t len;
+
+        assert_non_null(f);
+        assert_true(fputs(text, f) >= 0);
+        assert_int_equal(fclose(f), 0);
+        (void)fflush(stdout);
+        (void)fflush(stderr);
+        assert_non_null(freopen(out_path, "we", stdout));
+        assert_non_null(freopen(err_path, "we", stderr));
+        r = verb == PRINT ? check_print(config) : check_main(config, verb == CHECK_JSON);
+        (void)fflush(stdout);
+        (void)fflush(stderr);
+        assert_true(dup2(out, STDOUT_FILENO) >= 0);
+        assert_true(dup2(err, STDERR_FILENO) >= 0);
+        (void)close(out);
+        (void)close(err);
+        assert_int_equal(file_read(out_path, 1 << 20, ret_out, &len), 0);
+        assert_int_equal(file_read(err_path, 1 << 20, ret_err, &len), 0);
+        return r;
+}
+
+static void a_good_file_is_ok(void **state)
+{
+        _cleanup_free_ char *out = NULL, *err = NULL, *expected = NULL;
+
+        (void)state;
+        assert_int_equal(
+                run("{\"state_dir\": \"/s\", \"instances\": [{\"name\": \"a\", \"adopt\": \"127.0.0.1:1\"}]}",
+                    CHECK, &out, &err),
+                0);
+        assert_true(asprintf(&expected, "%s: ok, 1 instance\n", config) > 0);
+        assert_string_equal(out, expected);
+        assert_string_equal(err, "");
+}
+
+static void a_bad_file_is_told_line_by_line(void **state)
+{
+        _cleanup_free_ char *out = NULL, *err = NULL, *expected = NULL;
+
+        (void)state;
+        assert_int_equal(run("{\n  \"insecure\": 1,\n  \"lisen\": []\n}", CHECK, &out, &err), 1);
+        assert_true(asprintf(&expected,
+                             "%s:2:15: insecure: expected true or false, found a number\n"
+                             "%s:3:3: lisen: unknown key, did you mean \"listen\"?\n",
+                             config, config) > 0);
+        assert_string_equal(out, "");
+        assert_string_equal(err, expected);
+}
+
+static void json_says_the_same(void **state)
+{
+        _cleanup_free_ char *out = NULL, *err = NULL;
+        struct json_value *v, *p;
+
+        (void)state;
+        assert_int_equal(run("{\n  \"insecure\": 1, \"spool\": {}\n}", CHECK_JSON, &out, &err), 1);
+        assert_string_equal(err, "");
+        assert_int_equal(json_parse(out, strlen(out), &v, NULL), 0);
+        assert_false(json_get_bool(v, "ok", true));
+        assert_int_equal(json_get_int(v, "errors", 0), 1);
+        assert_int_equal(json_get_int(v, "warnings", 0), 1);
+        p = json_at(json_get(v, "problems"), 0);
+        assert_string_equal(json_get_string(p, "file"), config);
+        assert_int_equal(json_get_int(p, "line", 0), 2);
+        assert_int_equal(json_get_int(p, "column", 0), 15);
+        assert_string_equal(json_get_string(p, "key"), "insecure");
+        assert_string_equal(json_get_string(p, "level"), "error");
+        assert_string_equal(json_get_string(json_at(json_get(v, "problems"), 1), "level"), "warning");
+        json_free(v);
+}
+
+static void the_effective_configuration_is_json(void **state)
+{
+        _cleanup_free_ char *out = NULL, *err = NULL;
+        struct json_value *v;
+
+        (void)state;
+        assert_int_equal(run("{\"stop\": {\"grace\": \"2000ms\"}}", PRINT, &out, &err), 0);
+        assert_int_equal(json_parse(out, strlen(out), &v, NULL), 0);
+        assert_string_equal(json_get_string(json_get(v, "stop"), "grace"), "2s");
+        json_free(v);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(a_good_file_is_ok),
+                cmocka_unit_test(a_bad_file_is_told_line_by_line),
+                cmocka_unit_test(json_says_the_same),
+                cmocka_unit_test(the_effective_configuration_is_json),
+        };
+
+        return cmocka_run_group_tests(tests, set_up, tear_down);
+}
