@@ -41,7 +41,8 @@ int json_parse(const char *text, size_t len, struct json_value **ret, struct jso
         tokener = json_tokener_new_ex(JSON_DEPTH_MAX + 2);
         if (!tokener)
                 return -ENOMEM;
-        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+        /* Not JSON_TOKENER_STRICT: json_check is stricter already, but for one thing: since 0.17 it refuses integers
+         * beyond 64 bits, which the grammar allows and json-c otherwise brings to the nearest it has. */
         o = json_tokener_parse_ex(tokener, text, (int)len);
         /* A bare number at the end of the text could go on: json-c wants to hear that it does not. */
         if (json_tokener_get_error(tokener) == json_tokener_continue)
