@@ -71,8 +71,8 @@ bool json_is_object(const struct json_value *v);
 bool json_is_array(const struct json_value *v);
 bool json_is_null(const struct json_value *v); /* also true for NULL */
 /* Calls fn for each member in file order. */
-void json_each(const struct json_value *object, void (*fn)(void *owner, const char *key, struct json_value *v),
-               void *owner);
+void json_each(const struct json_value *object,
+               void (*fn)(void *owner, const char *key, struct json_value *v), void *owner);
 /* The value printed again, compact (or indented); malloc'd, NULL if out of memory. */
 char *json_print(const struct json_value *v, bool pretty);
 

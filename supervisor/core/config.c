@@ -241,6 +241,13 @@ static void print_array(struct json_writer *w, enum config_place place, const st
         json_close_array(w);
 }
 
+static void take_back(struct buffer *b, size_t len)
+{
+        b->len = len;
+        if (b->data)
+                b->data[len] = '\0';
+}
+
 /* A printed member, or nothing when the value is unset; the key is put first and taken back. */
 static bool print_member(struct json_writer *w, const struct config_key *key, const char *name,
                          const void *base)
@@ -252,8 +259,7 @@ static bool print_member(struct json_writer *w, const struct config_key *key, co
         if (config_value_print(key, base, w))
                 return true;
         *w = before;
-        w->out->len = len;
-        w->out->data[len] = '\0';
+        take_back(w->out, len);
         return false;
 }
 
@@ -288,10 +294,9 @@ static void print_rows(struct json_writer *w, enum config_place place, const cha
                         (void)snprintf(below, sizeof below, "%s.", key->path);
                         print_rows(w, place, below, base, c);
                         json_close_object(w);
-                        if (w->out->len == empty + 1 && w->out->data) {
+                        if (w->out->len == empty + 1) {
                                 *w = before;
-                                w->out->len = begin;
-                                w->out->data[begin] = '\0';
+                                take_back(w->out, begin);
                         }
                 }
         }

@@ -78,14 +78,14 @@ const char *config_env_refused(const char *name)
         return NULL;
 }
 
-bool config_env_is_gpu(const char *name)
+bool config_env_is_gpu(const char *entry)
 {
         static const char *const names[] = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER",
                                             "HIP_VISIBLE_DEVICES",  "ROCR_VISIBLE_DEVICES",
                                             "GPU_DEVICE_ORDINAL",   "GGML_VK_VISIBLE_DEVICES"};
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-                if (streq(names[i], name))
+                if (starts_with(entry, names[i]) && entry[strlen(names[i])] == '=')
                         return true;
         return false;
 }

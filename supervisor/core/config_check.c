@@ -362,13 +362,11 @@ static void check_gpu(struct config_load *l, const struct config_instance *in, c
                             "\"per-gpu\" contradicts \"gpu\": \"none\"");
         if (in->gpu_mode == CONFIG_GPU_AUTO)
                 return;
-        for (size_t i = 0; in->env && in->env[i]; i++) {
-                _cleanup_free_ char *name = strndup(in->env[i], strcspn(in->env[i], "="));
-
-                if (name && config_env_is_gpu(name))
+        for (size_t i = 0; in->env && in->env[i]; i++)
+                if (config_env_is_gpu(in->env[i]))
                         KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "gpu",
-                                    "contradicts the variable %s in \"env\"", name);
-        }
+                                    "contradicts the variable %.*s in \"env\"", (int)strcspn(in->env[i], "="),
+                                    in->env[i]);
 }
 
 static int compare_strings(const void *a, const void *b)

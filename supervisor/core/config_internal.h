@@ -168,7 +168,7 @@ char *config_path_join(const char *dir, const char *path);
 /* config_args.c: what is wrong with an argument or variable of the user, NULL when nothing; static text. */
 const char *config_arg_refused(const char *arg);
 const char *config_env_refused(const char *name);
-bool config_env_is_gpu(const char *name);
+bool config_env_is_gpu(const char *entry); /* "NAME=value" */
 
 /* config_check.c: what only shows when all is read. */
 void config_check_all(struct config_load *l);

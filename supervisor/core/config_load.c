@@ -331,7 +331,7 @@ static bool key_is(const struct config_doc *doc, uint32_t token, const char *nam
 static char *folder_of(const char *cwd, const char *file)
 {
         const char *slash = strrchr(file, '/');
-        _cleanup_free_ char *dir = slash ? strndup(file, (size_t)(slash - file) + 1) : strdup(".");
+        _cleanup_free_ char *dir = text_format("%.*s", slash ? (int)(slash - file) + 1 : 0, file);
 
         return dir ? config_path_join(cwd ? cwd : "/", dir) : NULL;
 }

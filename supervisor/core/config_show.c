@@ -106,10 +106,11 @@ static void print_env(char *const *list, struct json_writer *w)
 {
         json_open_object(w);
         for (size_t i = 0; list && list[i]; i++) {
-                _cleanup_free_ char *name = strndup(list[i], strcspn(list[i], "="));
+                size_t n = strcspn(list[i], "=");
+                char name[256]; /* no longer one is accepted */
 
-                if (name)
-                        json_string(w, name, looks_secret(name) ? "***" : list[i] + strlen(name) + 1);
+                (void)snprintf(name, sizeof name, "%.*s", (int)n, list[i]);
+                json_string(w, name, looks_secret(name) ? "***" : list[i] + n + 1);
         }
         json_close_object(w);
 }
