@@ -1,29 +1,36 @@
-/* record.h: small state files, written whole and renamed, so that a reader sees the old or the new content, never half.
+/* record.h: small state files, written whole under another name and then renamed, so that a reader finds the old one or the
+ * new one and never half of one; and the lock that keeps a second daemon out of our runtime directory.
  *
- * record_save_now writes at once without fsync: for runtime_dir, whose content need not survive a power cut, but must be
- * there the moment after a spawn. record_save hands the content to libuv's pool, which also fsyncs; while one save of a
- * name is under way, newer content of it waits and the newest wins. Names are plain file names; files have mode 0600.
- * lockdir_take keeps a second daemon out of a runtime directory. */
+ * Mode 0600, symlinks are refused. A name is at most 100 bytes, without '/' and not beginning with '.'; what is being
+ * written is called ".NAME.tmp" or ".NAME.now" and may be left by a killed daemon (the next write takes it away).
+ * All but the writing itself happens in the loop's thread. */
 #ifndef LSV_HOST_RECORD_H
 #define LSV_HOST_RECORD_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "net/loop.h"
 
-/* 0 or -errno; -EINVAL for a name with a slash or a leading dot. */
-int record_save_now(const char *dir, const char *name, const char *data, size_t len);
-/* Copies data. 0, or -ENOMEM, -EAGAIN (the pool is full; the next save of it brings the newest). A failed write is logged. */
-int record_save(struct loop *loop, const char *dir, const char *name, const char *data, size_t len);
-/* malloc'd, NUL-terminated; -ENOENT, -EFBIG beyond max. */
+/* Writes, fsyncs and renames in libuv's pool. The data is copied. While one of the same name is being written, the newest
+ * waits and those in between are forgotten, so a record that changes often costs one write at a time.
+ * 0: it will be written (a failure then is only counted); -EINVAL (name), -ENOMEM, -EAGAIN (the pool is full). */
+int record_save(struct loop *loop, const char *dir, const char *name, const void *data, size_t len);
+/* At once, without fsync: for what must be on record before anything else happens (a child was spawned), in a directory
+ * that a power cut empties anyway. A record_save of the same name that is still under way is overtaken. 0 or -errno. */
+int record_save_now(const char *dir, const char *name, const void *data, size_t len);
+/* The content, NUL-terminated and malloc'd: 0; -ENOENT; -EFBIG: more than max bytes; -ELOOP: a symlink; -EINVAL: not a
+ * regular file; -errno. */
 int record_load(const char *dir, const char *name, size_t max, char **ret, size_t *ret_len);
-int record_remove(const char *dir, const char *name); /* 0 also when it was not there */
-/* Saves that wait or run; the daemon's end waits for them by loop_free (work is always finished). */
-size_t record_pending(void);
+/* Gone afterwards, also when a record_save of it is under way. 0 (also when there was none) or -errno. */
+int record_remove(const char *dir, const char *name);
 
-/* Locks runtime_dir/lock (flock) and writes our pid into it; makes the directory when it is missing. -EBUSY: somebody holds
- * it, *ret_holder is their pid (0 unknown). The lock lasts until *ret_fd is closed, also by a crash. */
-int lockdir_take(const char *runtime_dir, int *ret_fd, pid_t *ret_holder);
+/* Writes of record_save that failed (disk full, …) since the start, and the last one's -errno. */
+uint64_t record_failures(int *ret_last);
+
+/* Locks DIR/lock for as long as *ret_fd is open (close-on-exec: children must not hold it) and writes our pid into it.
+ * -EBUSY: another process holds it; *ret_holder is its pid, 0 if it has not written it. */
+int lockdir_take(const char *dir, int *ret_fd, pid_t *ret_holder);
 
 #endif
