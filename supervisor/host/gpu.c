@@ -1,0 +1,252 @@
+/* gpu.c: the inventory of GPUs without any vendor's library. */
+#include "host/gpu.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/buffer.h"
+#include "base/macros.h"
+#include "base/text.h"
+
+enum { PATH_BYTES = 4096, TEXT_BYTES = 4096, GPUS_MAX = 256 };
+
+/* A short file whole, without its last newline; "" when there is none. */
+static void read_text(int dir, const char *path, char *buf, size_t size)
+{
+        _cleanup_close_ int fd = openat(dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+
+        buf[MAX(n, 0)] = '\0';
+        if (n > 0 && buf[n - 1] == '\n')
+                buf[n - 1] = '\0';
+}
+
+static uint64_t read_number(int dir, const char *path)
+{
+        char text[32], *end;
+        unsigned long long v;
+
+        read_text(dir, path, text, sizeof text);
+        errno = 0;
+        v = strtoull(text, &end, 0);
+        return text[0] && *end == '\0' && errno == 0 ? v : 0;
+}
+
+/* "Model: \t\t NVIDIA H200" → "NVIDIA H200" */
+static void find_field(const char *text, const char *name, char *ret, size_t size)
+{
+        size_t n = strlen(name), len;
+        const char *p = text;
+
+        ret[0] = '\0';
+        while (!(starts_with(p, name) && p[n] == ':')) {
+                p = strchr(p, '\n');
+                if (!p++)
+                        return;
+        }
+        p += n + 1;
+        p += strspn(p, " \t");
+        len = MIN(strcspn(p, "\n"), size - 1);
+        memcpy(ret, p, len);
+        ret[len] = '\0';
+        (void)text_harmless(ret);
+}
+
+/* domain:bus:device.function, all hexadecimal */
+static bool is_pci_address(const char *s)
+{
+        unsigned domain, bus, device, function;
+        int end = 0;
+
+        return strlen(s) < sizeof((struct gpu *)0)->pci &&
+               sscanf(s, "%x:%x:%x.%x%n", &domain, &bus, &device, &function, &end) == 4 && s[end] == '\0';
+}
+
+static bool scan_nvidia(int dir, const char *entry, struct gpu *ret)
+{
+        char path[512], text[TEXT_BYTES];
+
+        *ret = (struct gpu){.vendor = GPU_NVIDIA};
+        if (!is_pci_address(entry))
+                return false;
+        (void)snprintf(path, sizeof path, "%s/information", entry);
+        read_text(dir, path, text, sizeof text);
+        if (!text[0])
+                return false;
+        find_field(text, "Model", ret->name, sizeof ret->name);
+        find_field(text, "GPU UUID", ret->uuid, sizeof ret->uuid);
+        find_field(text, "Bus Location", ret->pci, sizeof ret->pci);
+        if (!is_pci_address(ret->pci))
+                (void)snprintf(ret->pci, sizeof ret->pci, "%s", entry);
+        /* Until something has opened the card, the driver shows GPU-????????-…; no program takes that for a name. */
+        if (!starts_with(ret->uuid, "GPU-") || strchr(ret->uuid, '?') || strpbrk(ret->uuid, " ,="))
+                ret->uuid[0] = '\0';
+        return true;
+}
+
+static void find_pci(const char *uevent, char *ret, size_t size)
+{
+        static const char key[] = "PCI_SLOT_NAME=";
+        const char *p = strstr(uevent, key);
+        size_t len;
+
+        ret[0] = '\0';
+        if (!p || (p != uevent && p[-1] != '\n'))
+                return;
+        p += sizeof key - 1;
+        len = MIN(strcspn(p, "\n"), size - 1);
+        memcpy(ret, p, len);
+        ret[len] = '\0';
+}
+
+static bool scan_amd(int dir, const char *entry, struct gpu *ret)
+{
+        char path[512], text[TEXT_BYTES];
+        size_t digits;
+
+        *ret = (struct gpu){.vendor = GPU_AMD};
+        if (!starts_with(entry, "card") || strspn(entry + 4, "0123456789") != strlen(entry + 4))
+                return false; /* card0-HDMI-A-1 is a plug */
+        (void)snprintf(path, sizeof path, "%s/device", entry);
+        _cleanup_close_ int device = openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (device < 0 || read_number(device, "vendor") != 0x1002)
+                return false;
+        read_text(device, "uevent", text, sizeof text);
+        find_pci(text, ret->pci, sizeof ret->pci);
+        if (!is_pci_address(ret->pci))
+                return false;
+        ret->memory_total = read_number(device, "mem_info_vram_total");
+        ret->memory_used = read_number(device, "mem_info_vram_used");
+        if (ret->memory_total == 0)
+                return false; /* driven by something else than amdgpu: no use to ROCm */
+        read_text(device, "product_name", ret->name, sizeof ret->name);
+        (void)text_harmless(ret->name);
+        if (!ret->name[0])
+                (void)snprintf(ret->name, sizeof ret->name, "AMD GPU %04llx",
+                               (unsigned long long)read_number(device, "device"));
+        /* 16 hexadecimal digits; integrated GPUs have none */
+        read_text(device, "unique_id", text, sizeof text);
+        digits = strspn(text, "0123456789abcdefABCDEF");
+        if (digits == 16 && text[16] == '\0' && strspn(text, "0") != 16)
+                (void)snprintf(ret->uuid, sizeof ret->uuid, "GPU-%.16s", text);
+        return true;
+}
+
+static int compare_pci(const void *a, const void *b)
+{
+        const struct gpu *x = a, *y = b;
+
+        /* All digits are hexadecimal and of fixed width, but for the domain: the longer one is the greater. */
+        if (strlen(x->pci) != strlen(y->pci))
+                return strlen(x->pci) < strlen(y->pci) ? -1 : 1;
+        return strcasecmp(x->pci, y->pci);
+}
+
+/* Appends to ret[0..*n) what `fn` makes of the entries of root/path, in PCI order. */
+static int scan(const char *root, const char *path, bool (*fn)(int dir, const char *entry, struct gpu *ret),
+                struct gpu *ret, size_t max, size_t *n)
+{
+        _cleanup_free_ struct gpu *found = NULL;
+        char whole[PATH_BYTES];
+        struct dirent *entry;
+        size_t count = 0;
+        DIR *dir;
+
+        if ((size_t)snprintf(whole, sizeof whole, "%s%s", root, path) >= sizeof whole)
+                return -ENAMETOOLONG;
+        dir = opendir(whole);
+        if (!dir)
+                return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -errno;
+        found = calloc(GPUS_MAX, sizeof *found);
+        if (!found) {
+                (void)closedir(dir);
+                return -ENOMEM;
+        }
+        while (count < GPUS_MAX && (entry = readdir(dir)))
+                if (fn(dirfd(dir), entry->d_name, &found[count]))
+                        count++;
+        (void)closedir(dir);
+        if (count > 0)
+                qsort(found, count, sizeof *found, compare_pci);
+        for (size_t i = 0; i < count && *n < max; i++) {
+                found[i].index = (int)i;
+                ret[(*n)++] = found[i];
+        }
+        return 0;
+}
+
+int gpu_scan(const char *root, struct gpu *ret, size_t max)
+{
+        size_t n = 0;
+        int r;
+
+        r = scan(root, "/proc/driver/nvidia/gpus", scan_nvidia, ret, max, &n);
+        if (r == 0)
+                r = scan(root, "/sys/class/drm", scan_amd, ret, max, &n);
+        return r < 0 ? r : (int)n;
+}
+
+/* --- pinning ------------------------------------------------------------------------------------------------------ */
+
+/* "NAME=a,b" of one vendor's GPUs: by uuid if all have one, else all by index. Mixing them is allowed to neither. */
+static int add_list(char ***env, const char *name, const struct gpu *const *gpus, size_t n,
+                    enum gpu_vendor vendor)
+{
+        _cleanup_buffer_ struct buffer b;
+        bool by_uuid = true;
+        size_t count = 0;
+
+        buffer_init(&b, 0);
+        for (size_t i = 0; i < n; i++)
+                if (gpus[i]->vendor == vendor) {
+                        count++;
+                        by_uuid = by_uuid && gpus[i]->uuid[0];
+                }
+        if (count == 0)
+                return 0;
+        (void)buffer_puts(&b, name);
+        for (size_t i = 0, seen = 0; i < n; i++) {
+                if (gpus[i]->vendor != vendor)
+                        continue;
+                (void)buffer_putc(&b, seen++ ? ',' : '=');
+                if (by_uuid)
+                        (void)buffer_puts(&b, gpus[i]->uuid);
+                else
+                        (void)buffer_printf(&b, "%d", gpus[i]->index);
+        }
+        return b.failed ? -ENOMEM : text_list_add(env, b.data);
+}
+
+int gpu_env(const struct gpu *const *gpus, size_t n, char ***ret)
+{
+        /* ROCr takes an empty list for "none", as CUDA does; HIP is told too, because its builds for NVIDIA read the
+         * CUDA variable and those for AMD may read theirs only. */
+        static const char *const none[] = {"CUDA_VISIBLE_DEVICES=", "ROCR_VISIBLE_DEVICES=",
+                                           "HIP_VISIBLE_DEVICES=", "GGML_VK_VISIBLE_DEVICES="};
+        char **env = NULL;
+        bool nvidia = false;
+        int r = 0;
+
+        for (size_t i = 0; n == 0 && r == 0 && i < ARRAY_SIZE(none); i++)
+                r = text_list_add(&env, none[i]);
+        for (size_t i = 0; i < n; i++)
+                nvidia = nvidia || gpus[i]->vendor == GPU_NVIDIA;
+        if (nvidia)
+                r = text_list_add(&env, "CUDA_DEVICE_ORDER=PCI_BUS_ID");
+        if (r == 0)
+                r = add_list(&env, "CUDA_VISIBLE_DEVICES", gpus, n, GPU_NVIDIA);
+        /* ROCR_VISIBLE_DEVICES alone: HIP_VISIBLE_DEVICES counts among what that one leaves, so the same list in both would
+         * filter twice. */
+        if (r == 0)
+                r = add_list(&env, "ROCR_VISIBLE_DEVICES", gpus, n, GPU_AMD);
+        if (r < 0) {
+                (void)text_list_free(env);
+                return r;
+        }
+        *ret = env;
+        return 0;
+}
