@@ -1,4 +1,4 @@
-/* notify.c: sd_notify in words. */
+/* notify.c: sd_notify in our words. */
 #include "host/notify.h"
 
 #include <inttypes.h>
@@ -6,10 +6,25 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/macros.h"
+#include "base/text.h"
+
+bool notify_is_on(void)
+{
+        return getenv("NOTIFY_SOCKET") != NULL;
+}
 
 void notify_ready(void)
 {
         (void)sd_notify(0, "READY=1");
+}
+
+void notify_status(const char *text)
+{
+        char line[208];
+
+        (void)snprintf(line, sizeof line, "%.200s", text);
+        (void)text_harmless(line); /* a newline would begin a second assignment */
+        (void)sd_notifyf(0, "STATUS=%s", line);
 }
 
 void notify_reloading(void)
@@ -22,32 +37,22 @@ void notify_stopping(void)
         (void)sd_notify(0, "STOPPING=1");
 }
 
-void notify_status(const char *text)
-{
-        static char last[256];
-
-        if (streq(last, text))
-                return;
-        (void)snprintf(last, sizeof last, "%s", text);
-        (void)sd_notifyf(0, "STATUS=%s", text);
-}
-
 void notify_watchdog(void)
 {
         (void)sd_notify(0, "WATCHDOG=1");
 }
 
-void notify_extend_timeout(usec_t more)
+void notify_extend_timeout(usec_t span)
 {
-        (void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, more);
+        (void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, span);
 }
 
-bool notify_is_watchdog_on(usec_t *ret_interval)
+bool notify_is_watchdog_on(usec_t *ret)
 {
-        uint64_t usec = 0;
+        uint64_t usec;
 
-        if (sd_watchdog_enabled(0, &usec) <= 0)
+        if (sd_watchdog_enabled(0, &usec) <= 0 || usec == 0)
                 return false;
-        *ret_interval = usec;
+        *ret = usec;
         return true;
 }
