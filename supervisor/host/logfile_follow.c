@@ -73,7 +73,7 @@ static void unwatch_file(struct logfile *f)
 /* Reads one file once and decides when it is looked at again. Returns the bytes read. */
 static size_t serve(struct hub *hub, struct logfile *f, usec_t now)
 {
-        bool more = false;
+        bool more;
         size_t n;
 
         if (usec_sub(now, f->window_start) >= WINDOW) {
@@ -82,7 +82,7 @@ static size_t serve(struct hub *hub, struct logfile *f, usec_t now)
                 f->window_reads = 0;
         }
         watch_file(f); /* before reading, so that nothing falls in between */
-        n = logfile_read(f, hub->buffer, CHUNK, false, now, &more);
+        n = logfile_read(f, hub->buffer, CHUNK, false, now, &more); /* more: then the share is used up, too */
         f->window_bytes += n;
         f->window_reads++;
         rotation_check(f, now);
@@ -90,8 +90,6 @@ static size_t serve(struct hub *hub, struct logfile *f, usec_t now)
         if (f->window_bytes >= CHUNK || f->window_reads >= WINDOW_READS) {
                 unwatch_file(f);
                 f->hold_until = f->window_start + WINDOW;
-                make_ready(hub, f);
-        } else if (more) {
                 make_ready(hub, f);
         } else if (f->wd < 0) {
                 f->hold_until = now + POLL_PAUSE;
