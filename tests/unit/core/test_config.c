@@ -414,6 +414,19 @@ static void what_does_nothing_yet_is_a_warning(void **state)
         config_free(c);
 }
 
+static void names_beside_replicas_are_free(void **state)
+{
+        struct config *c = good(
+                "{\"instances\": [{\"name\": \"q\", \"model\": \"a.gguf\", \"replicas\": 2},"
+                " {\"name\": \"q-2\", \"model\": \"a.gguf\"}, {\"name\": \"q-00\", \"model\": \"a.gguf\"},"
+                " {\"name\": \"q-x\", \"model\": \"a.gguf\"}, {\"name\": \"p\", \"model\": \"a.gguf\"},"
+                " {\"name\": \"p-0\", \"model\": \"a.gguf\"}]}");
+
+        (void)state;
+        assert_int_equal(c->n_instances, 6);
+        config_free(c);
+}
+
 static void insecure_opens_the_address(void **state)
 {
         struct config *c = good("{\"insecure\": true, \"listen\": [{\"address\": \"0.0.0.0:8077\"}]}");
@@ -682,6 +695,16 @@ static void defaults_obey_their_own_rows(void **state)
                         buffer_init(&l.path, 100);
                         assert_non_null(key->help);
                         assert_true(key->max >= key->min);
+                        if (key->flags & KEY_INHERITS) { /* an override obeys what the global key obeys */
+                                const struct config_key *global = config_key_find(PLACE_TOP, key->path);
+
+                                assert_non_null(global);
+                                assert_true(global->flags & KEY_INHERITED);
+                                assert_int_equal(global->type, key->type);
+                                assert_memory_equal(&global->min, &key->min, sizeof key->min);
+                                assert_memory_equal(&global->max, &key->max, sizeof key->max);
+                                assert_ptr_equal(global->choices, key->choices);
+                        }
                         if (!config_value_default(&l, key, base) || problems.count)
                                 fail_msg("%s: bad default %s", key->path, key->fallback);
                         config_value_free(key, base);
@@ -842,6 +865,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(a_variable_is_not_expanded_twice),
                 cmocka_unit_test(included_files_append_and_add),
                 cmocka_unit_test(what_does_nothing_yet_is_a_warning),
+                cmocka_unit_test(names_beside_replicas_are_free),
                 cmocka_unit_test(insecure_opens_the_address),
                 cmocka_unit_test(problems_are_bounded_and_errors_first),
                 cmocka_unit_test(the_number_of_instances_is_bounded),
