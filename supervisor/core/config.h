@@ -215,7 +215,7 @@ struct config_env {
         const struct file_ops *files;
         const char *(*get)(void *owner, const char *name); /* getenv */
         void *owner;
-        const char *cwd; /* absolute; what a relative `file` of config_load starts at */
+        const char *cwd; /* absolute; what a relative `file` of config_load starts at (-EINVAL without it) */
         bool is_root;    /* picks the default directories when systemd gives none */
 };
 

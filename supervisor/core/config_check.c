@@ -423,6 +423,9 @@ static void check_instance(struct config_load *l, size_t i)
         check_instance_address(l, in, seen);
         check_gpu(l, in, seen);
         check_backoff(l, seen, PLACE_INSTANCE, &in->restart);
+        if (in->name && streq(in->name, "control"))
+                KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "name",
+                            "\"control\" is taken: control.sock in runtime_dir is our own socket");
         if (in->name && l->config->runtime_dir &&
             strlen(l->config->runtime_dir) + strlen("/") + strlen(in->name) + strlen("-63.sock") >
                     SOCKET_PATH_MAX)

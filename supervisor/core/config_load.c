@@ -333,7 +333,7 @@ static char *folder_of(const char *cwd, const char *file)
         const char *slash = strrchr(file, '/');
         _cleanup_free_ char *dir = text_format("%.*s", slash ? (int)(slash - file) + 1 : 0, file);
 
-        return dir ? config_path_join(cwd ? cwd : "/", dir) : NULL;
+        return dir ? config_path_join(cwd, dir) : NULL;
 }
 
 static int index_lines(struct config_doc *doc)
@@ -575,7 +575,9 @@ static int load_all(struct config_load *l, const char *file)
         const struct config_place_info *top = config_places + PLACE_TOP;
         int r;
 
-        l->config->file = config_path_join(l->env->cwd ? l->env->cwd : "/", file);
+        if (!l->env->cwd && file[0] != '/')
+                return -EINVAL; /* the caller's mistake: relative paths in it would start anywhere */
+        l->config->file = config_path_join(l->env->cwd, file);
         l->docs = calloc(INCLUDES_MAX + 1, sizeof *l->docs);
         l->top = calloc(1, sizeof *l->top);
         if (!l->config->file || !l->docs || !l->top)

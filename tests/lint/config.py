@@ -31,7 +31,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"is also the name of a replica|is refused|contradicts|cannot be read|is empty|is a directory|is part 2|is a URL|"
     r"is not of the form|not set|\"\$\{\" without|must not be empty|\"~\" is not expanded|is too long|control character|"
     r"NUL character|min is greater|indices and UUIDs cannot be mixed|must be between .*[0-9](ms|[smhKMGT])( |$)|must be between$|"
-    r"is not a duration|is a host name|holds a user or password|is set twice|given twice|listed twice|no path")
+    r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path")
 
 GOOD = [
     '{}',
