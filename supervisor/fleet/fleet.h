@@ -24,6 +24,9 @@ int fleet_start(struct fleet *f);
 /* Stops everything in order; on_stopped is called once, when the last is gone (bounded by grace, drain and kill). */
 void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner);
 
+/* No more patience: what drains is told to end, what was told is killed. */
+void fleet_hurry(struct fleet *f);
+
 const struct config *fleet_config(const struct fleet *f);
 struct loop *fleet_loop(const struct fleet *f);
 

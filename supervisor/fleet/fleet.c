@@ -1,0 +1,829 @@
+/* fleet.c: the collection: turns to load, rolling restarts, orders, and publishing once a turn. */
+#include "fleet/fleet.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/text.h"
+#include "fleet/private.h"
+#include "host/record.h"
+
+/* Facts of one turn may make new ones (a spawn that fails at once); more rounds than this wait for the next turn. */
+enum { SETTLE_ROUNDS = 8, SEQ_SAVE_EVERY = 500 };
+
+extern char **environ;
+
+/* --- building ------------------------------------------------------------------------------------------------------- */
+
+static int make_dir(const char *path, mode_t mode)
+{
+        _cleanup_free_ char *copy = strdup(path);
+        struct stat st;
+
+        if (!copy)
+                return -ENOMEM;
+        for (char *p = copy + 1; *p; p++)
+                if (*p == '/') {
+                        *p = '\0';
+                        if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+                                return -errno;
+                        *p = '/';
+                }
+        if (mkdir(copy, mode) < 0 && errno != EEXIST)
+                return -errno;
+        if (stat(copy, &st) < 0)
+                return -errno;
+        return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+static int make_dirs(struct fleet *f)
+{
+        const struct config *c = f->config;
+        const struct {
+                const char *path;
+                mode_t mode;
+        } dirs[] = {
+                {c->runtime_dir, 0755}, {c->state_dir, 0750}, {c->log_dir, 0750},
+                {f->instances_dir, 0700}, {f->counts_dir, 0700}, {f->cache_dir, 0750},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+                int r = make_dir(dirs[i].path, dirs[i].mode);
+
+                if (r < 0) {
+                        log_err(NULL, "%s: %s", dirs[i].path, strerror(-r));
+                        return r;
+                }
+        }
+        return 0;
+}
+
+static void on_binary_known(void *owner, usec_t now)
+{
+        struct fleet *f = owner;
+
+        (void)now;
+        loop_wake(f->loop);
+}
+
+static void read_machine(struct fleet *f)
+{
+        struct sysinfo info;
+        int n = gpu_scan("", f->gpus, FLEET_GPUS);
+
+        f->n_gpus = n > 0 ? (size_t)n : 0;
+        f->cpus = (unsigned)MAX(get_nprocs(), 1);
+        if (sysinfo(&info) == 0)
+                f->memory = (uint64_t)info.totalram * info.mem_unit;
+}
+
+int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, void *owner, struct fleet **ret)
+{
+        struct fleet *f = calloc(1, sizeof *f);
+        int r = -ENOMEM;
+
+        if (!f) {
+                config_free(config);
+                return -ENOMEM;
+        }
+        f->loop = loop;
+        f->config = config;
+        f->load = load;
+        f->load_owner = owner;
+        list_init(&f->touched);
+        f->instances_dir = text_format("%s/instances", config->runtime_dir);
+        f->counts_dir = text_format("%s/instances", config->state_dir);
+        f->cache_dir = text_format("%s/cache", config->state_dir);
+        for (char **e = environ; *e; e++)
+                if (text_list_add(&f->own_env, *e) < 0)
+                        goto fail;
+        if (!f->instances_dir || !f->counts_dir || !f->cache_dir)
+                goto fail;
+        r = make_dirs(f);
+        if (r < 0)
+                goto fail;
+        read_machine(f);
+        r = history_new(loop, config->state_dir, config->history_events, &f->history);
+        if (r < 0)
+                goto fail;
+        r = binaries_new(loop, f->own_env, &f->binaries);
+        if (r < 0)
+                goto fail;
+        binaries_on_known(f->binaries, on_binary_known, f);
+        r = fleet_make_members(f, config);
+        if (r < 0)
+                goto fail;
+        r = loop_add_turn(loop, fleet_settle, f);
+        if (r < 0)
+                goto fail;
+        *ret = f;
+        return 0;
+fail:
+        fleet_free(f);
+        return r;
+}
+
+struct fleet *fleet_free(struct fleet *f)
+{
+        if (!f)
+                return NULL;
+        loop_remove_turn(f->loop, fleet_settle, f);
+        for (size_t i = 0; i < f->n_members; i++) {
+                member_save_counts(f->members[i]);
+                f->members[i] = member_free(f->members[i]);
+        }
+        free(f->members);
+        binaries_free(f->binaries);
+        history_free(f->history);
+        config_free(f->config);
+        text_list_free(f->own_env);
+        free(f->instances_dir);
+        free(f->counts_dir);
+        free(f->cache_dir);
+        free(f->changes);
+        free(f->reload_error);
+        free(f);
+        return NULL;
+}
+
+struct member *fleet_member(const struct fleet *f, const char *name)
+{
+        for (size_t i = 0; i < f->n_members; i++)
+                if (streq(f->members[i]->name, name))
+                        return f->members[i];
+        return NULL;
+}
+
+int fleet_add_member(struct fleet *f, struct member *m)
+{
+        if (f->n_members == f->cap_members) {
+                size_t cap = f->cap_members ? f->cap_members * 2 : 16;
+                struct member **grown = reallocarray(f->members, cap, sizeof *grown);
+                struct fleet_change *changes = reallocarray(f->changes, cap, sizeof *changes);
+
+                if (grown)
+                        f->members = grown;
+                if (changes)
+                        f->changes = changes;
+                if (!grown || !changes)
+                        return -ENOMEM;
+                f->cap_members = cap;
+        }
+        f->members[f->n_members++] = m;
+        return 0;
+}
+
+int fleet_make_members(struct fleet *f, const struct config *c)
+{
+        for (size_t i = 0; i < c->n_instances; i++) {
+                unsigned n = fleet_replicas(f, &c->instances[i]);
+
+                for (unsigned k = 0; k < n; k++) {
+                        char name[CONFIG_NAME_MAX];
+                        struct member *m;
+                        int r;
+
+                        (void)config_replica_name(&c->instances[i], k, n, name, sizeof name);
+                        if (fleet_member(f, name))
+                                continue;
+                        r = member_new(f, &c->instances[i], name, k, n, &m);
+                        if (r < 0)
+                                return r;
+                        r = fleet_add_member(f, m);
+                        if (r < 0) {
+                                member_free(m);
+                                return r;
+                        }
+                }
+        }
+        return 0;
+}
+
+struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *name)
+{
+        struct config_instance *e = calloc(1, sizeof *e);
+
+        if (!e)
+                return NULL;
+        e->name = strdup(name);
+        if (!e->name) {
+                free(e);
+                return NULL;
+        }
+        e->restart = f->config->restart;
+        e->health = f->config->health;
+        e->stop = f->config->stop;
+        e->replicas = 1;
+        e->weight = 1;
+        return e;
+}
+
+void fleet_event(struct fleet *f, const char *kind, const char *text)
+{
+        struct history_event e = {.at = loop_realtime(f->loop), .kind = kind, .text = text};
+
+        history_add(f->history, &e);
+}
+
+/* --- starting -------------------------------------------------------------------------------------------------------- */
+
+/* Records of instances that are not in the config (any more): what lives is ours, and is stopped. */
+static void take_over_leftovers(struct fleet *f, usec_t now)
+{
+        char **names = NULL;
+
+        if (file_list(f->instances_dir, ".json", CONFIG_INSTANCES_MAX * 2, &names) < 0)
+                return;
+        for (char **n = names; n && *n; n++) {
+                _cleanup_free_ char *name = strndup(*n, strlen(*n) - strlen(".json"));
+                struct config_instance *entry;
+                struct member *m;
+
+                if (!name || !text_is_name(name) || fleet_member(f, name))
+                        continue;
+                entry = fleet_leftover_entry(f, name);
+                if (!entry || member_new(f, entry, name, 0, 1, &m) < 0) {
+                        if (entry)
+                                free(entry->name);
+                        free(entry);
+                        break;
+                }
+                m->old_entry = entry;
+                m->removed = true;
+                if (fleet_add_member(f, m) < 0) {
+                        member_free(m);
+                        break;
+                }
+                if (member_take_over(m, now) == 0) {
+                        log_info(m->name, "is not in the configuration any more: stopping what is left of it");
+                        member_step(m, EV_ADOPTED, now);
+                        m->in.want_up = false;
+                        member_step(m, EV_STOP, now);
+                }
+                member_touch(m);
+        }
+        text_list_free(names);
+}
+
+int fleet_start(struct fleet *f)
+{
+        usec_t now = loop_now(f->loop);
+        size_t n = f->n_members;
+
+        f->started = true;
+        for (size_t i = 0; i < n; i++) {
+                struct member *m = f->members[i];
+                char digest[CONFIG_DIGEST_MAX];
+
+                history_state(f->history, m->name, instance_status(m->in.state), loop_realtime(f->loop));
+                if (member_is_foreign_only(m) || member_take_over(m, now) < 0) {
+                        if (m->in.want_up)
+                                member_step(m, EV_START, now);
+                        continue;
+                }
+                log_info(m->name, "pid %d of an earlier supervisor lives: taking it over", (int)process_pid(m->process));
+                member_step(m, EV_ADOPTED, now);
+                if (!m->in.want_up) {
+                        member_step(m, EV_STOP, now);
+                } else if (!streq(m->digest, config_instance_digest(m->entry, digest))) {
+                        log_info(m->name, "its settings have changed since it was started: restarting it in its turn");
+                        m->roll = true;
+                        member_touch(m);
+                }
+        }
+        take_over_leftovers(f, now);
+        loop_wake(f->loop);
+        return 0;
+}
+
+/* --- turns to load ----------------------------------------------------------------------------------------------------- */
+
+static bool may_load(const struct fleet *f, const struct member *m)
+{
+        for (size_t i = 0; i < f->n_members; i++) {
+                const struct member *o = f->members[i];
+
+                if (o != m && (o->gpu_mask & m->gpu_mask) && instance_is_loading(&o->in) && o->process)
+                        return false;
+        }
+        return true;
+}
+
+static void grant_turns(struct fleet *f, usec_t now)
+{
+        if (!f->started || f->stopping)
+                return;
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+                const struct help *help;
+                const char *path;
+                char **env = NULL, detail[128];
+
+                if (m->in.state != INSTANCE_PENDING)
+                        continue;
+                if (m->entry->endpoint.len) {
+                        m->endpoint = m->entry->endpoint;
+                        (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
+                        if (member_probe_at(m, &m->endpoint))
+                                member_step(m, EV_SEEK, now);
+                        continue;
+                }
+                if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
+                        continue;
+                if (fleet_pin(m, &env, detail, sizeof detail) == 0 && !may_load(f, m)) {
+                        text_list_free(env);
+                        continue;
+                }
+                text_list_free(env);
+                member_step(m, EV_GRANTED, now);
+        }
+}
+
+/* --- rolling restarts -------------------------------------------------------------------------------------------------- */
+
+void fleet_restart_member(struct member *m, usec_t now)
+{
+        m->roll = false;
+        m->in.want_up = true;
+        if (instance_is_running(&m->in)) {
+                m->in.want_again = true;
+                member_step(m, EV_STOP, now);
+        } else {
+                member_step(m, EV_START, now);
+        }
+        member_touch(m);
+}
+
+static bool same_entry(const struct member *a, const struct member *b)
+{
+        return !a->removed && !b->removed && streq(a->entry->name, b->entry->name);
+}
+
+/* Somebody of its replicas is on its way: going down for a restart, waiting, loading, or dead and about to be tried. */
+static bool is_under_way(const struct member *m)
+{
+        return m->in.want_up && !m->roll && m->in.state != INSTANCE_READY && m->in.state != INSTANCE_FAILED &&
+               m->in.state != INSTANCE_LOST && m->in.state != INSTANCE_OFF;
+}
+
+static void roll(struct fleet *f, usec_t now)
+{
+        if (f->stopping)
+                return;
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+                bool wait = false;
+
+                if (!m->roll)
+                        continue;
+                if (!m->in.want_up) {
+                        m->roll = false;
+                        continue;
+                }
+                if (!instance_is_up(&m->in)) {
+                        fleet_restart_member(m, now); /* takes nothing away from anybody */
+                        continue;
+                }
+                for (size_t k = 0; k < f->n_members; k++) {
+                        struct member *o = f->members[k];
+
+                        if (o == m || !same_entry(o, m))
+                                continue;
+                        wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
+                        if (o->in.state == INSTANCE_FAILED && o->rolled) {
+                                log_warn(m->name, "is not restarted, since %s did not come back from its own restart", o->name);
+                                member_event(m, "roll_stopped", "not restarted: a replica did not come back from its own restart");
+                                m->roll = false;
+                                wait = true;
+                        }
+                }
+                if (!wait) {
+                        m->rolled = true;
+                        fleet_restart_member(m, now);
+                }
+        }
+}
+
+/* --- settling ------------------------------------------------------------------------------------------------------------ */
+
+static void publish(struct fleet *f, usec_t now)
+{
+        usec_t realtime = loop_realtime(f->loop);
+        size_t n = 0;
+
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+
+                if (!m->changed && !m->figures_changed)
+                        continue;
+                m->seq++;
+                member_fill_report(m, &m->report, now, realtime);
+                f->changes[n++] = (struct fleet_change){.report = &m->report, .figures_only = !m->changed,
+                                                        .gone = m->removed && !instance_is_running(&m->in)};
+                if (m->seq % SEQ_SAVE_EVERY == 0)
+                        member_save_counts(m);
+                m->changed = m->figures_changed = false;
+        }
+        for (size_t i = 0; n > 0 && i < FLEET_SUBSCRIBERS; i++)
+                if (f->subscribers[i].fn)
+                        f->subscribers[i].fn(f->subscribers[i].owner, f->changes, n, now);
+}
+
+static void sweep(struct fleet *f)
+{
+        for (size_t i = 0; i < f->n_members;) {
+                struct member *m = f->members[i];
+
+                if (!m->removed || instance_is_running(&m->in) || m->in.state == INSTANCE_SEEKING || m->changed) {
+                        i++;
+                        continue;
+                }
+                member_forget_record(m);
+                log_info(m->name, "removed");
+                member_free(m);
+                f->n_members--;
+                memmove(&f->members[i], &f->members[i + 1], (f->n_members - i) * sizeof *f->members);
+        }
+}
+
+static bool anything_runs(const struct fleet *f)
+{
+        for (size_t i = 0; i < f->n_members; i++)
+                if (f->members[i]->process || instance_is_running(&f->members[i]->in))
+                        return true;
+        return false;
+}
+
+void fleet_settle(void *owner, usec_t now)
+{
+        struct fleet *f = owner;
+
+        for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
+                struct list now_touched;
+
+                list_init(&now_touched);
+                while (!list_is_empty(&f->touched)) {
+                        struct list *node = f->touched.next;
+
+                        list_remove(node);
+                        list_append(&now_touched, node);
+                }
+                while (!list_is_empty(&now_touched)) {
+                        struct member *m = LIST_ENTRY(now_touched.next, struct member, touched);
+
+                        list_remove(&m->touched);
+                        member_settle(m, now);
+                }
+                grant_turns(f, now);
+                roll(f, now);
+                if (list_is_empty(&f->touched))
+                        break;
+        }
+        if (!list_is_empty(&f->touched))
+                loop_wake(f->loop);
+        publish(f, now);
+        sweep(f);
+        if (f->stopping && f->on_stopped && !anything_runs(f)) {
+                void (*fn)(void *) = f->on_stopped;
+
+                f->on_stopped = NULL;
+                fn(f->stopped_owner);
+        }
+}
+
+void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner)
+{
+        usec_t now = loop_now(f->loop);
+
+        f->on_stopped = on_stopped;
+        f->stopped_owner = owner;
+        if (!f->stopping) {
+                f->stopping = true;
+                fleet_event(f, "stopping", "the supervisor stops");
+                for (size_t i = 0; i < f->n_members; i++) {
+                        struct member *m = f->members[i];
+
+                        m->in.want_up = m->in.want_again = m->roll = false;
+                        member_step(m, EV_STOP, now);
+                        member_touch(m);
+                }
+        }
+        loop_wake(f->loop);
+}
+
+void fleet_hurry(struct fleet *f)
+{
+        usec_t now = loop_now(f->loop);
+
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+
+                if (instance_is_running(&m->in) && m->in.state != INSTANCE_KILLING) {
+                        m->in.deadline = now;
+                        m->facts.deadline = true;
+                        member_touch(m);
+                }
+        }
+}
+
+/* --- questions ------------------------------------------------------------------------------------------------------------- */
+
+const struct config *fleet_config(const struct fleet *f)
+{
+        return f->config;
+}
+
+struct loop *fleet_loop(const struct fleet *f)
+{
+        return f->loop;
+}
+
+struct history *fleet_history(struct fleet *f)
+{
+        return f->history;
+}
+
+size_t fleet_count(const struct fleet *f)
+{
+        return f->n_members;
+}
+
+const struct report *fleet_report(struct fleet *f, size_t i)
+{
+        struct member *m = f->members[i];
+
+        member_fill_report(m, &m->report, loop_now(f->loop), loop_realtime(f->loop));
+        return &m->report;
+}
+
+const struct report *fleet_find(struct fleet *f, const char *name)
+{
+        for (size_t i = 0; i < f->n_members; i++)
+                if (streq(f->members[i]->name, name))
+                        return fleet_report(f, i);
+        return NULL;
+}
+
+const char *fleet_nearest(const struct fleet *f, const char *name)
+{
+        const char **names = calloc(f->n_members + f->config->n_instances + 1, sizeof *names);
+        const char *r;
+        size_t n = 0;
+
+        if (!names)
+                return NULL;
+        for (size_t i = 0; i < f->n_members; i++)
+                names[n++] = f->members[i]->name;
+        for (size_t i = 0; i < f->config->n_instances; i++)
+                names[n++] = f->config->instances[i].name;
+        r = text_nearest(name, names);
+        free(names);
+        return r;
+}
+
+bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
+{
+        unsigned ready = 0, total = 0, need = f->config->ready_min;
+
+        for (size_t i = 0; i < f->n_members; i++) {
+                total += f->members[i]->in.want_up;
+                ready += f->members[i]->in.state == INSTANCE_READY;
+        }
+        if (ret_ready)
+                *ret_ready = ready;
+        if (ret_total)
+                *ret_total = total;
+        return need == CONFIG_ALL ? ready >= total && total > 0 : ready >= need;
+}
+
+/* Best first: what a front end that knows one server should show for the whole. */
+static unsigned rank(enum instance_state state)
+{
+        static const char *const order[] = {"ready", "starting", "unhealthy", "draining", "stopping", "initial", "crashed",
+                                            "error"};
+
+        for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
+                if (streq(order[i], instance_status(state)))
+                        return i;
+        return ARRAY_SIZE(order);
+}
+
+static void unite_models(struct fleet *f, const struct member *m, size_t *n)
+{
+        for (size_t i = 0; i < m->n_models && *n < FLEET_UNITED_MODELS; i++) {
+                bool known = false;
+
+                for (size_t k = 0; k < *n && !known; k++)
+                        known = streq(f->united[k].id, m->models[i].id);
+                if (!known)
+                        f->united[(*n)++] = m->models[i];
+        }
+}
+
+const struct report *fleet_aggregate(struct fleet *f)
+{
+        struct report *a = &f->aggregate;
+        const struct member *best = NULL;
+        size_t n = 0;
+
+        *a = (struct report){.instance = "*", .model = "*", .status = "initial", .models = f->united, .max_retries = -1};
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+                const struct report *r = fleet_report(f, i);
+                unsigned mine = rank(m->in.state), others = best ? rank(best->in.state) : 0;
+
+                a->seq += m->seq;
+                a->in_flight += r->in_flight;
+                a->slots += r->slots;
+                a->queue += r->queue;
+                a->tokens_per_second += r->tokens_per_second;
+                unite_models(f, m, &n);
+                /* ready, else starting, else the worst of the rest. */
+                if (!best || (mine <= 1 ? mine < others : others > 1 && mine > others))
+                        best = m;
+        }
+        a->n_models = n;
+        if (best) {
+                const struct report *r = &best->report;
+
+                a->status = r->status;
+                a->last_error = r->last_error;
+                a->retries = r->retries;
+                a->max_retries = r->max_retries;
+                a->uptime = r->uptime;
+                a->started_at = r->started_at;
+                a->next_retry_at = r->next_retry_at;
+                a->pid = r->pid;
+                a->gpu = r->gpu;
+                a->want_up = r->want_up;
+                a->context = r->context;
+                a->build = r->build;
+                a->state_since = r->state_since;
+        }
+        return a;
+}
+
+int fleet_subscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
+{
+        for (size_t i = 0; i < FLEET_SUBSCRIBERS; i++)
+                if (!f->subscribers[i].fn) {
+                        f->subscribers[i].fn = fn;
+                        f->subscribers[i].owner = owner;
+                        return 0;
+                }
+        return -ENOSPC;
+}
+
+void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
+{
+        for (size_t i = 0; i < FLEET_SUBSCRIBERS; i++)
+                if (f->subscribers[i].fn == fn && f->subscribers[i].owner == owner)
+                        f->subscribers[i].fn = NULL;
+}
+
+/* --- orders ------------------------------------------------------------------------------------------------------------------ */
+
+static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec_t now)
+{
+        m->rolled = false;
+        switch (verb) {
+        case FLEET_START:
+                m->in.want_up = true;
+                m->in.want_again = false;
+                if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
+                        member_set_error(m, NULL);
+                member_step(m, EV_START, now);
+                break;
+        case FLEET_STOP:
+                m->in.want_up = m->in.want_again = m->roll = false;
+                member_step(m, EV_STOP, now);
+                break;
+        case FLEET_RESTART:
+                if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
+                        member_set_error(m, NULL);
+                m->in.want_up = true;
+                m->roll = in_turn;
+                if (!in_turn)
+                        fleet_restart_member(m, now);
+                break;
+        }
+        m->changed = true;
+        member_touch(m);
+}
+
+int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message)
+{
+        static const char *const words[] = {[FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
+        usec_t now = loop_now(f->loop);
+        size_t n = 0, foreign = 0;
+        bool all = streq(name, "all"), exact = !all && fleet_member(f, name) != NULL;
+
+        *ret_message = NULL;
+        if (f->stopping) {
+                *ret_message = text_format("the supervisor is stopping");
+                return -ESHUTDOWN;
+        }
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+
+                if (m->removed || !(all || (exact ? streq(m->name, name) : streq(m->entry->name, name))))
+                        continue;
+                if (member_is_foreign_only(m) || m->foreign) {
+                        foreign++;
+                        continue;
+                }
+                order_one(m, verb, !exact, now);
+                n++;
+        }
+        if (n == 0 && foreign > 0) {
+                *ret_message = text_format("%s is somebody else's server: it is only watched; %s it where it runs", name, words[verb]);
+                return -EPERM;
+        }
+        if (n == 0 && !all) {
+                const char *near = fleet_nearest(f, name);
+
+                *ret_message = text_format("there is no instance \"%s\"%s%s%s", name, near ? "; did you mean \"" : "",
+                                           near ? near : "", near ? "\"?" : "");
+                return -ENOENT;
+        }
+        *ret_message = text_format("%s: %zu instance%s%s", words[verb], n, n == 1 ? "" : "s",
+                                   verb == FLEET_RESTART && n > 1 ? ", one after the other" : "");
+        log_info(all ? NULL : name, "%s was asked for", words[verb]);
+        return 0;
+}
+
+int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)
+{
+        struct member *m = fleet_member(f, name);
+
+        if (!m)
+                return -ENOENT;
+        member_put_why(m, w);
+        return 0;
+}
+
+int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len)
+{
+        struct member *m = fleet_member(f, name);
+
+        if (!m)
+                return -ENOENT;
+        if (member_is_foreign_only(m) || member_open_log(m) < 0)
+                return -ENODATA;
+        return logfile_read_last(m->log, lines, 1024 * 1024, ret, ret_len);
+}
+
+int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner, struct follower **ret)
+{
+        struct member *m = fleet_member(f, name);
+        struct follower *x;
+
+        if (!m)
+                return -ENOENT;
+        if (member_is_foreign_only(m) || member_open_log(m) < 0)
+                return -ENODATA;
+        x = calloc(1, sizeof *x);
+        if (!x)
+                return -ENOMEM;
+        x->member = m;
+        x->on_line = on_line;
+        x->owner = owner;
+        list_append(&m->followers, &x->node);
+        *ret = x;
+        return 0;
+}
+
+struct follower *fleet_unfollow(struct follower *x)
+{
+        if (!x)
+                return NULL;
+        list_remove(&x->node);
+        free(x);
+        return NULL;
+}
+
+int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
+{
+        static const char *names[MEMBER_CAUSES_MAX + 1];
+        struct member *m;
+
+        if (i >= f->n_members)
+                return -ENOENT;
+        m = f->members[i];
+        for (size_t k = 0; k < cause_count() && k < MEMBER_CAUSES_MAX; k++)
+                names[k] = causes[k].name;
+        *ret = (struct fleet_figures){.restarts = m->restarts, .deaths = m->deaths, .probes = m->probes,
+                                      .probe_failures = m->probe_failures, .probe_latency_sum = m->latency_sum,
+                                      .causes = names, .deaths_by_cause = m->deaths_by_cause};
+        if (m->log) {
+                ret->log_bytes = logfile_counts(m->log)->bytes;
+                ret->log_skipped_bytes = logfile_counts(m->log)->skipped_bytes;
+        }
+        memcpy(ret->probe_latency, m->latency, sizeof ret->probe_latency);
+        return 0;
+}

@@ -1,0 +1,68 @@
+/* gpus.c: from "gpu" in the config to the GPUs of this machine and the variables that pin a child to them. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/macros.h"
+#include "base/text.h"
+#include "fleet/private.h"
+
+static const struct gpu *find_gpu(const struct fleet *f, const char *id, size_t *ret_i)
+{
+        for (size_t i = 0; i < f->n_gpus; i++) {
+                char index[12];
+
+                (void)snprintf(index, sizeof index, "%d", f->gpus[i].index);
+                if (streq(id, index) || streq(id, f->gpus[i].uuid)) {
+                        *ret_i = i;
+                        return &f->gpus[i];
+                }
+        }
+        return NULL;
+}
+
+unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry)
+{
+        if (entry->replicas_per_gpu)
+                return (unsigned)MIN(MAX(f->n_gpus, (size_t)1), (size_t)CONFIG_REPLICAS_MAX);
+        return MAX(entry->replicas, 1U);
+}
+
+int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
+{
+        const struct fleet *f = m->fleet;
+        const struct gpu *pinned[FLEET_GPUS];
+        size_t n = 0, i;
+
+        m->gpu = text_list_free(m->gpu);
+        m->gpu_mask = 0;
+        *ret_env = NULL;
+        if (m->entry->replicas_per_gpu) {
+                if (m->replica >= f->n_gpus) {
+                        (void)snprintf(detail, size, "replicas is \"per-gpu\", and this machine has %s",
+                                       f->n_gpus ? "fewer GPUs than it had" : "no GPU that we can see");
+                        return -ENODEV;
+                }
+                pinned[n++] = &f->gpus[m->replica];
+                m->gpu_mask = UINT64_C(1) << m->replica;
+        } else if (m->entry->gpu_mode == CONFIG_GPU_LIST) {
+                for (char *const *id = m->entry->gpu; id && *id && n < FLEET_GPUS; id++) {
+                        pinned[n] = find_gpu(f, *id, &i);
+                        if (!pinned[n]) {
+                                (void)snprintf(detail, size, "GPU %s is not there: this machine has %zu that we can see", *id,
+                                               f->n_gpus);
+                                return -ENODEV;
+                        }
+                        m->gpu_mask |= UINT64_C(1) << i;
+                        n++;
+                }
+        } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO) {
+                /* llama-server spreads over all it sees. */
+                m->gpu_mask = f->n_gpus >= 64 ? UINT64_MAX : (UINT64_C(1) << f->n_gpus) - 1;
+                return 0;
+        }
+        for (i = 0; i < n; i++)
+                if (text_list_add(&m->gpu, pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci) < 0)
+                        return -ENOMEM;
+        return gpu_env(pinned, n, ret_env);
+}

@@ -1,0 +1,134 @@
+/* learn.c: what a llama-server says about itself: /v1/models, /props, /slots (captured answers: facts/llama-server §4). */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/macros.h"
+#include "base/text.h"
+#include "fleet/private.h"
+
+void member_forget_learned(struct member *m)
+{
+        for (size_t i = 0; i < m->n_models; i++) {
+                free(m->models[i].id);
+                free(m->models[i].name);
+                free(m->models[i].type);
+        }
+        m->n_models = 0;
+        m->slots = m->busy = m->context = 0;
+        m->tokens_per_second = 0;
+        m->slots_at = 0;
+        free(m->build);
+        m->build = NULL;
+}
+
+/* "completion" or "embedding" …: the first capability the server names, else "model". */
+static const char *model_type(const struct json_value *root, size_t i)
+{
+        const struct json_value *caps = json_get(json_at(json_get(root, "models"), i), "capabilities");
+        const char *cap = json_as_string(json_at(caps, 0));
+
+        return cap && *cap ? cap : "model";
+}
+
+static void learn_models(struct member *m, const struct json_value *root)
+{
+        const struct json_value *data = json_get(root, "data");
+        struct stat st;
+        bool has_file = m->entry->model_kind == CONFIG_MODEL_FILE && stat(m->entry->model_path, &st) == 0;
+        size_t n = MIN(json_count(data), (size_t)MEMBER_MODELS_MAX);
+
+        for (size_t i = 0; i < m->n_models; i++) {
+                free(m->models[i].id);
+                free(m->models[i].name);
+                free(m->models[i].type);
+        }
+        m->n_models = 0;
+        for (size_t i = 0; i < n; i++) {
+                const struct json_value *d = json_at(data, i), *meta = json_get(d, "meta");
+                const char *id = json_get_string(d, "id"), *name = json_get_string(json_at(json_get(root, "models"), i), "name");
+                struct report_model *r = &m->models[m->n_models];
+
+                if (!id)
+                        continue;
+                *r = (struct report_model){.id = text_dup(id), .name = text_dup(name && *name ? name : id),
+                                           .type = text_dup(model_type(root, i)),
+                                           .size = (uint64_t)MAX(json_get_int(meta, "size", 0), 0),
+                                           .modified_at = has_file ? st.st_mtim.tv_sec : 0};
+                if (!r->id || !r->name || !r->type) {
+                        free(r->id);
+                        free(r->name);
+                        free(r->type);
+                        break;
+                }
+                m->n_models++;
+        }
+        m->changed = true;
+}
+
+static void learn_props(struct member *m, const struct json_value *root)
+{
+        m->slots = (unsigned)MAX(json_get_int(root, "total_slots", m->slots), 0);
+        m->context = (unsigned)MAX(json_get_int(json_get(root, "default_generation_settings"), "n_ctx", m->context), 0);
+        (void)text_set(&m->build, json_get_string(root, "build_info"));
+        m->changed = true;
+}
+
+/* Tokens a second: what each running task decoded since the last look. */
+static void learn_slots(struct member *m, const struct json_value *root, usec_t now)
+{
+        size_t n = MIN(json_count(root), (size_t)MEMBER_SLOTS_MAX);
+        unsigned busy = 0;
+        uint64_t tokens = 0;
+        usec_t span = m->slots_at ? usec_sub(now, m->slots_at) : 0;
+        double speed;
+
+        for (size_t i = 0; i < n; i++) {
+                const struct json_value *s = json_at(root, i), *next = json_get(s, "next_token");
+                int64_t task = json_get_int(s, "id_task", -1);
+                uint64_t decoded;
+
+                if (json_is_array(next))
+                        next = json_at(next, 0);
+                decoded = (uint64_t)MAX(json_get_int(next, "n_decoded", 0), 0);
+                if (json_get_bool(s, "is_processing", false))
+                        busy++;
+                if (task == m->task[i])
+                        tokens += decoded > m->decoded[i] ? decoded - m->decoded[i] : 0;
+                else if (m->slots_at)
+                        tokens += decoded;
+                m->task[i] = task;
+                m->decoded[i] = decoded;
+        }
+        speed = span ? (double)tokens * USEC_PER_SEC / (double)span : 0;
+        if (busy != m->busy || speed != m->tokens_per_second || n != m->slots)
+                m->figures_changed = true;
+        m->busy = busy;
+        m->tokens_per_second = speed;
+        if (n)
+                m->slots = (unsigned)n;
+        m->slots_at = now;
+        if (busy == 0)
+                m->facts.drained = true;
+}
+
+void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now)
+{
+        struct json_value *root = NULL;
+        bool slots = streq(target, "/slots");
+
+        if (status != 200 || json_parse(body, len, &root, NULL) < 0) {
+                /* A server that does not tell (--no-slots) cannot be asked whether it is busy. */
+                if (slots)
+                        m->facts.drained = true;
+                member_touch(m);
+                return;
+        }
+        if (streq(target, "/v1/models"))
+                learn_models(m, root);
+        else if (streq(target, "/props"))
+                learn_props(m, root);
+        else if (slots)
+                learn_slots(m, root, now);
+        json_free(root);
+        member_touch(m);
+}

@@ -1,0 +1,139 @@
+/* member.h: one instance with its hands, private to the fleet's room.
+ *
+ * Callbacks of the hands only record facts in `facts` and touch the member; member_settle() acts on them at the end of the turn.
+ * Who owns what: the member owns its process, probe, log file and strings; `entry` points into the fleet's config and is
+ * replaced by member_set_entry on reload. */
+#ifndef LSV_FLEET_MEMBER_H
+#define LSV_FLEET_MEMBER_H
+
+#include "base/list.h"
+#include "core/cause.h"
+#include "core/command.h"
+#include "core/instance.h"
+#include "core/liveness.h"
+#include "fleet/fleet.h"
+#include "host/logfile.h"
+#include "host/probe.h"
+#include "host/process.h"
+
+enum { MEMBER_CAUSES_MAX = 32, MEMBER_MODELS_MAX = 16, MEMBER_SLOTS_MAX = 256 };
+
+struct follower {
+        struct list node;
+        struct member *member; /* NULL once the member is gone */
+        follow_line_fn *on_line;
+        void *owner;
+};
+
+struct member {
+        struct fleet *fleet;
+        struct list touched; /* in fleet->touched while facts wait */
+        char name[CONFIG_NAME_MAX];
+        const struct config_instance *entry;
+        unsigned replica, replicas;
+        char digest[CONFIG_DIGEST_MAX];
+
+        struct instance in;
+        struct liveness live;
+        struct timer *deadline;  /* follows in.deadline */
+        struct timer *slots_timer;
+
+        /* Hands */
+        struct process *process; /* NULL: no process of ours (somebody else's server, or down) */
+        struct probe *probe;
+        struct logfile *log;
+        struct endpoint endpoint; /* where it listens, len 0 while unknown */
+        char endpoint_text[ENDPOINT_TEXT_MAX];
+        struct command command;   /* of the last start */
+        char **gpu;               /* UUIDs (or indices) it is pinned to, NULL: not pinned */
+        uint64_t gpu_mask;        /* bit i: GPU i of the inventory, for the turn to load */
+
+        struct {
+                bool exited, probed, deadline, drained, spawn_failed;
+                struct process_exit exit;
+                struct probe_answer probe; /* detail is copied */
+                char probe_detail[96];
+                int spawn_error;
+                char spawn_detail[128];
+        } facts;
+
+        /* What is known */
+        struct report_model models[MEMBER_MODELS_MAX];
+        size_t n_models;
+        unsigned slots, busy, context;
+        char *build;
+        double tokens_per_second;
+        uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
+        int64_t task[MEMBER_SLOTS_MAX];
+        usec_t slots_at;       /* monotonic, when /slots was last answered */
+        bool sleeps;           /* --sleep-idle-seconds: /slots would wake it */
+        unsigned probes_since_slots;
+        bool foreign;          /* READY at an endpoint without a process of ours */
+        bool adopted;          /* the process was taken over from an earlier daemon */
+        bool unknown_peer_told;
+        usec_t spawned_at;     /* monotonic */
+        usec_t started_at;     /* realtime; 0 while down */
+        usec_t next_retry_at;  /* realtime; 0 */
+        usec_t load_time;
+        usec_t state_since;    /* realtime */
+
+        /* The last trouble */
+        char *last_error;      /* cleared when it is forgiven or started by a person */
+        const struct cause *cause;
+        char *evidence;        /* JSON object text of the last death */
+        char *kill_reason;     /* why we killed it, for the explanation */
+        enum death_kind kill_kind; /* DEATH_UNKNOWN: not killed by us */
+        usec_t last_death_at;  /* realtime */
+
+        /* Counts, kept in state_dir */
+        uint64_t seq, restarts, deaths, deaths_by_cause[MEMBER_CAUSES_MAX];
+        uint64_t probes, probe_failures, latency[FLEET_LATENCY_BUCKETS + 1];
+        double latency_sum;
+
+        bool changed, figures_changed; /* to be published at the end of the turn */
+        bool removed;                  /* not in the config any more: vanishes when it is down */
+        bool roll;                     /* wants a restart in its turn among its replicas */
+        bool rolled;                   /* was restarted in such a turn: if it fails, the others keep what they have */
+        struct config_instance *old_entry; /* unused settings of a removed entry live as long as it does */
+        const char *published;         /* the last public status */
+        struct report report;
+        struct list followers;
+};
+
+/* member.c: birth, life and facts */
+int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica, unsigned replicas,
+               struct member **ret);
+struct member *member_free(struct member *m);
+void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica, unsigned replicas);
+void member_step(struct member *m, enum instance_event event, usec_t now);
+void member_settle(struct member *m, usec_t now);
+void member_touch(struct member *m);
+void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t realtime);
+void member_set_error(struct member *m, const char *text);
+bool member_is_foreign_only(const struct member *m); /* "adopt": never spawned, never stopped */
+int member_open_log(struct member *m);
+void member_event(struct member *m, const char *kind, const char *text);
+void member_follow_process(struct member *m, struct process *process);
+process_exit_fn member_on_exit;
+bool member_probe_at(struct member *m, const struct endpoint *at); /* makes or replaces the probe */
+
+/* start.c: from settings to a process, and the record of it */
+void member_spawn(struct member *m, usec_t now);
+int member_command(struct member *m, const char *binary, const struct help *help, const struct endpoint *at,
+                   struct command *ret);
+void member_save_record(struct member *m);
+void member_forget_record(struct member *m);
+void member_save_counts(struct member *m);
+void member_load_counts(struct member *m);
+/* Takes over what the record tells: 0 when a living process was taken over; -ESRCH it is gone (explained when it was ours). */
+int member_take_over(struct member *m, usec_t now);
+
+/* learn.c: what a server says about itself */
+void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);
+void member_forget_learned(struct member *m);
+
+/* explain.c: deaths in words, and `why` */
+void member_explain_death(struct member *m, const struct death *death, usec_t now);
+void member_put_why(struct member *m, struct json_writer *w);
+
+#endif

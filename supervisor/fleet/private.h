@@ -1,0 +1,57 @@
+/* private.h: the fleet's own struct, shared by the files of this room only. */
+#ifndef LSV_FLEET_PRIVATE_H
+#define LSV_FLEET_PRIVATE_H
+
+#include "fleet/member.h"
+#include "host/binary.h"
+#include "host/gpu.h"
+
+enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = 64, FLEET_UNITED_MODELS = 256 };
+
+struct fleet {
+        struct loop *loop;
+        struct config *config;
+        fleet_load_fn *load;
+        void *load_owner;
+        struct member **members;
+        size_t n_members, cap_members;
+        struct list touched;
+        struct binaries *binaries;
+        struct history *history;
+        struct gpu gpus[FLEET_GPUS];
+        size_t n_gpus;
+        unsigned cpus;
+        uint64_t memory; /* bytes of the machine */
+        char *instances_dir, *counts_dir, *cache_dir;
+        char **own_env;  /* the daemon's environment as it was at start */
+        struct {
+                fleet_change_fn *fn;
+                void *owner;
+        } subscribers[FLEET_SUBSCRIBERS];
+        struct fleet_change *changes;
+        size_t cap_changes;
+        char *reload_error;
+        bool started, stopping;
+        void (*on_stopped)(void *owner);
+        void *stopped_owner;
+        struct report aggregate;
+        struct report_model united[FLEET_UNITED_MODELS];
+        uint64_t aggregate_seq;
+};
+
+/* fleet.c */
+struct member *fleet_member(const struct fleet *f, const char *name);
+int fleet_add_member(struct fleet *f, struct member *m);
+void fleet_settle(void *owner, usec_t now);
+void fleet_restart_member(struct member *m, usec_t now);
+void fleet_event(struct fleet *f, const char *kind, const char *text);
+unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
+/* Makes the members that the config asks for and that are not there yet. */
+int fleet_make_members(struct fleet *f, const struct config *c);
+/* Settings of a member whose entry is gone: only what stopping needs. */
+struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *name);
+
+/* gpus.c: which GPUs a member is pinned to. 0; -ENODEV with words in detail. */
+int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size);
+
+#endif

@@ -1,0 +1,366 @@
+/* start.c: from settings to a running process, the record of it, and taking over what an earlier daemon left. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/text.h"
+#include "fleet/private.h"
+#include "host/record.h"
+
+enum { RECORD_MAX = 64 * 1024, CACHE_RAM_DEFAULT_MIB = 8192 };
+
+/* --- where it listens ----------------------------------------------------------------------------------------------- */
+
+static int free_loopback_port(struct endpoint *ret)
+{
+        struct endpoint e = {.len = sizeof e.addr.in};
+        _cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0)
+                return -errno;
+        e.addr.in.sin_family = AF_INET;
+        e.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        if (bind(fd, &e.addr.sa, e.len) < 0 || getsockname(fd, &e.addr.sa, &e.len) < 0)
+                return -errno;
+        *ret = e;
+        return 0;
+}
+
+static int choose_endpoint(struct member *m, const struct help *help, struct endpoint *ret)
+{
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        if (m->entry->endpoint.len) {
+                *ret = m->entry->endpoint;
+        } else if (help->unix_sockets) {
+                path = text_format("%s/%s.sock", fleet_config(m->fleet)->runtime_dir, m->name);
+                if (!path)
+                        return -ENOMEM;
+                r = endpoint_from_unix(path, ret);
+                if (r < 0)
+                        return r;
+        } else {
+                return free_loopback_port(ret);
+        }
+        /* llama-server never removes its socket file, and cannot bind over one. It is ours alone: nobody else is told its
+         * name, and the record told us that nobody of ours lives behind it. */
+        if (endpoint_is_unix(ret) && unlink(ret->addr.un.sun_path) < 0 && errno != ENOENT)
+                return -errno;
+        return 0;
+}
+
+/* --- the command ---------------------------------------------------------------------------------------------------- */
+
+/* Shares of the machine for a child on the CPU: threads that thrash help nobody. */
+static void fair_shares(const struct member *m, struct command_facts *facts)
+{
+        const struct fleet *f = m->fleet;
+        unsigned on_cpu = 0;
+        uint64_t ram = f->memory / 4 / MAX(f->n_members, (size_t)1) / (1024 * 1024);
+
+        for (size_t i = 0; i < f->n_members; i++)
+                if (!f->members[i]->entry->adopt && (f->n_gpus == 0 || f->members[i]->entry->gpu_mode == CONFIG_GPU_NONE))
+                        on_cpu++;
+        if (on_cpu > 1 && (f->n_gpus == 0 || m->entry->gpu_mode == CONFIG_GPU_NONE))
+                facts->threads = MAX(f->cpus / on_cpu, 1U);
+        if (ram < CACHE_RAM_DEFAULT_MIB)
+                facts->cache_ram_mib = (unsigned)MAX(ram, (uint64_t)1);
+}
+
+int member_command(struct member *m, const char *binary, const struct help *help, const struct endpoint *at,
+                   struct command *ret)
+{
+        struct fleet *f = m->fleet;
+        struct command_facts facts = {.name = m->name, .binary = binary, .endpoint = at, .help = help, .own_env = f->own_env,
+                                      .hf_cache = f->cache_dir, .hf_token = f->config->llama_server.hf_token};
+        char **gpu = NULL;
+        int r;
+
+        r = fleet_pin(m, &gpu, m->facts.spawn_detail, sizeof m->facts.spawn_detail);
+        if (r < 0)
+                return r;
+        facts.gpu_env = gpu;
+        fair_shares(m, &facts);
+        r = command_build(m->entry, &facts, ret);
+        text_list_free(gpu);
+        return r;
+}
+
+static void failed_to_spawn(struct member *m, int error)
+{
+        m->facts.spawn_failed = true;
+        m->facts.spawn_error = -error;
+        member_touch(m);
+}
+
+static int spawn(struct member *m, const char *binary, const struct help *help)
+{
+        struct process_spec spec = {.binary = binary, .cwd = m->entry->cwd, .nice = m->entry->nice, .umask = 077};
+        struct process *process;
+        struct command command;
+        int r;
+
+        r = member_open_log(m);
+        if (r < 0) {
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its log file: %s", strerror(-r));
+                return r;
+        }
+        r = choose_endpoint(m, help, &m->endpoint);
+        if (r < 0) {
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its socket: %s", strerror(-r));
+                return r;
+        }
+        (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
+        r = member_command(m, binary, help, &m->endpoint, &command);
+        if (r < 0)
+                return r;
+        command_finish(&m->command);
+        m->command = command;
+        spec.argv = command.argv;
+        spec.envp = command.env;
+        spec.output = logfile_fd(m->log);
+        logfile_note(m->log, "--- llama-supervisor starts %s", m->name);
+        logfile_mark(m->log);
+        r = process_spawn(m->fleet->loop, &spec, member_on_exit, m, &process);
+        if (r < 0) {
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%s: %s", binary, strerror(-r));
+                return r;
+        }
+        member_follow_process(m, process);
+        return 0;
+}
+
+void member_spawn(struct member *m, usec_t now)
+{
+        struct fleet *f = m->fleet;
+        const struct help *help;
+        const char *binary;
+        char shell_name[128];
+        int r;
+
+        m->facts.spawn_detail[0] = '\0';
+        m->adopted = m->foreign = false;
+        m->kill_kind = DEATH_UNKNOWN;
+        m->spawned_at = now;
+        liveness_start(&m->live, now);
+        (void)config_instance_digest(m->entry, m->digest);
+        r = binaries_ask(f->binaries, m->entry->binary, &binary, &help);
+        if (r < 0) {
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%.90s: %s", m->entry->binary, strerror(-r));
+                failed_to_spawn(m, r);
+                return;
+        }
+        r = spawn(m, binary, help);
+        if (r < 0) {
+                failed_to_spawn(m, r);
+                return;
+        }
+        m->started_at = loop_realtime(f->loop);
+        member_save_record(m);
+        if (!member_probe_at(m, &m->endpoint)) {
+                (void)process_signal_group(m->process, SIGKILL);
+                m->kill_kind = DEATH_UNRESPONSIVE;
+                (void)text_set(&m->kill_reason, "out of memory in the supervisor");
+        }
+        (void)snprintf(shell_name, sizeof shell_name, "started, pid %d", (int)process_pid(m->process));
+        member_event(m, "started", shell_name);
+        log_info(m->name, "%s, %s", shell_name, m->endpoint_text);
+}
+
+/* --- the record of a process ------------------------------------------------------------------------------------------ */
+
+static char *record_name(const struct member *m)
+{
+        return text_format("%s.json", m->name);
+}
+
+void member_save_record(struct member *m)
+{
+        _cleanup_free_ char *name = record_name(m);
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+        int r;
+
+        buffer_init(&b, RECORD_MAX);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "name", m->name);
+        json_string(&w, "bootId", process_boot_id());
+        json_string(&w, "wish", m->in.want_up ? "up" : "down");
+        if (m->process && !process_has_exited(m->process)) {
+                json_int(&w, "pid", process_pid(m->process));
+                json_uint(&w, "startTime", process_start_time(m->process));
+                json_string(&w, "endpoint", m->endpoint_text);
+                json_string(&w, "digest", m->digest);
+                json_uint(&w, "startedAt", m->started_at);
+                json_key(&w, "gpu");
+                json_open_array(&w);
+                for (char *const *g = m->gpu; g && *g; g++)
+                        json_put_string(&w, *g);
+                json_close_array(&w);
+                json_key(&w, "argv");
+                json_open_array(&w);
+                for (char *const *a = m->command.argv; a && *a; a++)
+                        json_put_string(&w, a > m->command.argv && command_flag_hides(a[-1]) ? "***" : *a);
+                json_close_array(&w);
+        }
+        json_close_object(&w);
+        if (!name || b.failed)
+                return;
+        r = record_save_now(m->fleet->instances_dir, name, b.data, b.len);
+        if (r < 0)
+                log_warn(m->name, "its record in %s could not be written: %s; a crash of the supervisor would lose sight of it",
+                         m->fleet->instances_dir, strerror(-r));
+}
+
+void member_forget_record(struct member *m)
+{
+        _cleanup_free_ char *name = record_name(m);
+
+        /* A wish of "down" outlives the process, so that a new daemon does not start what a person stopped. */
+        if (!m->removed && !m->in.want_up && m->entry->autostart && !m->fleet->stopping)
+                member_save_record(m);
+        else if (name)
+                (void)record_remove(m->fleet->instances_dir, name);
+}
+
+static struct json_value *load_json(const char *dir, const char *name)
+{
+        _cleanup_free_ char *text = NULL;
+        struct json_value *v = NULL;
+        size_t len;
+
+        if (!name || record_load(dir, name, RECORD_MAX, &text, &len) < 0 || json_parse(text, len, &v, NULL) < 0)
+                return NULL;
+        return v;
+}
+
+static void died_meanwhile(struct member *m, const struct json_value *record, usec_t now)
+{
+        struct death death = {.kind = DEATH_UNKNOWN, .detail = "it died while no supervisor was looking"};
+        _cleanup_free_ char *log = NULL;
+        size_t len;
+        usec_t started = (usec_t)json_get_int(record, "startedAt", 0);
+
+        if (member_open_log(m) == 0 && logfile_read_last(m->log, 40, LOGFILE_TAIL_BYTES, &log, &len) == 0)
+                death.log = log;
+        death.lived = started ? usec_sub(loop_realtime(m->fleet->loop), started) : 0;
+        member_explain_death(m, &death, now);
+}
+
+int member_take_over(struct member *m, usec_t now)
+{
+        _cleanup_free_ char *name = record_name(m);
+        struct json_value *record = load_json(m->fleet->instances_dir, name);
+        struct process *process = NULL;
+        struct endpoint endpoint;
+        const char *at, *digest;
+        pid_t pid;
+        int r = -ESRCH;
+
+        if (!record)
+                return -ESRCH;
+        pid = (pid_t)json_get_int(record, "pid", 0);
+        at = json_get_string(record, "endpoint");
+        digest = json_get_string(record, "digest");
+        if (!streq_ptr(json_get_string(record, "bootId"), process_boot_id()))
+                goto out;
+        if (streq_ptr(json_get_string(record, "wish"), "down"))
+                m->in.want_up = false;
+        if (pid <= 1 || !at || endpoint_parse(at, &endpoint) < 0)
+                goto out;
+        r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit, m, &process);
+        if (r < 0) {
+                if (m->in.want_up && !m->removed)
+                        died_meanwhile(m, record, now);
+                goto out;
+        }
+        (void)member_open_log(m);
+        m->endpoint = endpoint;
+        (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
+        m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
+        m->spawned_at = usec_sub(now, usec_sub(loop_realtime(m->fleet->loop), m->started_at));
+        m->adopted = true;
+        (void)snprintf(m->digest, sizeof m->digest, "%s", digest ? digest : "");
+        for (size_t i = 0; i < json_count(json_get(record, "argv")); i++)
+                (void)text_list_add(&m->command.argv, json_as_string(json_at(json_get(record, "argv"), i)));
+        for (size_t i = 0; i < json_count(json_get(record, "gpu")); i++)
+                (void)text_list_add(&m->gpu, json_as_string(json_at(json_get(record, "gpu"), i)));
+        member_follow_process(m, process);
+        liveness_start(&m->live, now);
+        (void)member_probe_at(m, &m->endpoint);
+out:
+        json_free(record);
+        return r;
+}
+
+/* --- counts that outlive everything -------------------------------------------------------------------------------- */
+
+void member_save_counts(struct member *m)
+{
+        _cleanup_free_ char *name = record_name(m);
+        _cleanup_buffer_ struct buffer b;
+        struct json_writer w;
+
+        buffer_init(&b, RECORD_MAX);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_uint(&w, "seq", m->seq);
+        json_uint(&w, "retries", m->in.retries);
+        json_uint(&w, "restarts", m->restarts);
+        json_uint(&w, "deaths", m->deaths);
+        json_uint(&w, "loadTimeUsec", m->load_time);
+        json_uint(&w, "lastDeathAt", m->last_death_at);
+        json_string(&w, "lastError", m->last_error);
+        json_string(&w, "cause", m->cause ? m->cause->name : NULL);
+        json_key(&w, "deathsByCause");
+        json_open_object(&w);
+        for (size_t i = 0; i < cause_count() && i < MEMBER_CAUSES_MAX; i++)
+                if (m->deaths_by_cause[i])
+                        json_uint(&w, causes[i].name, m->deaths_by_cause[i]);
+        json_close_object(&w);
+        json_key(&w, "evidence");
+        if (m->evidence)
+                json_put_raw(&w, m->evidence, strlen(m->evidence));
+        else
+                json_put_null(&w);
+        json_close_object(&w);
+        if (name && !b.failed)
+                (void)record_save(m->fleet->loop, m->fleet->counts_dir, name, b.data, b.len);
+}
+
+/* How many numbers a crash may have swallowed: seq is saved at least that often (member_fill_report). */
+#define SEQ_MARGIN 1000
+
+void member_load_counts(struct member *m)
+{
+        _cleanup_free_ char *name = record_name(m);
+        struct json_value *v = load_json(m->fleet->counts_dir, name);
+        const struct json_value *by_cause;
+        const char *cause;
+
+        if (!v)
+                return;
+        m->seq = (uint64_t)json_get_int(v, "seq", 0) + SEQ_MARGIN;
+        m->in.retries = (unsigned)json_get_int(v, "retries", 0);
+        m->restarts = (uint64_t)json_get_int(v, "restarts", 0);
+        m->deaths = (uint64_t)json_get_int(v, "deaths", 0);
+        m->load_time = (usec_t)json_get_int(v, "loadTimeUsec", 0);
+        m->last_death_at = (usec_t)json_get_int(v, "lastDeathAt", 0);
+        (void)text_set(&m->last_error, json_get_string(v, "lastError"));
+        cause = json_get_string(v, "cause");
+        by_cause = json_get(v, "deathsByCause");
+        for (size_t i = 0; i < cause_count() && i < MEMBER_CAUSES_MAX; i++) {
+                m->deaths_by_cause[i] = (uint64_t)json_get_int(by_cause, causes[i].name, 0);
+                if (streq_ptr(cause, causes[i].name))
+                        m->cause = &causes[i];
+        }
+        if (json_is_object(json_get(v, "evidence")))
+                m->evidence = json_print(json_get(v, "evidence"), false);
+        json_free(v);
+}

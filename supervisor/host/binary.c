@@ -1,0 +1,241 @@
+/* binary.c: finding programs, and reading their --help once. */
+#include "host/binary.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/text.h"
+#include "host/process.h"
+
+enum { HELP_MAX = 1024 * 1024, BINARIES_MAX = 64 };
+
+#define HELP_TIMEOUT (15 * USEC_PER_SEC)
+
+struct binary {
+        struct binaries *all;
+        char *path;
+        dev_t dev;
+        ino_t ino;
+        off_t size;
+        struct timespec mtime;
+        bool known;
+        struct help help;
+        struct process *process; /* the --help that runs */
+        struct timer *timer;
+        int output;
+};
+
+struct binaries {
+        struct loop *loop;
+        char *const *env;
+        struct binary *list[BINARIES_MAX];
+        size_t n;
+        binaries_known_fn *on_known;
+        void *owner;
+};
+
+static int check_executable(const char *path)
+{
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return -EACCES;
+        return access(path, X_OK) < 0 ? -errno : 0;
+}
+
+int binary_find(const char *name, char **ret)
+{
+        const char *path = getenv("PATH"), *colon;
+        int r = -ENOENT, q;
+
+        if (strchr(name, '/')) {
+                r = check_executable(name);
+                if (r < 0)
+                        return r;
+                *ret = strdup(name);
+                return *ret ? 0 : -ENOMEM;
+        }
+        for (path = path ? path : "/usr/local/bin:/usr/bin:/bin"; path; path = colon ? colon + 1 : NULL) {
+                _cleanup_free_ char *full = NULL;
+
+                colon = strchrnul(path, ':');
+                full = text_format("%.*s/%s", (int)(colon - path), path, name);
+                if (!full)
+                        return -ENOMEM;
+                colon = *colon ? colon : NULL;
+                q = full[0] == '/' ? check_executable(full) : -ENOENT;
+                if (q == 0) {
+                        *ret = steal_ptr(full);
+                        return 0;
+                }
+                if (q == -EACCES)
+                        r = q;
+        }
+        return r;
+}
+
+int binaries_new(struct loop *loop, char *const *env, struct binaries **ret)
+{
+        struct binaries *b = calloc(1, sizeof *b);
+
+        if (!b)
+                return -ENOMEM;
+        b->loop = loop;
+        b->env = env;
+        *ret = b;
+        return 0;
+}
+
+static void stop_asking(struct binary *bin)
+{
+        bin->timer = timer_free(bin->timer);
+        if (bin->process && !process_has_exited(bin->process))
+                (void)process_signal_group(bin->process, SIGKILL);
+        bin->process = process_free(bin->process);
+        close_fd(&bin->output);
+        bin->output = -1;
+}
+
+static struct binary *binary_free(struct binary *bin)
+{
+        stop_asking(bin);
+        help_finish(&bin->help);
+        free(bin->path);
+        free(bin);
+        return NULL;
+}
+
+struct binaries *binaries_free(struct binaries *b)
+{
+        if (!b)
+                return NULL;
+        for (size_t i = 0; i < b->n; i++)
+                b->list[i] = binary_free(b->list[i]);
+        free(b);
+        return NULL;
+}
+
+void binaries_on_known(struct binaries *b, binaries_known_fn *fn, void *owner)
+{
+        b->on_known = fn;
+        b->owner = owner;
+}
+
+static void read_help(struct binary *bin)
+{
+        _cleanup_free_ char *text = calloc(1, HELP_MAX + 1);
+        size_t len = 0;
+        ssize_t n;
+
+        while (text && len < HELP_MAX && (n = pread(bin->output, text + len, HELP_MAX - len, (off_t)len)) > 0)
+                len += (size_t)n;
+        if (!text || help_parse(text, &bin->help) < 0)
+                log_warn(NULL, "%s --help could not be understood: it gets no flags of ours and a TCP port", bin->path);
+}
+
+static void on_exit_of_help(void *owner, const struct process_exit *exit, usec_t now)
+{
+        struct binary *bin = owner;
+        struct binaries *b = bin->all;
+
+        (void)exit;
+        read_help(bin);
+        stop_asking(bin);
+        bin->known = true;
+        if (b->on_known)
+                b->on_known(b->owner, now);
+}
+
+static void on_timeout(void *owner, usec_t now)
+{
+        struct binary *bin = owner;
+
+        (void)now;
+        log_warn(NULL, "%s --help did not end in 15 s and was killed", bin->path);
+        (void)process_signal_group(bin->process, SIGKILL); /* on_exit follows */
+}
+
+static int start_asking(struct binary *bin)
+{
+        struct binaries *b = bin->all;
+        char *argv[] = {bin->path, (char *)"--help", NULL};
+        struct process_spec spec = {.binary = bin->path, .argv = argv, .envp = b->env, .umask = 077};
+        int r;
+
+        bin->output = memfd_create("help", MFD_CLOEXEC);
+        if (bin->output < 0)
+                return -errno;
+        spec.output = bin->output;
+        r = timer_new(b->loop, on_timeout, bin, &bin->timer);
+        if (r == 0)
+                r = process_spawn(b->loop, &spec, on_exit_of_help, bin, &bin->process);
+        if (r < 0) {
+                stop_asking(bin);
+                return r;
+        }
+        timer_set(bin->timer, loop_now(b->loop) + HELP_TIMEOUT);
+        return 0;
+}
+
+static struct binary *find_or_add(struct binaries *b, const char *path)
+{
+        struct binary *bin;
+
+        for (size_t i = 0; i < b->n; i++)
+                if (streq(b->list[i]->path, path))
+                        return b->list[i];
+        if (b->n >= BINARIES_MAX)
+                return NULL;
+        bin = calloc(1, sizeof *bin);
+        if (!bin)
+                return NULL;
+        bin->all = b;
+        bin->output = -1;
+        bin->path = strdup(path);
+        if (!bin->path) {
+                free(bin);
+                return NULL;
+        }
+        b->list[b->n++] = bin;
+        return bin;
+}
+
+int binaries_ask(struct binaries *b, const char *name, const char **ret_path, const struct help **ret_help)
+{
+        _cleanup_free_ char *path = NULL;
+        struct binary *bin;
+        struct stat st;
+        int r;
+
+        r = binary_find(name, &path);
+        if (r < 0)
+                return r;
+        bin = find_or_add(b, path);
+        if (!bin)
+                return -ENOMEM;
+        if (bin->process)
+                return -EINPROGRESS;
+        if (stat(path, &st) < 0)
+                return -errno;
+        if (bin->known && st.st_dev == bin->dev && st.st_ino == bin->ino && st.st_size == bin->size &&
+            st.st_mtim.tv_sec == bin->mtime.tv_sec && st.st_mtim.tv_nsec == bin->mtime.tv_nsec) {
+                *ret_path = bin->path;
+                *ret_help = &bin->help;
+                return 0;
+        }
+        bin->dev = st.st_dev;
+        bin->ino = st.st_ino;
+        bin->size = st.st_size;
+        bin->mtime = st.st_mtim;
+        bin->known = false;
+        help_finish(&bin->help);
+        r = start_asking(bin);
+        return r < 0 ? r : -EINPROGRESS;
+}
