@@ -230,6 +230,14 @@ void fleet_event(struct fleet *f, const char *kind, const char *text)
         history_add(f->history, &e);
 }
 
+void fleet_event_started(struct fleet *f)
+{
+        char text[64];
+
+        (void)snprintf(text, sizeof text, "version %s, pid %d", LSV_VERSION, (int)getpid());
+        fleet_event(f, "daemon_started", text);
+}
+
 /* --- starting -------------------------------------------------------------------------------------------------------- */
 
 /* Records of instances that are not in the config (any more): what lives is ours, and is stopped. */

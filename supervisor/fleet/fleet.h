@@ -24,6 +24,8 @@ int fleet_start(struct fleet *f);
 /* Stops everything in order; on_stopped is called once, when the last is gone (bounded by grace, drain and kill). */
 void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner);
 
+/* The line of the history that says a daemon began. */
+void fleet_event_started(struct fleet *f);
 /* No more patience: what drains is told to end, what was told is killed. */
 void fleet_hurry(struct fleet *f);
 

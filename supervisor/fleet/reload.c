@@ -145,12 +145,23 @@ static void apply_to(struct fleet *f, const struct config *c, struct member *m, 
         member_touch(m);
 }
 
+static void swap(char **a, char **b)
+{
+        char *t = *a;
+
+        *a = *b;
+        *b = t;
+}
+
 static void apply(struct fleet *f, struct config *c, usec_t now)
 {
         struct config *old = f->config;
         size_t n = f->n_members;
 
-        /* Some keys are taken once, at start: what was bound and opened stays where it is. */
+        /* Directories are taken once, at start: what lives in them stays where it is (reported as needsDaemonRestart). */
+        swap(&c->runtime_dir, &old->runtime_dir);
+        swap(&c->state_dir, &old->state_dir);
+        swap(&c->log_dir, &old->log_dir);
         for (size_t i = 0; i < n; i++)
                 apply_to(f, c, f->members[i], now);
         f->config = c;

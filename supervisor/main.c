@@ -1,0 +1,271 @@
+/* main.c: arguments; for `run`, builds the floors bottom-up, runs, and tears down in reverse. Every other verb is the CLI's. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/text.h"
+#include "cli/cli.h"
+#include "fleet/fleet.h"
+#include "host/notify.h"
+#include "host/record.h"
+#include "http/doors.h"
+
+struct daemon {
+        const char *config_file;
+        struct loop *loop;
+        struct fleet *fleet;
+        struct doors *doors;
+        struct signal_watch *term, *interrupt, *hangup;
+        struct timer *watchdog;
+        usec_t watchdog_interval;
+        int lock_fd;
+        bool stopping;
+};
+
+static const char *get_env(void *owner, const char *name)
+{
+        (void)owner;
+        return getenv(name);
+}
+
+/* All problems, one a line, into out; 0 or -EBADMSG. */
+static int load_config(const char *file, struct config **ret, struct buffer *out, bool *ret_warned)
+{
+        struct config_env env = {.files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0};
+        struct config_problems problems;
+        int r;
+
+        r = config_load(file, &env, ret, &problems);
+        for (size_t i = 0; i < problems.count; i++) {
+                _cleanup_free_ char *text = config_problem_text(&problems.list[i]);
+
+                if (text && (r < 0 || problems.list[i].warning))
+                        (void)buffer_printf(out, "%s\n", text);
+        }
+        if (problems.dropped)
+                (void)buffer_printf(out, "%s: and %zu more\n", file, problems.dropped);
+        *ret_warned = problems.warnings > 0;
+        config_problems_finish(&problems);
+        return r;
+}
+
+/* The fleet's way to a new configuration: errors go to every door, warnings to the log. */
+static int load_again(void *owner, struct config **ret, struct buffer *ret_errors)
+{
+        struct daemon *d = owner;
+        bool warned;
+        int r = load_config(d->config_file, ret, ret_errors, &warned);
+
+        if (r == 0 && warned)
+                log_warn(NULL, "%s", ret_errors->data);
+        return r;
+}
+
+static void on_all_stopped(void *owner)
+{
+        struct daemon *d = owner;
+
+        loop_stop(d->loop);
+}
+
+static void on_stop_signal(void *owner, int signo, usec_t now)
+{
+        struct daemon *d = owner;
+
+        (void)now;
+        if (d->stopping) {
+                log_info(NULL, "SIG%s again: no more patience", sigabbrev_np(signo));
+                fleet_hurry(d->fleet);
+                return;
+        }
+        d->stopping = true;
+        log_info(NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
+        notify_stopping();
+        fleet_stop(d->fleet, on_all_stopped, d);
+}
+
+static void on_reload_signal(void *owner, int signo, usec_t now)
+{
+        struct daemon *d = owner;
+        _cleanup_buffer_ struct buffer plan;
+        struct json_writer w;
+
+        (void)signo;
+        (void)now;
+        notify_reloading();
+        buffer_init(&plan, 0);
+        json_begin(&w, &plan);
+        (void)fleet_reload(d->fleet, false, &w);
+        notify_ready();
+}
+
+static void on_watchdog(void *owner, usec_t now)
+{
+        struct daemon *d = owner;
+
+        notify_watchdog();
+        timer_set(d->watchdog, usec_add(now, d->watchdog_interval));
+}
+
+/* "3/4 ready" for systemctl status. */
+static void on_change(void *owner, const struct fleet_change *changes, size_t n, usec_t now)
+{
+        struct daemon *d = owner;
+        unsigned ready, total;
+        char text[64];
+
+        (void)changes;
+        (void)n;
+        (void)now;
+        (void)fleet_is_ready(d->fleet, &ready, &total);
+        (void)snprintf(text, sizeof text, "%u/%u ready", ready, total);
+        notify_status(text);
+}
+
+static void raise_file_limit(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+                return;
+        limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)1 << 20);
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int take_runtime_dir(const struct config *c, int *ret_fd)
+{
+        pid_t holder = 0;
+        int r;
+
+        r = lockdir_take(c->runtime_dir, ret_fd, &holder);
+        if (r == -EBUSY)
+                log_err(NULL, "%s is held by another llama-supervisor (pid %d): stop that one, or give this one another runtime_dir",
+                        c->runtime_dir, (int)holder);
+        else if (r < 0)
+                log_err(NULL, "%s: %s", c->runtime_dir, strerror(-r));
+        return r;
+}
+
+static int build(struct daemon *d, struct config *config)
+{
+        _cleanup_free_ char *error = NULL;
+        int r;
+
+        r = loop_new(&d->loop);
+        if (r < 0) {
+                config_free(config);
+                return r;
+        }
+        r = fleet_new(d->loop, config, load_again, d, &d->fleet);
+        if (r < 0)
+                return r;
+        r = doors_open(d->loop, d->fleet, &d->doors, &error);
+        if (r < 0) {
+                log_err(NULL, "%s", error ? error : strerror(-r));
+                return r;
+        }
+        if ((r = signal_watch_new(d->loop, SIGTERM, on_stop_signal, d, &d->term)) < 0 ||
+            (r = signal_watch_new(d->loop, SIGINT, on_stop_signal, d, &d->interrupt)) < 0 ||
+            (r = signal_watch_new(d->loop, SIGHUP, on_reload_signal, d, &d->hangup)) < 0 ||
+            (r = fleet_subscribe(d->fleet, on_change, d)) < 0)
+                return r;
+        if (notify_is_watchdog_on(&d->watchdog_interval)) {
+                d->watchdog_interval /= 2;
+                r = timer_new(d->loop, on_watchdog, d, &d->watchdog);
+                if (r < 0)
+                        return r;
+                timer_set(d->watchdog, loop_now(d->loop) + d->watchdog_interval);
+        }
+        return 0;
+}
+
+static void tear_down(struct daemon *d)
+{
+        timer_free(d->watchdog);
+        signal_watch_free(d->hangup);
+        signal_watch_free(d->interrupt);
+        signal_watch_free(d->term);
+        if (d->fleet)
+                fleet_unsubscribe(d->fleet, on_change, d);
+        d->doors = doors_close(d->doors);
+        d->fleet = fleet_free(d->fleet);
+        d->loop = loop_free(d->loop);
+        close_fd(&d->lock_fd);
+}
+
+static int run_daemon(const char *config_file)
+{
+        _cleanup_buffer_ struct buffer problems;
+        struct daemon d = {.config_file = config_file, .lock_fd = -1};
+        struct config *config = NULL;
+        bool warned;
+        int r;
+
+        buffer_init(&problems, 256 * 1024);
+        r = load_config(config_file, &config, &problems, &warned);
+        if (problems.len)
+                (void)!write(STDERR_FILENO, problems.data, problems.len);
+        if (r < 0) {
+                (void)fprintf(stderr, "llama-supervisor: %s has errors; nothing was started\n", config_file);
+                return EXIT_FAILURE;
+        }
+        log_set_level(config->log_level);
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)umask(022);
+        raise_file_limit();
+        r = take_runtime_dir(config, &d.lock_fd);
+        if (r < 0) {
+                config_free(config);
+                return EXIT_FAILURE;
+        }
+        r = build(&d, config);
+        if (r == 0) {
+                log_info(NULL, "version %s, pid %d", LSV_VERSION, (int)getpid());
+                fleet_event_started(d.fleet);
+                (void)fleet_start(d.fleet);
+                notify_ready();
+                loop_run(d.loop);
+                log_info(NULL, "stopped");
+        }
+        tear_down(&d);
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int run_main(int argc, char **argv)
+{
+        _cleanup_free_ char *fallback = NULL;
+        const char *file = NULL;
+
+        for (int i = 1; i < argc; i++) {
+                if (streq(argv[i], "--config") && i + 1 < argc) {
+                        file = argv[++i];
+                } else if (starts_with(argv[i], "--config=")) {
+                        file = argv[i] + strlen("--config=");
+                } else if (streq(argv[i], "--help") || streq(argv[i], "-h")) {
+                        (void)printf("usage: llama-supervisor run [--config FILE]\n\n"
+                                     "Runs the daemon in the foreground; SIGTERM or Ctrl-C stops every instance and ends it,\n"
+                                     "SIGHUP reads the configuration again. Without --config the file is\n"
+                                     "/etc/llama-supervisor/llama-supervisor.json for root, else\n"
+                                     "$XDG_CONFIG_HOME/llama-supervisor/llama-supervisor.json.\n");
+                        return EXIT_SUCCESS;
+                } else {
+                        (void)fprintf(stderr, "llama-supervisor run: unknown argument \"%s\"; see llama-supervisor run --help\n",
+                                      argv[i]);
+                        return 2;
+                }
+        }
+        if (!file)
+                file = fallback = cli_default_config();
+        return file ? run_daemon(file) : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+        if (argc > 1 && streq(argv[1], "run"))
+                return run_main(argc - 1, argv + 1);
+        return cli_main(argc, argv);
+}
