@@ -20,6 +20,7 @@ enum {
         CAUSE_GPU_MISSING,
         CAUSE_BAD_MODEL,
         CAUSE_MODEL_MISSING,
+        CAUSE_MODEL_FORBIDDEN,
         CAUSE_MODEL_READ,
         CAUSE_ENDPOINT_TAKEN,
         CAUSE_ARGUMENT,
@@ -54,6 +55,8 @@ const struct cause causes[] = {
         [CAUSE_BAD_MODEL] = {"bad_model", "the model file is damaged or not a GGUF file",
                              "download it again and compare its size and checksum"},
         [CAUSE_MODEL_MISSING] = {"model_missing", "the model file is not there", "check \"model\" and models_dir"},
+        [CAUSE_MODEL_FORBIDDEN] = {"model_forbidden", "the model file may not be read",
+                                   "give the daemon's user read permission on it and on every folder above it"},
         [CAUSE_MODEL_READ] = {"model_unreadable", "the model file could not be loaded",
                               "check that it is a whole GGUF file which the daemon's user may read"},
         [CAUSE_ENDPOINT_TAKEN] = {"endpoint_taken", "its address is taken by another program",
@@ -115,8 +118,9 @@ static const struct {
         {"Cannot allocate memory", NULL, CAUSE_MEMORY},
         {"failed to allocate buffer", NULL, CAUSE_MEMORY},
         {"unable to allocate CPU", NULL, CAUSE_MEMORY},
-        {"No such file or directory", ".gguf", CAUSE_MODEL_MISSING},
         {"failed to open GGUF file", "No such file", CAUSE_MODEL_MISSING},
+        {"failed to open GGUF file", "Permission denied", CAUSE_MODEL_FORBIDDEN},
+        {"No such file or directory", ".gguf", CAUSE_MODEL_MISSING},
         {"invalid magic characters", NULL, CAUSE_BAD_MODEL},
         {"failed to read magic", NULL, CAUSE_BAD_MODEL},
         {"is not within the file bounds", NULL, CAUSE_BAD_MODEL},
@@ -180,6 +184,8 @@ static const struct cause *spawn_cause(int error)
         case EACCES:
         case EPERM:
                 return &causes[CAUSE_BINARY_FORBIDDEN];
+        case ENODEV:
+                return &causes[CAUSE_GPU_MISSING];
         case ENOEXEC:
         case ELIBBAD:
                 return &causes[CAUSE_BINARY_FORMAT];
@@ -228,7 +234,11 @@ char *death_text(const struct death *death, char *buf, size_t size)
                                sigabbrev_np(death->value) ? sigabbrev_np(death->value) : "?");
                 break;
         case DEATH_SPAWN:
-                (void)snprintf(buf, size, "%s: %s", death->binary ? death->binary : "spawn", strerror(death->value));
+                if (death->detail && *death->detail)
+                        (void)snprintf(buf, size, "%s", death->detail);
+                else
+                        (void)snprintf(buf, size, "%s: %s", death->binary ? death->binary : "spawn",
+                                       strerror(death->value));
                 break;
         case DEATH_UNRESPONSIVE:
         case DEATH_LOAD_TIMEOUT:

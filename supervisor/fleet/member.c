@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
+#include "host/oom.h"
 
 const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                                             0.05,   0.1,   0.5,    1,     2.5,  5};
@@ -414,6 +415,8 @@ static void settle_exit(struct member *m, usec_t now)
                      : x->kind == EXIT_SIGNAL      ? DEATH_SIGNAL
                                                    : DEATH_UNKNOWN;
         death.value = x->value;
+        death.oom_killed = death.kind == DEATH_SIGNAL && death.value == SIGKILL &&
+                           oom_has_killed(process_pid(m->process), m->oom_before);
         death.detail = m->kill_reason;
         death.while_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
         death.log = m->log ? logfile_tail_since_mark(m->log) : "";
@@ -505,7 +508,7 @@ static void declare_dead(struct member *m, usec_t now)
                        m->facts.probe_detail[0] ? m->facts.probe_detail : "no answer",
                        time_span(usec_sub(now, m->live.last_answer), span, sizeof span));
         if (!m->process) {
-                char lost[320];
+                char lost[384];
 
                 (void)snprintf(lost, sizeof lost, "does not answer at %.50s: %s", m->endpoint_text, text);
                 member_set_error(m, lost);

@@ -72,6 +72,7 @@ struct member {
         bool adopted;          /* the process was taken over from an earlier daemon */
         bool unknown_peer_told;
         usec_t spawned_at;     /* monotonic */
+        uint64_t oom_before;   /* the machine's OOM kills when it was started */
         usec_t started_at;     /* realtime; 0 while down */
         usec_t next_retry_at;  /* realtime; 0 */
         usec_t load_time;

@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
+#include "host/oom.h"
 #include "host/record.h"
 
 enum { RECORD_MAX = 64 * 1024, CACHE_RAM_DEFAULT_MIB = 8192 };
@@ -147,6 +148,7 @@ void member_spawn(struct member *m, usec_t now)
         m->adopted = m->foreign = false;
         m->kill_kind = DEATH_UNKNOWN;
         m->spawned_at = now;
+        m->oom_before = oom_kills();
         liveness_start(&m->live, now);
         (void)config_instance_digest(m->entry, m->digest);
         r = binaries_ask(f->binaries, m->entry->binary, &binary, &help);
@@ -286,6 +288,7 @@ int member_take_over(struct member *m, usec_t now)
         m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
         m->spawned_at = usec_sub(now, usec_sub(loop_realtime(m->fleet->loop), m->started_at));
         m->adopted = true;
+        m->oom_before = oom_kills();
         (void)snprintf(m->digest, sizeof m->digest, "%s", digest ? digest : "");
         for (size_t i = 0; i < json_count(json_get(record, "argv")); i++)
                 (void)text_list_add(&m->command.argv, json_as_string(json_at(json_get(record, "argv"), i)));
