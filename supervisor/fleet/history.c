@@ -46,6 +46,7 @@ struct history {
         int fd;
         uint64_t lines; /* in the file */
         bool failed;    /* said once */
+        bool cut_off;   /* the file's last line has no end: a crash in the middle of a write */
 };
 
 static void event_finish(struct event *e)
@@ -276,6 +277,7 @@ static void load(struct history *h)
                 if (n)
                         load_line(h, line, n);
                 h->lines++;
+                h->cut_off = nl == NULL;
                 line += n + 1;
         }
 }
@@ -299,6 +301,8 @@ int history_new(struct loop *loop, const char *state_dir, unsigned events_max, s
         }
         load(h);
         open_file(h);
+        if (h->cut_off && h->fd >= 0)
+                (void)!write(h->fd, "\n", 1);
         if (h->fd < 0)
                 log_warn(NULL, "%s/%s: %s; history is kept in memory only", h->dir, FILE_NAME, strerror(errno));
         *ret = h;

@@ -333,8 +333,8 @@ void member_save_counts(struct member *m)
         else
                 json_put_null(&w);
         json_close_object(&w);
-        if (name && !b.failed)
-                (void)record_save(m->fleet->loop, m->fleet->counts_dir, name, b.data, b.len);
+        if (name && !b.failed && record_save(m->fleet->loop, m->fleet->counts_dir, name, b.data, b.len) == -EAGAIN)
+                (void)record_save_now(m->fleet->counts_dir, name, b.data, b.len); /* the pool is full: a fleet that stops */
 }
 
 /* How many numbers a crash may have swallowed: seq is saved at least that often (member_fill_report). */

@@ -98,6 +98,12 @@ static void a_line_cut_off_is_left_out(void **state)
         v = read_back(h, 0, NULL, DAY);
         assert_int_equal(json_count(json_get(v, "events")), 1);
         json_free(v);
+        add(h, "a", "after the crash");
+        history_free(h);
+        assert_int_equal(history_new(loop, dir, 100, &h), 0);
+        v = read_back(h, 0, NULL, DAY);
+        assert_int_equal(json_count(json_get(v, "events")), 2);
+        json_free(v);
         history_free(h);
 }
 
