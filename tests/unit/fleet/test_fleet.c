@@ -1,0 +1,451 @@
+/* test_fleet.c: the conductor with real hands: little fake llama-servers live, die, hang, and are taken over. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "fleet/fleet.h"
+
+#define FAKE     BINARY_DIR "/tests/fakes/fake_llama_server"
+#define PATIENCE (60 * USEC_PER_SEC)
+
+struct world {
+        char dir[64];
+        struct loop *loop;
+        struct fleet *fleet;
+        struct timer *tick;
+        usec_t until;
+        bool stopped;
+        unsigned changes;
+};
+
+static const char *get_env(void *owner, const char *name)
+{
+        (void)owner;
+        return getenv(name);
+}
+
+static void write_config(struct world *w, const char *instances)
+{
+        _cleanup_free_ char *path = text_format("%s/c.json", w->dir);
+        FILE *f = fopen(path, "w");
+
+        assert_non_null(f);
+        (void)fprintf(f,
+                      "{\"runtime_dir\": \"%s/run\", \"state_dir\": \"%s/state\", \"log_dir\": \"%s/log\", \"models_dir\": \"%s\",\n"
+                      "\"llama_server\": {\"binary\": \"%s\"},\n"
+                      "\"restart\": {\"backoff_initial\": \"20ms\", \"backoff_max\": \"100ms\", \"max_retries\": 3},\n"
+                      "\"health\": {\"interval\": \"50ms\", \"timeout\": \"300ms\"}, \"stop\": {\"grace\": \"500ms\"},\n"
+                      "\"instances\": [%s]}\n",
+                      w->dir, w->dir, w->dir, w->dir, FAKE, instances);
+        (void)fclose(f);
+}
+
+static int load(void *owner, struct config **ret, struct buffer *errors)
+{
+        struct world *w = owner;
+        struct config_env env = {.files = &file_ops_real, .get = get_env};
+        struct config_problems problems;
+        _cleanup_free_ char *path = text_format("%s/c.json", w->dir);
+        int r = config_load(path, &env, ret, &problems);
+
+        for (size_t i = 0; i < problems.count; i++) {
+                _cleanup_free_ char *text = config_problem_text(&problems.list[i]);
+
+                if (!problems.list[i].warning)
+                        (void)buffer_printf(errors, "%s\n", text);
+        }
+        config_problems_finish(&problems);
+        return r;
+}
+
+static void on_change(void *owner, const struct fleet_change *changes, size_t n, usec_t now)
+{
+        struct world *w = owner;
+
+        (void)changes;
+        (void)now;
+        w->changes += (unsigned)n;
+}
+
+static void open_fleet(struct world *w)
+{
+        struct config *config;
+        struct buffer errors;
+
+        buffer_init(&errors, 0);
+        if (load(w, &config, &errors) < 0)
+                fail_msg("%s", errors.data);
+        buffer_finish(&errors);
+        assert_int_equal(fleet_new(w->loop, config, load, w, &w->fleet), 0);
+        assert_int_equal(fleet_subscribe(w->fleet, on_change, w), 0);
+        assert_int_equal(fleet_start(w->fleet), 0);
+}
+
+static void on_tick(void *owner, usec_t now)
+{
+        struct world *w = owner;
+
+        (void)now;
+        loop_stop(w->loop);
+}
+
+/* Turns the loop for a moment; false when patience is over. */
+static bool turn(struct world *w)
+{
+        timer_set(w->tick, time_monotonic() + 5 * USEC_PER_MSEC);
+        loop_run(w->loop);
+        return time_monotonic() < w->until;
+}
+
+static void wait_status(struct world *w, const char *name, const char *status)
+{
+        w->until = time_monotonic() + PATIENCE;
+        for (;;) {
+                const struct report *r = fleet_find(w->fleet, name);
+
+                if (r && streq(r->status, status))
+                        return;
+                if (!turn(w))
+                        fail_msg("%s is %s (%s), not %s", name, r ? r->status : "not there",
+                                 r && r->last_error ? r->last_error : "-", status);
+        }
+}
+
+static void on_stopped(void *owner)
+{
+        ((struct world *)owner)->stopped = true;
+}
+
+static void close_fleet(struct world *w)
+{
+        w->stopped = false;
+        fleet_stop(w->fleet, on_stopped, w);
+        w->until = time_monotonic() + PATIENCE;
+        while (!w->stopped)
+                assert_true(turn(w));
+        w->fleet = fleet_free(w->fleet);
+}
+
+static int set_up(void **state)
+{
+        struct world *w = calloc(1, sizeof *w);
+        _cleanup_free_ char *model = NULL;
+        FILE *f;
+
+        (void)snprintf(w->dir, sizeof w->dir, "/tmp/lsv-fleet-XXXXXX");
+        if (!mkdtemp(w->dir))
+                return -1;
+        model = text_format("%s/m.gguf", w->dir);
+        f = fopen(model, "w");
+        (void)fputs("GGUF and some more bytes that a fake may like", f);
+        (void)fclose(f);
+        log_set_level(getenv("LSV_TEST_LOG") ? LOG_DEBUG : LOG_EMERG);
+        *state = w;
+        return loop_new(&w->loop) == 0 && timer_new(w->loop, on_tick, w, &w->tick) == 0 ? 0 : -1;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+        (void)st;
+        (void)flag;
+        (void)ftw;
+        return remove(path);
+}
+
+static int tear_down(void **state)
+{
+        struct world *w = *state;
+
+        if (w->fleet)
+                close_fleet(w);
+        w->tick = timer_free(w->tick);
+        w->loop = loop_free(w->loop);
+        (void)nftw(w->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        free(w);
+        return 0;
+}
+
+static char *why(struct world *w, const char *name)
+{
+        struct json_writer j;
+        struct buffer b;
+
+        buffer_init(&b, 0);
+        json_begin(&j, &b);
+        assert_int_equal(fleet_put_why(w->fleet, name, &j), 0);
+        return buffer_steal(&b);
+}
+
+static void comes_up_and_goes_down(void **state)
+{
+        struct world *w = *state;
+        const struct report *r;
+        struct stat st;
+        _cleanup_free_ char *sock = text_format("%s/run/a.sock", w->dir);
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"aliases\": [\"b\"]}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        r = fleet_find(w->fleet, "a");
+        pid = r->pid;
+        assert_true(pid > 0);
+        assert_true(r->started_at > 0);
+        assert_int_equal(stat(sock, &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0700);
+        w->until = time_monotonic() + PATIENCE;
+        while ((r = fleet_find(w->fleet, "a"))->n_models == 0 || r->slots == 0)
+                assert_true(turn(w));
+        assert_string_equal(r->models[0].id, "a");
+        close_fleet(w);
+        assert_int_equal(kill(pid, 0), -1);
+        assert_int_equal(errno, ESRCH);
+        assert_int_equal(stat(sock, &st), -1);
+}
+
+static void a_death_is_told_and_mended(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *told = NULL;
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        pid = fleet_find(w->fleet, "a")->pid;
+        assert_int_equal(kill(pid, SIGSEGV), 0);
+        wait_status(w, "a", "crashed");
+        assert_int_equal(fleet_find(w->fleet, "a")->retries, 1);
+        assert_true(fleet_find(w->fleet, "a")->next_retry_at > 0);
+        assert_non_null(strstr(fleet_find(w->fleet, "a")->last_error, "SIGSEGV"));
+        wait_status(w, "a", "ready");
+        assert_int_not_equal(fleet_find(w->fleet, "a")->pid, pid);
+        told = why(w, "a");
+        assert_non_null(strstr(told, "\"cause\":\"signal\""));
+        assert_non_null(strstr(told, "\"shell\":\"cd / && env -i"));
+}
+
+static void tries_end_in_error(void **state)
+{
+        struct world *w = *state;
+        char *message;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"not-there.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "error");
+        assert_int_equal(fleet_find(w->fleet, "a")->retries, 3);
+        assert_non_null(strstr(fleet_find(w->fleet, "a")->last_error, "gave up after 3 retries"));
+        assert_int_equal(fleet_order(w->fleet, "a", FLEET_START, &message), 0);
+        free(message);
+        assert_int_equal(fleet_find(w->fleet, "a")->retries, 0);
+        wait_status(w, "a", "error");
+}
+
+static void a_missing_binary_is_said(void **state)
+{
+        struct world *w = *state;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"binary\": \"/nowhere/llama-server\"}");
+        open_fleet(w);
+        wait_status(w, "a", "error");
+        assert_non_null(strstr(fleet_find(w->fleet, "a")->last_error, "/nowhere/llama-server"));
+}
+
+static void a_frozen_one_is_killed(void **state)
+{
+        struct world *w = *state;
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        pid = fleet_find(w->fleet, "a")->pid;
+        assert_int_equal(kill(pid, SIGSTOP), 0);
+        wait_status(w, "a", "unhealthy");
+        wait_status(w, "a", "crashed");
+        assert_non_null(strstr(fleet_find(w->fleet, "a")->last_error, "did not answer"));
+        wait_status(w, "a", "ready");
+        assert_int_not_equal(fleet_find(w->fleet, "a")->pid, pid);
+}
+
+static void who_ignores_sigterm_is_killed(void **state)
+{
+        struct world *w = *state;
+        char *message;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"args\": [\"--ignore-term\"]}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        assert_int_equal(fleet_order(w->fleet, "a", FLEET_STOP, &message), 0);
+        free(message);
+        wait_status(w, "a", "stopping");
+        wait_status(w, "a", "initial");
+        assert_null(fleet_find(w->fleet, "a")->last_error);
+        assert_int_equal(fleet_find(w->fleet, "a")->pid, 0);
+}
+
+static void the_next_daemon_takes_over(void **state)
+{
+        struct world *w = *state;
+        uint64_t seq;
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"b\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        wait_status(w, "b", "ready");
+        pid = fleet_find(w->fleet, "a")->pid;
+        seq = fleet_find(w->fleet, "a")->seq;
+        w->fleet = fleet_free(w->fleet); /* a crash: nothing is stopped */
+        assert_int_equal(kill(pid, 0), 0);
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        assert_int_equal(fleet_find(w->fleet, "a")->pid, pid);
+        assert_true(fleet_find(w->fleet, "a")->adopted);
+        assert_true(fleet_find(w->fleet, "a")->seq > seq);
+        /* b is not wanted any more, and was ours: it is stopped and gone. */
+        w->until = time_monotonic() + PATIENCE;
+        while (fleet_find(w->fleet, "b"))
+                assert_true(turn(w));
+}
+
+static void changed_settings_restart_what_was_taken_over(void **state)
+{
+        struct world *w = *state;
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        pid = fleet_find(w->fleet, "a")->pid;
+        w->fleet = fleet_free(w->fleet);
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"args\": [\"-c\", \"4096\"]}");
+        open_fleet(w);
+        w->until = time_monotonic() + PATIENCE;
+        while (fleet_find(w->fleet, "a")->pid == pid || !streq(fleet_find(w->fleet, "a")->status, "ready"))
+                assert_true(turn(w));
+        assert_int_equal(kill(pid, 0), -1);
+}
+
+static void replicas_restart_one_after_the_other(void **state)
+{
+        struct world *w = *state;
+        char *message;
+        pid_t pids[3];
+        unsigned renewed = 0;
+
+        write_config(w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 3, \"args\": [\"--load-ms\", \"100\"]}");
+        open_fleet(w);
+        for (unsigned i = 0; i < 3; i++) {
+                char name[8];
+
+                (void)snprintf(name, sizeof name, "q-%u", i);
+                wait_status(w, name, "ready");
+                pids[i] = fleet_find(w->fleet, name)->pid;
+        }
+        assert_int_equal(fleet_order(w->fleet, "q", FLEET_RESTART, &message), 0);
+        free(message);
+        w->until = time_monotonic() + PATIENCE;
+        while (renewed < 3) {
+                unsigned ready = 0;
+
+                renewed = 0;
+                for (unsigned i = 0; i < 3; i++) {
+                        const struct report *r = fleet_report(w->fleet, i);
+
+                        ready += streq(r->status, "ready");
+                        renewed += streq(r->status, "ready") && r->pid != pids[i];
+                }
+                assert_true(ready >= 2); /* never more than one is away */
+                assert_true(turn(w));
+        }
+}
+
+static void a_reload_touches_only_what_changed(void **state)
+{
+        struct world *w = *state;
+        struct json_writer j;
+        struct buffer b;
+        pid_t a, c;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\"},"
+                        "{\"name\": \"gone\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        wait_status(w, "c", "ready");
+        wait_status(w, "gone", "ready");
+        a = fleet_find(w->fleet, "a")->pid;
+        c = fleet_find(w->fleet, "c")->pid;
+        buffer_init(&b, 0);
+        json_begin(&j, &b);
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"modle\": \"m.gguf\"}");
+        assert_int_equal(fleet_reload(w->fleet, false, &j), -EINVAL);
+        assert_non_null(strstr(b.data, "did you mean"));
+        assert_non_null(fleet_reload_error(w->fleet));
+        buffer_clear(&b);
+        json_begin(&j, &b);
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\", \"args\": [\"-c\", \"99\"]},"
+                        "{\"name\": \"new\", \"model\": \"m.gguf\"}");
+        assert_int_equal(fleet_reload(w->fleet, true, &j), 0);
+        assert_string_equal(b.data, "{\"keep\":[\"a\"],\"update\":[],\"restart\":[{\"name\":\"c\",\"because\":[\"args\"]}],"
+                                    "\"start\":[\"new\"],\"stop\":[\"gone\"],\"needsDaemonRestart\":[],\"applied\":false}");
+        assert_int_equal(fleet_count(w->fleet), 3);
+        buffer_clear(&b);
+        json_begin(&j, &b);
+        assert_int_equal(fleet_reload(w->fleet, false, &j), 0);
+        assert_null(fleet_reload_error(w->fleet));
+        buffer_finish(&b);
+        wait_status(w, "new", "ready");
+        w->until = time_monotonic() + PATIENCE;
+        while (fleet_find(w->fleet, "gone") || fleet_find(w->fleet, "c")->pid == c ||
+               !streq(fleet_find(w->fleet, "c")->status, "ready"))
+                assert_true(turn(w));
+        assert_int_equal(fleet_find(w->fleet, "a")->pid, a);
+}
+
+static void nothing_publishes_when_nothing_happens(void **state)
+{
+        struct world *w = *state;
+        unsigned before;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        for (w->until = time_monotonic() + USEC_PER_SEC; turn(w);)
+                ;
+        before = w->changes;
+        for (w->until = time_monotonic() + USEC_PER_SEC; turn(w);)
+                ;
+        assert_int_equal(w->changes, before);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(comes_up_and_goes_down),
+                TEST(a_death_is_told_and_mended),
+                TEST(tries_end_in_error),
+                TEST(a_missing_binary_is_said),
+                TEST(a_frozen_one_is_killed),
+                TEST(who_ignores_sigterm_is_killed),
+                TEST(the_next_daemon_takes_over),
+                TEST(changed_settings_restart_what_was_taken_over),
+                TEST(replicas_restart_one_after_the_other),
+                TEST(a_reload_touches_only_what_changed),
+                TEST(nothing_publishes_when_nothing_happens),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
