@@ -761,7 +761,6 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
         }
         *ret_message = text_format("%s: %zu instance%s%s", words[verb], n, n == 1 ? "" : "s",
                                    verb == FLEET_RESTART && n > 1 ? ", one after the other" : "");
-        log_info(all ? NULL : name, "%s was asked for", words[verb]);
         return 0;
 }
 
