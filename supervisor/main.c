@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "fleet/fleet.h"
+#include "fleet/summary.h"
 #include "host/notify.h"
 #include "host/record.h"
 #include "http/doors.h"
@@ -24,6 +25,7 @@ struct daemon {
         usec_t watchdog_interval;
         int lock_fd;
         bool stopping;
+        char told[SUMMARY_SENTENCE_MAX]; /* the last STATUS= */
 };
 
 static const char *get_env(void *owner, const char *name)
@@ -111,19 +113,20 @@ static void on_watchdog(void *owner, usec_t now)
         timer_set(d->watchdog, usec_add(now, d->watchdog_interval));
 }
 
-/* "3/4 ready" for systemctl status. */
 static void on_change(void *owner, const struct fleet_change *changes, size_t n, usec_t now)
 {
         struct daemon *d = owner;
-        unsigned ready, total;
-        char text[64];
+        struct summary summary;
 
         (void)changes;
         (void)n;
         (void)now;
-        (void)fleet_is_ready(d->fleet, &ready, &total);
-        (void)snprintf(text, sizeof text, "%u/%u ready", ready, total);
-        notify_status(text);
+        if (!notify_is_on())
+                return;
+        summary_of(d->fleet, &summary);
+        if (!streq(summary.sentence, d->told))
+                notify_status(summary.sentence);
+        (void)snprintf(d->told, sizeof d->told, "%s", summary.sentence);
 }
 
 static void raise_file_limit(void)
@@ -141,9 +144,13 @@ static int take_runtime_dir(const struct config *c, int *ret_fd)
         pid_t holder = 0;
         int r;
 
-        r = lockdir_take(c->runtime_dir, ret_fd, &holder);
+        r = file_make_dir(c->runtime_dir, 0755);
+        if (r == 0)
+                r = lockdir_take(c->runtime_dir, ret_fd, &holder);
         if (r == -EBUSY)
-                log_err(NULL, "%s is held by another llama-supervisor (pid %d): stop that one, or give this one another runtime_dir",
+                log_err(NULL,
+                        "%s is held by another llama-supervisor (pid %d): stop that one, or give this one "
+                        "another runtime_dir",
                         c->runtime_dir, (int)holder);
         else if (r < 0)
                 log_err(NULL, "%s: %s", c->runtime_dir, strerror(-r));
@@ -247,13 +254,16 @@ static int run_main(int argc, char **argv)
                         file = argv[i] + strlen("--config=");
                 } else if (streq(argv[i], "--help") || streq(argv[i], "-h")) {
                         (void)printf("usage: llama-supervisor run [--config FILE]\n\n"
-                                     "Runs the daemon in the foreground; SIGTERM or Ctrl-C stops every instance and ends it,\n"
+                                     "Runs the daemon in the foreground; SIGTERM or Ctrl-C stops every "
+                                     "instance and ends it,\n"
                                      "SIGHUP reads the configuration again. Without --config the file is\n"
                                      "/etc/llama-supervisor/llama-supervisor.json for root, else\n"
                                      "$XDG_CONFIG_HOME/llama-supervisor/llama-supervisor.json.\n");
                         return EXIT_SUCCESS;
                 } else {
-                        (void)fprintf(stderr, "llama-supervisor run: unknown argument \"%s\"; see llama-supervisor run --help\n",
+                        (void)fprintf(stderr,
+                                      "llama-supervisor run: unknown argument \"%s\"; see llama-supervisor "
+                                      "run --help\n",
                                       argv[i]);
                         return 2;
                 }

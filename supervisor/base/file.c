@@ -127,3 +127,24 @@ static int real_list(void *owner, const char *dir, const char *suffix, size_t ma
 }
 
 const struct file_ops file_ops_real = {.read = real_read, .stat = real_stat, .list = real_list};
+
+int file_make_dir(const char *path, mode_t mode)
+{
+        _cleanup_free_ char *copy = strdup(path);
+        struct stat st;
+
+        if (!copy)
+                return -ENOMEM;
+        for (char *p = copy + 1; *copy && *p; p++)
+                if (*p == '/') {
+                        *p = '\0';
+                        if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+                                return -errno;
+                        *p = '/';
+                }
+        if (mkdir(copy, mode) < 0 && errno != EEXIST)
+                return -errno;
+        if (stat(copy, &st) < 0)
+                return -errno;
+        return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}

@@ -21,6 +21,9 @@ int file_stat(const char *path, struct file_facts *ret);
 /* Names in dir that end in `suffix` ("" for all), without "." and hidden ones, sorted bytewise; at most max: -E2BIG. */
 int file_list(const char *dir, const char *suffix, size_t max, char ***ret);
 
+/* mkdir -p: parents with 0755, the last one with mode (under our umask). 0 also when it is there; -ENOTDIR, -EACCES … */
+int file_make_dir(const char *path, mode_t mode);
+
 struct file_ops {
         int (*read)(void *owner, const char *path, size_t max, char **ret, size_t *ret_len);
         int (*stat)(void *owner, const char *path, struct file_facts *ret);

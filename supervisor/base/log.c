@@ -27,8 +27,8 @@ int log_level_from_name(const char *name, int *ret)
                 const char *name;
                 int level;
         } names[] = {
-                {"debug", LOG_DEBUG}, {"info", LOG_INFO}, {"notice", LOG_NOTICE}, {"warning", LOG_WARNING},
-                {"error", LOG_ERR},
+                {"debug", LOG_DEBUG},     {"info", LOG_INFO}, {"notice", LOG_NOTICE},
+                {"warning", LOG_WARNING}, {"error", LOG_ERR},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -68,7 +68,8 @@ void log_line(int level, const char *subject, const char *fmt, ...)
         va_end(ap);
         text_harmless(text);
         if (stderr_is_journal()) {
-                n = snprintf(line, sizeof line, "<%d>%s%s%s\n", level, subject ? subject : "", subject ? ": " : "", text);
+                n = snprintf(line, sizeof line, "<%d>%s%s%s\n", level, subject ? subject : "",
+                             subject ? ": " : "", text);
         } else {
                 usec_t now = time_realtime();
                 char iso[TIME_ISO_MAX];

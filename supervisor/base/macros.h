@@ -10,10 +10,10 @@
 #include <sys/param.h> /* MIN and MAX, which <uv.h> brings too */
 #include <unistd.h>
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
-#define WARN_UNUSED __attribute__((warn_unused_result))
+#define PRINTF_LIKE(fmt, args)          __attribute__((format(printf, fmt, args)))
+#define WARN_UNUSED                     __attribute__((warn_unused_result))
 
 static inline void free_ptr(void *p)
 {
@@ -27,8 +27,8 @@ static inline void close_fd(const int *fd)
 }
 
 /* _cleanup_free_ char *s = NULL;  _cleanup_close_ int fd = -1; */
-#define _cleanup_(f)   __attribute__((cleanup(f)))
-#define _cleanup_free_ _cleanup_(free_ptr)
+#define _cleanup_(f)    __attribute__((cleanup(f)))
+#define _cleanup_free_  _cleanup_(free_ptr)
 #define _cleanup_close_ _cleanup_(close_fd)
 
 /* Take the value out of a clean-up variable, so that the scope's end leaves it alone. */

@@ -42,7 +42,8 @@ int text_parse_size(const char *s, uint64_t *ret)
                 return -EINVAL; /* half a byte */
         }
         extra = frac * unit / scale;
-        if (__builtin_mul_overflow(whole, unit, &r) || __builtin_add_overflow(r, extra, &r) || r > (uint64_t)INT64_MAX)
+        if (__builtin_mul_overflow(whole, unit, &r) || __builtin_add_overflow(r, extra, &r) ||
+            r > (uint64_t)INT64_MAX)
                 return -ERANGE;
         *ret = r;
         return 0;

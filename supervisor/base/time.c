@@ -80,8 +80,8 @@ int time_parse_span(const char *s, usec_t *ret)
                 const char *unit;
                 usec_t usec;
         } units[] = {
-                {"us", 1}, {"ms", USEC_PER_MSEC}, {"s", USEC_PER_SEC}, {"m", USEC_PER_MIN}, {"h", USEC_PER_HOUR},
-                {"d", 24 * USEC_PER_HOUR},
+                {"us", 1},           {"ms", USEC_PER_MSEC}, {"s", USEC_PER_SEC},
+                {"m", USEC_PER_MIN}, {"h", USEC_PER_HOUR},  {"d", 24 * USEC_PER_HOUR},
         };
         uint64_t whole = 0, frac = 0, scale = 1;
         const char *p = s;

@@ -38,14 +38,17 @@ enum {
 const struct cause causes[] = {
         [CAUSE_UNKNOWN] = {"unknown", "for a reason we could not see", "look at the end of its log"},
         [CAUSE_EXITED] = {"exited", "it ended by itself", "look at the end of its log"},
-        [CAUSE_SIGNAL] = {"signal", "it crashed",
-                          "look at the end of its log; a crash inside llama-server is worth a report upstream"},
+        [CAUSE_SIGNAL] =
+                {"signal", "it crashed",
+                 "look at the end of its log; a crash inside llama-server is worth a report upstream"},
         [CAUSE_KILLED] = {"killed", "somebody killed it",
-                          "SIGKILL came from outside: a person, a script, or the kernel's out-of-memory killer (see dmesg)"},
+                          "SIGKILL came from outside: a person, a script, or the kernel's out-of-memory "
+                          "killer (see dmesg)"},
         [CAUSE_OOM_KILLED] = {"oom_killed", "the kernel killed it: out of memory",
                               "use a smaller model, context (-c) or --cache-ram, or raise limits.memory"},
         [CAUSE_GPU_MEMORY] = {"out_of_gpu_memory", "out of GPU memory",
-                              "use a smaller context (-c), fewer GPU layers (-ngl), a smaller quantisation, or another GPU"},
+                              "use a smaller context (-c), fewer GPU layers (-ngl), a smaller quantisation, "
+                              "or another GPU"},
         [CAUSE_MEMORY] = {"out_of_memory", "out of memory",
                           "use a smaller model or context (-c), or give the machine or limits.memory more"},
         [CAUSE_GPU_ERROR] = {"gpu_error", "the GPU or its driver failed",
@@ -54,9 +57,11 @@ const struct cause causes[] = {
                                "compare \"gpu\" and --device with `llama-server --list-devices`"},
         [CAUSE_BAD_MODEL] = {"bad_model", "the model file is damaged or not a GGUF file",
                              "download it again and compare its size and checksum"},
-        [CAUSE_MODEL_MISSING] = {"model_missing", "the model file is not there", "check \"model\" and models_dir"},
-        [CAUSE_MODEL_FORBIDDEN] = {"model_forbidden", "the model file may not be read",
-                                   "give the daemon's user read permission on it and on every folder above it"},
+        [CAUSE_MODEL_MISSING] = {"model_missing", "the model file is not there",
+                                 "check \"model\" and models_dir"},
+        [CAUSE_MODEL_FORBIDDEN] =
+                {"model_forbidden", "the model file may not be read",
+                 "give the daemon's user read permission on it and on every folder above it"},
         [CAUSE_MODEL_READ] = {"model_unreadable", "the model file could not be loaded",
                               "check that it is a whole GGUF file which the daemon's user may read"},
         [CAUSE_ENDPOINT_TAKEN] = {"endpoint_taken", "its address is taken by another program",
@@ -259,7 +264,8 @@ char *cause_text(const struct death *death, const struct cause *cause, char *buf
         if (death->kind == DEATH_SPAWN)
                 (void)snprintf(buf, size, "could not start: %s (%s)", cause->words, how);
         else
-                (void)snprintf(buf, size, "died%s: %s (%s, after %s)", death->while_loading ? " while loading" : "",
-                               cause->words, how, time_span(death->lived, span, sizeof span));
+                (void)snprintf(buf, size, "died%s: %s (%s, after %s)",
+                               death->while_loading ? " while loading" : "", cause->words, how,
+                               time_span(death->lived, span, sizeof span));
         return buf;
 }

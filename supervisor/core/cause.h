@@ -21,16 +21,16 @@ enum death_kind {
 struct death {
         enum death_kind kind;
         int value;
-        bool oom_killed;  /* the kernel said so (memory.events, /dev/kmsg) */
+        bool oom_killed; /* the kernel said so (memory.events, /dev/kmsg) */
         bool while_loading;
-        usec_t lived;     /* since it was spawned */
-        const char *log;  /* the last lines of this process's log, harmless, may be "" */
+        usec_t lived;       /* since it was spawned */
+        const char *log;    /* the last lines of this process's log, harmless, may be "" */
         const char *detail; /* our own evidence ("no answer for 15 s"), NULL */
         const char *binary; /* for DEATH_SPAWN */
 };
 
 struct cause {
-        const char *name; /* "out_of_gpu_memory", short and stable: metric label, history, API */
+        const char *name;  /* "out_of_gpu_memory", short and stable: metric label, history, API */
         const char *words; /* "out of GPU memory" */
         const char *hint;  /* what to do about it, NULL */
 };

@@ -12,11 +12,13 @@
 /* What a child may take from the daemon's environment: where things are, how to speak, and how to reach its GPU and
  * a proxy. A name that ends in '*' is a prefix. */
 static const char *const inherited[] = {
-        "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
-        "XDG_CACHE_HOME", "XDG_DATA_HOME", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY",
-        "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "CUDA_*", "NVIDIA_*", "HIP_*", "ROCR_*",
-        "ROCM_*", "HSA_*", "GPU_*", "GGML_*", "VK_*", "OMP_*", "KMP_*", "GOMP_*", "ONEAPI_*", "SYCL_*", "ZE_*", "MKL_*",
-        "OPENBLAS_*", "MALLOC_*",
+        "PATH",       "HOME",        "USER",          "LOGNAME",         "LANG",           "LANGUAGE",
+        "LC_*",       "TZ",          "TMPDIR",        "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "XDG_DATA_HOME",
+        "http_proxy", "https_proxy", "no_proxy",      "all_proxy",       "HTTP_PROXY",     "HTTPS_PROXY",
+        "NO_PROXY",   "ALL_PROXY",   "SSL_CERT_FILE", "SSL_CERT_DIR",    "CUDA_*",         "NVIDIA_*",
+        "HIP_*",      "ROCR_*",      "ROCM_*",        "HSA_*",           "GPU_*",          "GGML_*",
+        "VK_*",       "OMP_*",       "KMP_*",         "GOMP_*",          "ONEAPI_*",       "SYCL_*",
+        "ZE_*",       "MKL_*",       "OPENBLAS_*",    "MALLOC_*",
 };
 
 static bool is_inherited(const char *entry)
@@ -218,7 +220,8 @@ bool command_flag_hides(const char *flag)
 
 static void put_shell_word(struct buffer *out, const char *s)
 {
-        static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=,+@%";
+        static const char plain[] =
+                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=,+@%";
 
         if (*s && s[strspn(s, plain)] == '\0') {
                 (void)buffer_puts(out, s);

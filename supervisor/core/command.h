@@ -11,15 +11,15 @@
 #include "core/help.h"
 
 struct command_facts {
-        const char *name;                 /* "qwen-0" */
-        const char *binary;               /* absolute path */
-        const struct endpoint *endpoint;  /* where it shall listen */
+        const char *name;                /* "qwen-0" */
+        const char *binary;              /* absolute path */
+        const struct endpoint *endpoint; /* where it shall listen */
         const struct help *help;
-        char *const *gpu_env;             /* "NAME=value", NULL-ended, may be NULL */
-        char *const *own_env;             /* the daemon's environ */
-        const char *hf_cache, *hf_token;  /* for hf: models; token may be NULL */
-        unsigned threads;                 /* fair share of the machine's, 0: leave the default */
-        unsigned cache_ram_mib;           /* fair share, 0: leave the default */
+        char *const *gpu_env;            /* "NAME=value", NULL-ended, may be NULL */
+        char *const *own_env;            /* the daemon's environ */
+        const char *hf_cache, *hf_token; /* for hf: models; token may be NULL */
+        unsigned threads;                /* fair share of the machine's, 0: leave the default */
+        unsigned cache_ram_mib;          /* fair share, 0: leave the default */
 };
 
 struct command {

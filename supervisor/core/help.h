@@ -11,7 +11,7 @@ struct help {
         struct help_flag {
                 char name[40];
                 unsigned group; /* spellings of one option share it */
-        } *flags;
+        } * flags;
         size_t n_flags;
         bool unix_sockets; /* --host takes a path that ends in .sock */
 };

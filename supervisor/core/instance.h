@@ -13,11 +13,11 @@
 #include "core/backoff.h"
 
 enum instance_state {
-        INSTANCE_OFF,       /* not running and not wanted, or not looked at yet */
-        INSTANCE_PENDING,   /* wanted, waits for its turn to load */
-        INSTANCE_SEEKING,   /* a fixed endpoint: does somebody answer there already? */
-        INSTANCE_STARTING,  /* spawned or taken over, no answer yet */
-        INSTANCE_LOADING,   /* answers "loading model" */
+        INSTANCE_OFF,      /* not running and not wanted, or not looked at yet */
+        INSTANCE_PENDING,  /* wanted, waits for its turn to load */
+        INSTANCE_SEEKING,  /* a fixed endpoint: does somebody answer there already? */
+        INSTANCE_STARTING, /* spawned or taken over, no answer yet */
+        INSTANCE_LOADING,  /* answers "loading model" */
         INSTANCE_READY,
         INSTANCE_UNHEALTHY, /* was ready, probes fail, below the limit */
         INSTANCE_DRAINING,  /* no new work, waits for the running one */
@@ -69,11 +69,11 @@ struct instance_policy {
 struct instance {
         enum instance_state state;
         bool want_up;
-        bool want_again;   /* the running stop is half of a restart */
-        unsigned retries;  /* tries since it was last well for reset_after */
-        usec_t deadline;   /* monotonic, USEC_INFINITY when none */
-        usec_t since;      /* when this state began */
-        usec_t ready_since; /* 0 while not up; survives UNHEALTHY and DRAINING */
+        bool want_again;      /* the running stop is half of a restart */
+        unsigned retries;     /* tries since it was last well for reset_after */
+        usec_t deadline;      /* monotonic, USEC_INFINITY when none */
+        usec_t since;         /* when this state began */
+        usec_t ready_since;   /* 0 while not up; survives UNHEALTHY and DRAINING */
         unsigned jitter_seed; /* any number; makes back-off of many instances fall apart */
         struct instance_policy policy;
 };
@@ -93,7 +93,7 @@ unsigned instance_step(struct instance *in, enum instance_event event, usec_t no
 enum instance_event instance_classify_exit(const struct instance *in);
 
 bool instance_is_running(const struct instance *in); /* a process is or may be there */
-bool instance_is_up(const struct instance *in);      /* READY or UNHEALTHY: may be given work (UNHEALTHY last) */
+bool instance_is_up(const struct instance *in); /* READY or UNHEALTHY: may be given work (UNHEALTHY last) */
 bool instance_is_probed(const struct instance *in);
 bool instance_is_loading(const struct instance *in); /* holds the turn to load: SEEKING, STARTING, LOADING */
 

@@ -28,8 +28,8 @@ static enum liveness_verdict judge_start(struct liveness *l, const struct livene
         return ++l->attempts >= policy->start_attempts ? LIVENESS_DEAD : LIVENESS_SICK;
 }
 
-enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_policy *policy, const struct probe_fact *fact,
-                                    bool starting, usec_t now)
+enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_policy *policy,
+                                    const struct probe_fact *fact, bool starting, usec_t now)
 {
         enum liveness_verdict verdict;
 

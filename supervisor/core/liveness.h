@@ -18,8 +18,8 @@ enum probe_kind {
         PROBE_REFUSED, /* nobody listens */
         PROBE_RESET,   /* closed in the middle */
         PROBE_TIMEOUT,
-        PROBE_WRONG,   /* an answer, but not a healthy one (500, rubbish, another program) */
-        PROBE_LOCAL,   /* trouble of our own (no descriptor, no memory): says nothing about the server */
+        PROBE_WRONG, /* an answer, but not a healthy one (500, rubbish, another program) */
+        PROBE_LOCAL, /* trouble of our own (no descriptor, no memory): says nothing about the server */
 };
 
 struct probe_fact {
@@ -45,7 +45,7 @@ struct liveness {
 
 void liveness_start(struct liveness *l, usec_t now);
 /* starting: it has not been healthy since it was started. */
-enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_policy *policy, const struct probe_fact *fact,
-                                    bool starting, usec_t now);
+enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_policy *policy,
+                                    const struct probe_fact *fact, bool starting, usec_t now);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 
 #include "base/file.h"
@@ -20,27 +19,6 @@ extern char **environ;
 
 /* --- building ------------------------------------------------------------------------------------------------------- */
 
-static int make_dir(const char *path, mode_t mode)
-{
-        _cleanup_free_ char *copy = strdup(path);
-        struct stat st;
-
-        if (!copy)
-                return -ENOMEM;
-        for (char *p = copy + 1; *p; p++)
-                if (*p == '/') {
-                        *p = '\0';
-                        if (mkdir(copy, 0755) < 0 && errno != EEXIST)
-                                return -errno;
-                        *p = '/';
-                }
-        if (mkdir(copy, mode) < 0 && errno != EEXIST)
-                return -errno;
-        if (stat(copy, &st) < 0)
-                return -errno;
-        return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
-}
-
 static int make_dirs(struct fleet *f)
 {
         const struct config *c = f->config;
@@ -48,12 +26,12 @@ static int make_dirs(struct fleet *f)
                 const char *path;
                 mode_t mode;
         } dirs[] = {
-                {c->runtime_dir, 0755}, {c->state_dir, 0750}, {c->log_dir, 0750},
+                {c->runtime_dir, 0755},   {c->state_dir, 0750},  {c->log_dir, 0750},
                 {f->instances_dir, 0700}, {f->counts_dir, 0700}, {f->cache_dir, 0750},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-                int r = make_dir(dirs[i].path, dirs[i].mode);
+                int r = file_make_dir(dirs[i].path, dirs[i].mode);
 
                 if (r < 0) {
                         log_err(NULL, "%s: %s", dirs[i].path, strerror(-r));
@@ -268,7 +246,8 @@ static void take_over_leftovers(struct fleet *f, usec_t now)
                         break;
                 }
                 if (member_take_over(m, now) == 0) {
-                        log_info(m->name, "is not in the configuration any more: stopping what is left of it");
+                        log_info(m->name,
+                                 "is not in the configuration any more: stopping what is left of it");
                         member_step(m, EV_ADOPTED, now);
                         m->in.want_up = false;
                         member_step(m, EV_STOP, now);
@@ -294,12 +273,14 @@ int fleet_start(struct fleet *f)
                                 member_step(m, EV_START, now);
                         continue;
                 }
-                log_info(m->name, "pid %d of an earlier supervisor lives: taking it over", (int)process_pid(m->process));
+                log_info(m->name, "pid %d of an earlier supervisor lives: taking it over",
+                         (int)process_pid(m->process));
                 member_step(m, EV_ADOPTED, now);
                 if (!m->in.want_up) {
                         member_step(m, EV_STOP, now);
                 } else if (!streq(m->digest, config_instance_digest(m->entry, digest))) {
-                        log_info(m->name, "its settings have changed since it was started: restarting it in its turn");
+                        log_info(m->name,
+                                 "its settings have changed since it was started: restarting it in its turn");
                         m->roll = true;
                         member_touch(m);
                 }
@@ -404,8 +385,12 @@ static void roll(struct fleet *f, usec_t now)
                                 continue;
                         wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
                         if (o->in.state == INSTANCE_FAILED && o->rolled) {
-                                log_warn(m->name, "is not restarted, since %s did not come back from its own restart", o->name);
-                                member_event(m, "roll_stopped", "not restarted: a replica did not come back from its own restart");
+                                log_warn(m->name,
+                                         "is not restarted, since %s did not come back from its own restart",
+                                         o->name);
+                                member_event(
+                                        m, "roll_stopped",
+                                        "not restarted: a replica did not come back from its own restart");
                                 m->roll = false;
                                 wait = true;
                         }
@@ -431,7 +416,8 @@ static void publish(struct fleet *f, usec_t now)
                         continue;
                 m->seq++;
                 member_fill_report(m, &m->report, now, realtime);
-                f->changes[n++] = (struct fleet_change){.report = &m->report, .figures_only = !m->changed,
+                f->changes[n++] = (struct fleet_change){.report = &m->report,
+                                                        .figures_only = !m->changed,
                                                         .gone = m->removed && !instance_is_running(&m->in)};
                 if (m->seq % SEQ_SAVE_EVERY == 0)
                         member_save_counts(m);
@@ -447,7 +433,8 @@ static void sweep(struct fleet *f)
         for (size_t i = 0; i < f->n_members;) {
                 struct member *m = f->members[i];
 
-                if (!m->removed || instance_is_running(&m->in) || m->in.state == INSTANCE_SEEKING || m->changed) {
+                if (!m->removed || instance_is_running(&m->in) || m->in.state == INSTANCE_SEEKING ||
+                    m->changed) {
                         i++;
                         continue;
                 }
@@ -612,8 +599,8 @@ bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
 /* Best first: what a front end that knows one server should show for the whole. */
 static unsigned rank(enum instance_state state)
 {
-        static const char *const order[] = {"ready", "starting", "unhealthy", "draining", "stopping", "initial", "crashed",
-                                            "error"};
+        static const char *const order[] = {"ready",    "starting", "unhealthy", "draining",
+                                            "stopping", "initial",  "crashed",   "error"};
 
         for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
                 if (streq(order[i], instance_status(state)))
@@ -639,7 +626,8 @@ const struct report *fleet_aggregate(struct fleet *f)
         const struct member *best = NULL;
         size_t n = 0;
 
-        *a = (struct report){.instance = "*", .model = "*", .status = "initial", .models = f->united, .max_retries = -1};
+        *a = (struct report){
+                .instance = "*", .model = "*", .status = "initial", .models = f->united, .max_retries = -1};
         for (size_t i = 0; i < f->n_members; i++) {
                 struct member *m = f->members[i];
                 const struct report *r = fleet_report(f, i);
@@ -726,7 +714,8 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec
 
 int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message)
 {
-        static const char *const words[] = {[FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
+        static const char *const words[] = {
+                [FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
         usec_t now = loop_now(f->loop);
         size_t n = 0, foreign = 0;
         bool all = streq(name, "all"), exact = !all && fleet_member(f, name) != NULL;
@@ -749,14 +738,17 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
                 n++;
         }
         if (n == 0 && foreign > 0) {
-                *ret_message = text_format("%s is somebody else's server: it is only watched; %s it where it runs", name, words[verb]);
+                *ret_message =
+                        text_format("%s is somebody else's server: it is only watched; %s it where it runs",
+                                    name, words[verb]);
                 return -EPERM;
         }
         if (n == 0 && !all) {
                 const char *near = fleet_nearest(f, name);
 
-                *ret_message = text_format("there is no instance \"%s\"%s%s%s", name, near ? "; did you mean \"" : "",
-                                           near ? near : "", near ? "\"?" : "");
+                *ret_message =
+                        text_format("there is no instance \"%s\"%s%s%s", name,
+                                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
                 return -ENOENT;
         }
         *ret_message = text_format("%s: %zu instance%s%s", words[verb], n, n == 1 ? "" : "s",
@@ -785,7 +777,8 @@ int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret
         return logfile_read_last(m->log, lines, 1024 * 1024, ret, ret_len);
 }
 
-int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner, struct follower **ret)
+int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner,
+                     struct follower **ret)
 {
         struct member *m = fleet_member(f, name);
         struct follower *x;
@@ -824,9 +817,13 @@ int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
         m = f->members[i];
         for (size_t k = 0; k < cause_count() && k < MEMBER_CAUSES_MAX; k++)
                 names[k] = causes[k].name;
-        *ret = (struct fleet_figures){.restarts = m->restarts, .deaths = m->deaths, .probes = m->probes,
-                                      .probe_failures = m->probe_failures, .probe_latency_sum = m->latency_sum,
-                                      .causes = names, .deaths_by_cause = m->deaths_by_cause};
+        *ret = (struct fleet_figures){.restarts = m->restarts,
+                                      .deaths = m->deaths,
+                                      .probes = m->probes,
+                                      .probe_failures = m->probe_failures,
+                                      .probe_latency_sum = m->latency_sum,
+                                      .causes = names,
+                                      .deaths_by_cause = m->deaths_by_cause};
         if (m->log) {
                 ret->log_bytes = logfile_counts(m->log)->bytes;
                 ret->log_skipped_bytes = logfile_counts(m->log)->skipped_bytes;

@@ -34,7 +34,7 @@ struct loop *fleet_loop(const struct fleet *f);
 
 /* --- what is --------------------------------------------------------------------------------------------------- */
 size_t fleet_count(const struct fleet *f);
-const struct report *fleet_report(struct fleet *f, size_t i); /* in the order of the config */
+const struct report *fleet_report(struct fleet *f, size_t i);       /* in the order of the config */
 const struct report *fleet_find(struct fleet *f, const char *name); /* NULL: no such instance */
 /* The whole fleet as one: ready if any is ready, else starting, else the worst; models united; instance "*". */
 const struct report *fleet_aggregate(struct fleet *f);
@@ -75,17 +75,20 @@ int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret
 /* Follows: on_line for each new line until fleet_unfollow. The line is valid during the call. */
 struct follower;
 typedef void follow_line_fn(void *owner, const char *line, size_t len);
-int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner, struct follower **ret);
+int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner,
+                     struct follower **ret);
 struct follower *fleet_unfollow(struct follower *x); /* always NULL; also needed after the instance is gone */
 
 struct history *fleet_history(struct fleet *f);
 
 /* --- figures for /metrics ---------------------------------------------------------------------------------------- */
 enum { FLEET_LATENCY_BUCKETS = 12 };
-extern const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS]; /* seconds, upper bounds; +Inf is the total */
+extern const double
+        fleet_latency_bounds[FLEET_LATENCY_BUCKETS]; /* seconds, upper bounds; +Inf is the total */
 struct fleet_figures {
         uint64_t restarts, deaths, probes, probe_failures, log_bytes, log_skipped_bytes;
-        uint64_t probe_latency[FLEET_LATENCY_BUCKETS + 1]; /* counts per bucket (not cumulative), last: over all bounds */
+        uint64_t probe_latency[FLEET_LATENCY_BUCKETS +
+                               1]; /* counts per bucket (not cumulative), last: over all bounds */
         double probe_latency_sum;
         const char *const *causes; /* names of causes, NULL-ended, and deaths of each */
         const uint64_t *deaths_by_cause;

@@ -49,8 +49,9 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                 for (char *const *id = m->entry->gpu; id && *id && n < FLEET_GPUS; id++) {
                         pinned[n] = find_gpu(f, *id, &i);
                         if (!pinned[n]) {
-                                (void)snprintf(detail, size, "GPU %s is not there: this machine has %zu that we can see", *id,
-                                               f->n_gpus);
+                                (void)snprintf(detail, size,
+                                               "GPU %s is not there: this machine has %zu that we can see",
+                                               *id, f->n_gpus);
                                 return -ENODEV;
                         }
                         m->gpu_mask |= UINT64_C(1) << i;

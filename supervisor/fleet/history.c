@@ -74,8 +74,13 @@ static void keep_event(struct history *h, const struct history_event *in)
                 h->n--;
         }
         e = event_at(h, h->n++);
-        *e = (struct event){.id = in->id, .at = in->at, .kind = text_dup(in->kind), .instance = text_dup(in->instance),
-                            .cause = text_dup(in->cause), .text = text_dup(in->text), .evidence = text_dup(in->evidence)};
+        *e = (struct event){.id = in->id,
+                            .at = in->at,
+                            .kind = text_dup(in->kind),
+                            .instance = text_dup(in->instance),
+                            .cause = text_dup(in->cause),
+                            .text = text_dup(in->text),
+                            .evidence = text_dup(in->evidence)};
         h->last_id = MAX(h->last_id, in->id);
 }
 
@@ -223,8 +228,8 @@ static void append(struct history *h, struct buffer *line)
                 return;
         if (write(h->fd, line->data, line->len) != (ssize_t)line->len) {
                 if (!h->failed)
-                        log_warn(NULL, "%s/%s could not be written: %s; history is kept in memory only", h->dir,
-                                 FILE_NAME, strerror(errno));
+                        log_warn(NULL, "%s/%s could not be written: %s; history is kept in memory only",
+                                 h->dir, FILE_NAME, strerror(errno));
                 h->failed = true;
                 return;
         }
@@ -253,9 +258,12 @@ static void load_line(struct history *h, const char *line, size_t len)
         } else if (json_get_string(v, "kind")) {
                 if (json_is_object(json_get(v, "evidence")))
                         evidence = json_print(json_get(v, "evidence"), false);
-                e = (struct history_event){.id = (uint64_t)json_get_int(v, "id", 0), .at = at,
-                                           .kind = json_get_string(v, "kind"), .instance = instance,
-                                           .cause = json_get_string(v, "cause"), .text = json_get_string(v, "text"),
+                e = (struct history_event){.id = (uint64_t)json_get_int(v, "id", 0),
+                                           .at = at,
+                                           .kind = json_get_string(v, "kind"),
+                                           .instance = instance,
+                                           .cause = json_get_string(v, "cause"),
+                                           .text = json_get_string(v, "text"),
                                            .evidence = evidence};
                 keep_event(h, &e);
                 free(evidence);
@@ -304,7 +312,8 @@ int history_new(struct loop *loop, const char *state_dir, unsigned events_max, s
         if (h->cut_off && h->fd >= 0)
                 (void)!write(h->fd, "\n", 1);
         if (h->fd < 0)
-                log_warn(NULL, "%s/%s: %s; history is kept in memory only", h->dir, FILE_NAME, strerror(errno));
+                log_warn(NULL, "%s/%s: %s; history is kept in memory only", h->dir, FILE_NAME,
+                         strerror(errno));
         *ret = h;
         return 0;
 }
@@ -351,7 +360,8 @@ void history_state(struct history *h, const char *instance, const char *status, 
         append(h, &line);
 }
 
-void history_put(struct history *h, uint64_t since, const char *instance, usec_t realtime, struct json_writer *w)
+void history_put(struct history *h, uint64_t since, const char *instance, usec_t realtime,
+                 struct json_writer *w)
 {
         json_open_object(w);
         json_key(w, "events");

@@ -45,12 +45,14 @@ static void learn_models(struct member *m, const struct json_value *root)
         m->n_models = 0;
         for (size_t i = 0; i < n; i++) {
                 const struct json_value *d = json_at(data, i), *meta = json_get(d, "meta");
-                const char *id = json_get_string(d, "id"), *name = json_get_string(json_at(json_get(root, "models"), i), "name");
+                const char *id = json_get_string(d, "id"),
+                           *name = json_get_string(json_at(json_get(root, "models"), i), "name");
                 struct report_model *r = &m->models[m->n_models];
 
                 if (!id)
                         continue;
-                *r = (struct report_model){.id = text_dup(id), .name = text_dup(name && *name ? name : id),
+                *r = (struct report_model){.id = text_dup(id),
+                                           .name = text_dup(name && *name ? name : id),
                                            .type = text_dup(model_type(root, i)),
                                            .size = (uint64_t)MAX(json_get_int(meta, "size", 0), 0),
                                            .modified_at = has_file ? st.st_mtim.tv_sec : 0};
@@ -68,7 +70,8 @@ static void learn_models(struct member *m, const struct json_value *root)
 static void learn_props(struct member *m, const struct json_value *root)
 {
         m->slots = (unsigned)MAX(json_get_int(root, "total_slots", m->slots), 0);
-        m->context = (unsigned)MAX(json_get_int(json_get(root, "default_generation_settings"), "n_ctx", m->context), 0);
+        m->context = (unsigned)MAX(
+                json_get_int(json_get(root, "default_generation_settings"), "n_ctx", m->context), 0);
         (void)text_set(&m->build, json_get_string(root, "build_info"));
         m->changed = true;
 }

@@ -40,7 +40,8 @@ void member_set_error(struct member *m, const char *text)
 
 void member_event(struct member *m, const char *kind, const char *text)
 {
-        struct history_event e = {.at = loop_realtime(m->fleet->loop), .kind = kind, .instance = m->name, .text = text};
+        struct history_event e = {
+                .at = loop_realtime(m->fleet->loop), .kind = kind, .instance = m->name, .text = text};
 
         if (streq(kind, "died")) {
                 e.cause = m->cause->name;
@@ -102,7 +103,8 @@ static void on_line(void *owner, const char *line, size_t len, usec_t now)
         /* The line comes after the load: readiness is noticed when it happens, not at the next probe. */
         if (m->probe && instance_is_loading(&m->in) && memmem(line, len, "listening on", 12))
                 probe_now(m->probe, now);
-        LIST_FOREACH(&m->followers, it) {
+        LIST_FOREACH(&m->followers, it)
+        {
                 struct follower *x = LIST_ENTRY(it, struct follower, node);
 
                 x->on_line(x->owner, line, len);
@@ -116,8 +118,11 @@ static void take_policy(struct member *m)
         const struct config_instance *e = m->entry;
 
         m->in.policy = (struct instance_policy){
-                .backoff = {.initial = e->restart.backoff_initial, .max = e->restart.backoff_max, .jitter = e->restart.jitter},
-                .max_retries = e->restart.max_retries == CONFIG_FOREVER ? INSTANCE_RETRIES_FOREVER : e->restart.max_retries,
+                .backoff = {.initial = e->restart.backoff_initial,
+                            .max = e->restart.backoff_max,
+                            .jitter = e->restart.jitter},
+                .max_retries = e->restart.max_retries == CONFIG_FOREVER ? INSTANCE_RETRIES_FOREVER
+                                                                        : e->restart.max_retries,
                 .reset_after = e->restart.reset_after,
                 .load_timeout = e->health.load_timeout,
                 .grace = e->stop.grace,
@@ -131,7 +136,8 @@ static void take_policy(struct member *m)
                 probe_set_times(m->probe, e->health.interval, e->health.timeout);
 }
 
-void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica, unsigned replicas)
+void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica,
+                      unsigned replicas)
 {
         m->entry = entry;
         m->replica = replica;
@@ -139,8 +145,8 @@ void member_set_entry(struct member *m, const struct config_instance *entry, uns
         take_policy(m);
 }
 
-int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica, unsigned replicas,
-               struct member **ret)
+int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica,
+               unsigned replicas, struct member **ret)
 {
         struct member *m = calloc(1, sizeof *m);
         int r;
@@ -175,7 +181,8 @@ struct member *member_free(struct member *m)
 {
         if (!m)
                 return NULL;
-        LIST_FOREACH(&m->followers, it) {
+        LIST_FOREACH(&m->followers, it)
+        {
                 LIST_ENTRY(it, struct follower, node)->member = NULL;
                 list_remove(it);
         }
@@ -218,7 +225,9 @@ void member_follow_process(struct member *m, struct process *process)
 bool member_probe_at(struct member *m, const struct endpoint *at)
 {
         const struct config_instance *e = m->entry;
-        struct probe_spec spec = {.endpoint = *at, .interval = e->health.interval, .timeout = e->health.timeout,
+        struct probe_spec spec = {.endpoint = *at,
+                                  .interval = e->health.interval,
+                                  .timeout = e->health.timeout,
                                   .api_key = e->api_key};
 
         m->probe = probe_free(m->probe);
@@ -231,9 +240,9 @@ bool member_probe_at(struct member *m, const struct endpoint *at)
 static void set_pace(struct member *m, usec_t now)
 {
         static const enum probe_pace paces[INSTANCE_STATES] = {
-                [INSTANCE_SEEKING] = PROBE_STARTING,   [INSTANCE_STARTING] = PROBE_STARTING,
+                [INSTANCE_SEEKING] = PROBE_STARTING,     [INSTANCE_STARTING] = PROBE_STARTING,
                 [INSTANCE_LOADING] = PROBE_LOADING_PACE, [INSTANCE_READY] = PROBE_STEADY,
-                [INSTANCE_UNHEALTHY] = PROBE_STEADY,   [INSTANCE_DRAINING] = PROBE_STEADY,
+                [INSTANCE_UNHEALTHY] = PROBE_STEADY,     [INSTANCE_DRAINING] = PROBE_STEADY,
                 [INSTANCE_LOST] = PROBE_STEADY,
         };
 
@@ -273,11 +282,13 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                 member_set_error(m, NULL);
                 member_event(m, "found", text);
         } else if (m->adopted) {
-                (void)snprintf(text, sizeof text, "taken over from an earlier supervisor, pid %d", (int)process_pid(m->process));
+                (void)snprintf(text, sizeof text, "taken over from an earlier supervisor, pid %d",
+                               (int)process_pid(m->process));
                 member_event(m, "adopted", text);
         } else {
                 m->load_time = usec_sub(now, m->spawned_at);
-                (void)snprintf(text, sizeof text, "ready after %s", time_span(m->load_time, span, sizeof span));
+                (void)snprintf(text, sizeof text, "ready after %s",
+                               time_span(m->load_time, span, sizeof span));
                 member_event(m, "ready", text);
         }
         log_info(m->name, "%s", text);
@@ -303,11 +314,13 @@ static void gave_up(struct member *m)
 {
         char text[CAUSE_TEXT_MAX + 64];
 
-        (void)snprintf(text, sizeof text, "%s; gave up after %u retries", m->last_error ? m->last_error : "died", m->in.retries);
+        (void)snprintf(text, sizeof text, "%s; gave up after %u retries",
+                       m->last_error ? m->last_error : "died", m->in.retries);
         member_set_error(m, text);
         member_event(m, "gave_up", text);
-        log_err(m->name, "gave up after %u retries; `llama-supervisor why %s` tells why, `start %s` tries again", m->in.retries,
-                m->name, m->name);
+        log_err(m->name,
+                "gave up after %u retries; `llama-supervisor why %s` tells why, `start %s` tries again",
+                m->in.retries, m->name, m->name);
 }
 
 static void terminate(struct member *m, int signo)
@@ -350,7 +363,8 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
                 terminate(m, SIGTERM);
         if (orders & ORDER_KILL) {
                 if (event == EV_DEADLINE && from == INSTANCE_KILLING)
-                        log_warn(m->name, "does not die of SIGKILL: it hangs in the kernel (a GPU driver call?); trying again");
+                        log_warn(m->name, "does not die of SIGKILL: it hangs in the kernel (a GPU driver "
+                                          "call?); trying again");
                 terminate(m, SIGKILL);
         }
         if (orders & ORDER_LET_GO) {
@@ -438,7 +452,9 @@ static void settle_exit(struct member *m, usec_t now)
 
 static void settle_spawn_failure(struct member *m, usec_t now)
 {
-        struct death death = {.kind = DEATH_SPAWN, .value = m->facts.spawn_error, .binary = m->entry->binary,
+        struct death death = {.kind = DEATH_SPAWN,
+                              .value = m->facts.spawn_error,
+                              .binary = m->entry->binary,
                               .detail = m->facts.spawn_detail};
 
         m->facts.spawn_failed = false;
@@ -491,10 +507,12 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
                 member_step(m, EV_ABSENT, now);
                 return;
         }
-        (void)snprintf(text, sizeof text, "nobody well answers at %.100s: %s", m->endpoint_text, m->facts.probe_detail);
+        (void)snprintf(text, sizeof text, "nobody well answers at %.100s: %s", m->endpoint_text,
+                       m->facts.probe_detail);
         member_set_error(m, text);
         if (!lost) {
-                log_warn(m->name, "%s; looking for it every %u s", text, (unsigned)(m->entry->health.interval / USEC_PER_SEC));
+                log_warn(m->name, "%s; looking for it every %u s", text,
+                         (unsigned)(m->entry->health.interval / USEC_PER_SEC));
                 member_event(m, "lost", text);
                 member_step(m, EV_LOST, now);
         }
@@ -556,7 +574,9 @@ static void settle_probe(struct member *m, usec_t now)
 {
         struct probe_answer a = m->facts.probe;
         const struct config_health *h = &m->entry->health;
-        struct liveness_policy policy = {.failures = h->failures, .start_attempts = h->start_attempts, .silence = h->silence,
+        struct liveness_policy policy = {.failures = h->failures,
+                                         .start_attempts = h->start_attempts,
+                                         .silence = h->silence,
                                          .free_start = m->entry->model_kind == CONFIG_MODEL_HF};
         struct probe_fact fact = {.kind = a.kind, .cpu = USEC_INFINITY};
         bool starting = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
@@ -608,8 +628,8 @@ static void settle_deadline(struct member *m, usec_t now)
                 return;
         if (m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING) {
                 char span[TIME_SPAN_MAX];
-                _cleanup_free_ char *text = text_format("not ready within %s",
-                                                        time_span(m->in.policy.load_timeout, span, sizeof span));
+                _cleanup_free_ char *text = text_format(
+                        "not ready within %s", time_span(m->in.policy.load_timeout, span, sizeof span));
 
                 m->kill_kind = DEATH_LOAD_TIMEOUT;
                 (void)text_set(&m->kill_reason, text);
@@ -670,7 +690,9 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t
                 .n_models = m->n_models,
                 .last_error = m->last_error,
                 .retries = m->in.retries,
-                .max_retries = m->in.policy.max_retries == INSTANCE_RETRIES_FOREVER ? -1 : (int)m->in.policy.max_retries,
+                .max_retries = m->in.policy.max_retries == INSTANCE_RETRIES_FOREVER
+                                       ? -1
+                                       : (int)m->in.policy.max_retries,
                 .started_at = alive ? m->started_at : 0,
                 .uptime = alive && m->started_at ? usec_sub(realtime, m->started_at) / USEC_PER_SEC : 0,
                 .next_retry_at = m->next_retry_at,
@@ -679,7 +701,9 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t
                 .in_flight = m->busy,
                 .slots = m->slots,
                 .tokens_per_second = m->tokens_per_second,
-                .endpoint = m->endpoint_text[0] ? m->endpoint_text : m->entry->adopt_text ? m->entry->adopt_text : m->entry->endpoint_text,
+                .endpoint = m->endpoint_text[0]    ? m->endpoint_text
+                            : m->entry->adopt_text ? m->entry->adopt_text
+                                                   : m->entry->endpoint_text,
                 .model_path = m->entry->model,
                 .log_path = m->log ? logfile_path(m->log) : NULL,
                 .want_up = m->in.want_up,

@@ -35,7 +35,7 @@ struct member {
 
         struct instance in;
         struct liveness live;
-        struct timer *deadline;  /* follows in.deadline */
+        struct timer *deadline; /* follows in.deadline */
         struct timer *slots_timer;
 
         /* Hands */
@@ -44,9 +44,9 @@ struct member {
         struct logfile *log;
         struct endpoint endpoint; /* where it listens, len 0 while unknown */
         char endpoint_text[ENDPOINT_TEXT_MAX];
-        struct command command;   /* of the last start */
-        char **gpu;               /* UUIDs (or indices) it is pinned to, NULL: not pinned */
-        uint64_t gpu_mask;        /* bit i: GPU i of the inventory, for the turn to load */
+        struct command command; /* of the last start */
+        char **gpu;             /* UUIDs (or indices) it is pinned to, NULL: not pinned */
+        uint64_t gpu_mask;      /* bit i: GPU i of the inventory, for the turn to load */
 
         struct {
                 bool exited, probed, deadline, drained, spawn_failed;
@@ -65,26 +65,26 @@ struct member {
         double tokens_per_second;
         uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
         int64_t task[MEMBER_SLOTS_MAX];
-        usec_t slots_at;       /* monotonic, when /slots was last answered */
-        bool sleeps;           /* --sleep-idle-seconds: /slots would wake it */
+        usec_t slots_at; /* monotonic, when /slots was last answered */
+        bool sleeps;     /* --sleep-idle-seconds: /slots would wake it */
         unsigned probes_since_slots;
-        bool foreign;          /* READY at an endpoint without a process of ours */
-        bool adopted;          /* the process was taken over from an earlier daemon */
+        bool foreign; /* READY at an endpoint without a process of ours */
+        bool adopted; /* the process was taken over from an earlier daemon */
         bool unknown_peer_told;
-        usec_t spawned_at;     /* monotonic */
-        uint64_t oom_before;   /* the machine's OOM kills when it was started */
-        usec_t started_at;     /* realtime; 0 while down */
-        usec_t next_retry_at;  /* realtime; 0 */
+        usec_t spawned_at;    /* monotonic */
+        uint64_t oom_before;  /* the machine's OOM kills when it was started */
+        usec_t started_at;    /* realtime; 0 while down */
+        usec_t next_retry_at; /* realtime; 0 */
         usec_t load_time;
-        usec_t state_since;    /* realtime */
+        usec_t state_since; /* realtime */
 
         /* The last trouble */
-        char *last_error;      /* cleared when it is forgiven or started by a person */
+        char *last_error; /* cleared when it is forgiven or started by a person */
         const struct cause *cause;
-        char *evidence;        /* JSON object text of the last death */
-        char *kill_reason;     /* why we killed it, for the explanation */
+        char *evidence;            /* JSON object text of the last death */
+        char *kill_reason;         /* why we killed it, for the explanation */
         enum death_kind kill_kind; /* DEATH_UNKNOWN: not killed by us */
-        usec_t last_death_at;  /* realtime */
+        usec_t last_death_at;      /* realtime */
 
         /* Counts, kept in state_dir */
         uint64_t seq, restarts, deaths, deaths_by_cause[MEMBER_CAUSES_MAX];
@@ -94,18 +94,19 @@ struct member {
         bool changed, figures_changed; /* to be published at the end of the turn */
         bool removed;                  /* not in the config any more: vanishes when it is down */
         bool roll;                     /* wants a restart in its turn among its replicas */
-        bool rolled;                   /* was restarted in such a turn: if it fails, the others keep what they have */
+        bool rolled; /* was restarted in such a turn: if it fails, the others keep what they have */
         struct config_instance *old_entry; /* unused settings of a removed entry live as long as it does */
-        const char *published;         /* the last public status */
+        const char *published;             /* the last public status */
         struct report report;
         struct list followers;
 };
 
 /* member.c: birth, life and facts */
-int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica, unsigned replicas,
-               struct member **ret);
+int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica,
+               unsigned replicas, struct member **ret);
 struct member *member_free(struct member *m);
-void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica, unsigned replicas);
+void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica,
+                      unsigned replicas);
 void member_step(struct member *m, enum instance_event event, usec_t now);
 void member_settle(struct member *m, usec_t now);
 void member_touch(struct member *m);

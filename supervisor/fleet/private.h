@@ -23,7 +23,7 @@ struct fleet {
         unsigned cpus;
         uint64_t memory; /* bytes of the machine */
         char *instances_dir, *counts_dir, *cache_dir;
-        char **own_env;  /* the daemon's environment as it was at start */
+        char **own_env; /* the daemon's environment as it was at start */
         struct {
                 fleet_change_fn *fn;
                 void *owner;

@@ -10,8 +10,9 @@
 enum plan { PLAN_KEEP, PLAN_UPDATE, PLAN_RESTART, PLAN_STOP };
 
 /* The entry of the new config that this member belongs to, and which replica it is. */
-static const struct config_instance *new_entry(const struct fleet *f, const struct config *c, const struct member *m,
-                                               unsigned *ret_replica, unsigned *ret_replicas)
+static const struct config_instance *new_entry(const struct fleet *f, const struct config *c,
+                                               const struct member *m, unsigned *ret_replica,
+                                               unsigned *ret_replicas)
 {
         for (size_t i = 0; i < c->n_instances; i++) {
                 unsigned n = fleet_replicas(f, &c->instances[i]);
@@ -41,7 +42,8 @@ static enum plan plan_of(const struct fleet *f, const struct config *c, const st
         return config_instance_same(m->entry, e) ? PLAN_KEEP : PLAN_UPDATE;
 }
 
-static void put_names(const struct fleet *f, const struct config *c, enum plan plan, const char *key, struct json_writer *w)
+static void put_names(const struct fleet *f, const struct config *c, enum plan plan, const char *key,
+                      struct json_writer *w)
 {
         json_key(w, key);
         json_open_array(w);
@@ -209,7 +211,7 @@ int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
         r = f->stopping ? -ESHUTDOWN : f->load(f->load_owner, &c, &errors);
         if (r < 0) {
                 refuse(f, dry_run,
-                       r == -ESHUTDOWN            ? "the supervisor is stopping"
+                       r == -ESHUTDOWN             ? "the supervisor is stopping"
                        : errors.data && errors.len ? errors.data
                                                    : "the configuration could not be read",
                        w);

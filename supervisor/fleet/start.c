@@ -65,7 +65,8 @@ static void fair_shares(const struct member *m, struct command_facts *facts)
         uint64_t ram = f->memory / 4 / MAX(f->n_members, (size_t)1) / (1024 * 1024);
 
         for (size_t i = 0; i < f->n_members; i++)
-                if (!f->members[i]->entry->adopt && (f->n_gpus == 0 || f->members[i]->entry->gpu_mode == CONFIG_GPU_NONE))
+                if (!f->members[i]->entry->adopt &&
+                    (f->n_gpus == 0 || f->members[i]->entry->gpu_mode == CONFIG_GPU_NONE))
                         on_cpu++;
         if (on_cpu > 1 && (f->n_gpus == 0 || m->entry->gpu_mode == CONFIG_GPU_NONE))
                 facts->threads = MAX(f->cpus / on_cpu, 1U);
@@ -77,8 +78,13 @@ int member_command(struct member *m, const char *binary, const struct help *help
                    struct command *ret)
 {
         struct fleet *f = m->fleet;
-        struct command_facts facts = {.name = m->name, .binary = binary, .endpoint = at, .help = help, .own_env = f->own_env,
-                                      .hf_cache = f->cache_dir, .hf_token = f->config->llama_server.hf_token};
+        struct command_facts facts = {.name = m->name,
+                                      .binary = binary,
+                                      .endpoint = at,
+                                      .help = help,
+                                      .own_env = f->own_env,
+                                      .hf_cache = f->cache_dir,
+                                      .hf_token = f->config->llama_server.hf_token};
         char **gpu = NULL;
         int r;
 
@@ -101,19 +107,22 @@ static void failed_to_spawn(struct member *m, int error)
 
 static int spawn(struct member *m, const char *binary, const struct help *help)
 {
-        struct process_spec spec = {.binary = binary, .cwd = m->entry->cwd, .nice = m->entry->nice, .umask = 077};
+        struct process_spec spec = {
+                .binary = binary, .cwd = m->entry->cwd, .nice = m->entry->nice, .umask = 077};
         struct process *process;
         struct command command;
         int r;
 
         r = member_open_log(m);
         if (r < 0) {
-                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its log file: %s", strerror(-r));
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its log file: %s",
+                               strerror(-r));
                 return r;
         }
         r = choose_endpoint(m, help, &m->endpoint);
         if (r < 0) {
-                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its socket: %s", strerror(-r));
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "its socket: %s",
+                               strerror(-r));
                 return r;
         }
         (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
@@ -129,7 +138,8 @@ static int spawn(struct member *m, const char *binary, const struct help *help)
         logfile_mark(m->log);
         r = process_spawn(m->fleet->loop, &spec, member_on_exit, m, &process);
         if (r < 0) {
-                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%s: %s", binary, strerror(-r));
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%s: %s", binary,
+                               strerror(-r));
                 return r;
         }
         member_follow_process(m, process);
@@ -153,7 +163,8 @@ void member_spawn(struct member *m, usec_t now)
         (void)config_instance_digest(m->entry, m->digest);
         r = binaries_ask(f->binaries, m->entry->binary, &binary, &help);
         if (r < 0) {
-                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%.90s: %s", m->entry->binary, strerror(-r));
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%.90s: %s",
+                               m->entry->binary, strerror(-r));
                 failed_to_spawn(m, r);
                 return;
         }
@@ -216,7 +227,9 @@ void member_save_record(struct member *m)
                 return;
         r = record_save_now(m->fleet->instances_dir, name, b.data, b.len);
         if (r < 0)
-                log_warn(m->name, "its record in %s could not be written: %s; a crash of the supervisor would lose sight of it",
+                log_warn(m->name,
+                         "its record in %s could not be written: %s; a crash of the supervisor would lose "
+                         "sight of it",
                          m->fleet->instances_dir, strerror(-r));
 }
 
@@ -237,7 +250,8 @@ static struct json_value *load_json(const char *dir, const char *name)
         struct json_value *v = NULL;
         size_t len;
 
-        if (!name || record_load(dir, name, RECORD_MAX, &text, &len) < 0 || json_parse(text, len, &v, NULL) < 0)
+        if (!name || record_load(dir, name, RECORD_MAX, &text, &len) < 0 ||
+            json_parse(text, len, &v, NULL) < 0)
                 return NULL;
         return v;
 }
@@ -276,7 +290,8 @@ int member_take_over(struct member *m, usec_t now)
                 m->in.want_up = false;
         if (pid <= 1 || !at || endpoint_parse(at, &endpoint) < 0)
                 goto out;
-        r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit, m, &process);
+        r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit,
+                          m, &process);
         if (r < 0) {
                 if (m->in.want_up && !m->removed)
                         died_meanwhile(m, record, now);
@@ -333,8 +348,10 @@ void member_save_counts(struct member *m)
         else
                 json_put_null(&w);
         json_close_object(&w);
-        if (name && !b.failed && record_save(m->fleet->loop, m->fleet->counts_dir, name, b.data, b.len) == -EAGAIN)
-                (void)record_save_now(m->fleet->counts_dir, name, b.data, b.len); /* the pool is full: a fleet that stops */
+        if (name && !b.failed &&
+            record_save(m->fleet->loop, m->fleet->counts_dir, name, b.data, b.len) == -EAGAIN)
+                (void)record_save_now(m->fleet->counts_dir, name, b.data,
+                                      b.len); /* the pool is full: a fleet that stops */
 }
 
 /* How many numbers a crash may have swallowed: seq is saved at least that often (member_fill_report). */

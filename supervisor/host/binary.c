@@ -137,7 +137,8 @@ static void read_help(struct binary *bin)
         while (text && len < HELP_MAX && (n = pread(bin->output, text + len, HELP_MAX - len, (off_t)len)) > 0)
                 len += (size_t)n;
         if (!text || help_parse(text, &bin->help) < 0)
-                log_warn(NULL, "%s --help could not be understood: it gets no flags of ours and a TCP port", bin->path);
+                log_warn(NULL, "%s --help could not be understood: it gets no flags of ours and a TCP port",
+                         bin->path);
 }
 
 static void on_exit_of_help(void *owner, const struct process_exit *exit, usec_t now)

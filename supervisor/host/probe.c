@@ -111,8 +111,13 @@ static void on_health(void *owner, const struct exchange_answer *a, usec_t now)
 static void ask(struct probe *p, usec_t now)
 {
         struct exchange_spec spec = {
-                .method = "GET", .target = "/health", .headers = p->headers, .connect_timeout = p->timeout,
-                .first_timeout = p->timeout, .timeout = p->timeout, .body_max = HEALTH_BODY_MAX,
+                .method = "GET",
+                .target = "/health",
+                .headers = p->headers,
+                .connect_timeout = p->timeout,
+                .first_timeout = p->timeout,
+                .timeout = p->timeout,
+                .body_max = HEALTH_BODY_MAX,
         };
         struct probe_answer local = {.kind = PROBE_LOCAL};
         int r;
@@ -136,16 +141,20 @@ static void on_timer(void *owner, usec_t now)
         ask(owner, now);
 }
 
-int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn *on_answer, probe_fetched_fn *on_fetched,
-              void *owner, struct probe **ret)
+int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn *on_answer,
+              probe_fetched_fn *on_fetched, void *owner, struct probe **ret)
 {
         struct probe *p = calloc(1, sizeof *p);
         int r = -ENOMEM;
 
         if (!p)
                 return -ENOMEM;
-        *p = (struct probe){.loop = loop, .on_answer = on_answer, .on_fetched = on_fetched, .owner = owner,
-                            .interval = spec->interval, .timeout = spec->timeout};
+        *p = (struct probe){.loop = loop,
+                            .on_answer = on_answer,
+                            .on_fetched = on_fetched,
+                            .owner = owner,
+                            .interval = spec->interval,
+                            .timeout = spec->timeout};
         if (spec->api_key) {
                 p->headers = text_format("Authorization: Bearer %s\r\n", spec->api_key);
                 if (!p->headers)
@@ -216,15 +225,20 @@ static void on_fetch(void *owner, const struct exchange_answer *a, usec_t now)
         p->n_queue--;
         memmove(p->queue, p->queue + 1, p->n_queue * sizeof p->queue[0]);
         fetch_next(p);
-        p->on_fetched(p->owner, target, a->result == EXCHANGE_OK ? a->status : 0, a->body ? a->body : "", a->body_len, now);
+        p->on_fetched(p->owner, target, a->result == EXCHANGE_OK ? a->status : 0, a->body ? a->body : "",
+                      a->body_len, now);
         free(target);
 }
 
 static void fetch_next(struct probe *p)
 {
         struct exchange_spec spec = {
-                .method = "GET", .headers = p->headers, .connect_timeout = p->timeout, .first_timeout = p->timeout,
-                .timeout = p->timeout, .body_max = FETCH_BODY_MAX,
+                .method = "GET",
+                .headers = p->headers,
+                .connect_timeout = p->timeout,
+                .first_timeout = p->timeout,
+                .timeout = p->timeout,
+                .body_max = FETCH_BODY_MAX,
         };
 
         while (!p->fetch && p->n_queue > 0) {

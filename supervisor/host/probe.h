@@ -30,10 +30,11 @@ struct probe_answer {
 
 typedef void probe_answer_fn(void *owner, const struct probe_answer *answer, usec_t now);
 /* status: HTTP status, 0 when nothing came; body is NUL-terminated and valid during the call. */
-typedef void probe_fetched_fn(void *owner, const char *target, int status, const char *body, size_t len, usec_t now);
+typedef void probe_fetched_fn(void *owner, const char *target, int status, const char *body, size_t len,
+                              usec_t now);
 
-int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn *on_answer, probe_fetched_fn *on_fetched,
-              void *owner, struct probe **ret);
+int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn *on_answer,
+              probe_fetched_fn *on_fetched, void *owner, struct probe **ret);
 struct probe *probe_free(struct probe *probe); /* always NULL */
 
 void probe_set_pace(struct probe *probe, enum probe_pace pace, usec_t now);

@@ -159,7 +159,8 @@ int main(int argc, char **argv)
                 }
                 qsort(times, (size_t)got, sizeof *times, by_time);
                 if (got)
-                        (void)printf("got %d %lld %lld %lld\n", got, times[got / 2], times[got * 99 / 100], times[got - 1]);
+                        (void)printf("got %d %lld %lld %lld\n", got, times[got / 2], times[got * 99 / 100],
+                                     times[got - 1]);
                 else
                         (void)printf("got 0 0 0 0\n");
                 (void)fflush(stdout);

@@ -13,17 +13,22 @@
 static const char help_text[] =
         "----- common params -----\n\n"
         "-h,    --help, --usage                  print usage and exit\n"
-        "-t,    --threads N                      number of CPU threads to use during generation (default: <num_cpus>)\n"
+        "-t,    --threads N                      number of CPU threads to use during generation (default: "
+        "<num_cpus>)\n"
         "                                        (env: LLAMA_ARG_THREADS)\n"
         "-kvo,  --kv-offload, -nkvo, --no-kv-offload\n"
         "                                        whether to enable KV cache offloading (default: enabled)\n"
         "-cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192)\n"
         "-a,    --alias STRING                   set model name aliases\n"
-        "--host HOST                             IP addresses to listen on, comma-separated, or UNIX socket paths\n"
-        "                                        ending in .sock; with multiple TCP addresses, :: binds IPv6 only\n"
+        "--host HOST                             IP addresses to listen on, comma-separated, or UNIX socket "
+        "paths\n"
+        "                                        ending in .sock; with multiple TCP addresses, :: binds IPv6 "
+        "only\n"
         "--port PORT                             port to listen on\n"
-        "--sse-ping-interval N                   server SSE ping interval in seconds (-1 = disabled, default: 30)\n"
-        "--threads-http N                        number of threads used to process HTTP requests (default: -1)\n"
+        "--sse-ping-interval N                   server SSE ping interval in seconds (-1 = disabled, "
+        "default: 30)\n"
+        "--threads-http N                        number of threads used to process HTTP requests (default: "
+        "-1)\n"
         "--metrics                               enable prometheus compatible metrics endpoint\n";
 
 static struct help read_help(const char *text)
@@ -60,7 +65,8 @@ static void help_is_read(void **state)
 
 static struct config_instance sample(void)
 {
-        return (struct config_instance){.name = (char *)"qwen", .model_kind = CONFIG_MODEL_FILE, .model_path = (char *)"/m/q.gguf"};
+        return (struct config_instance){
+                .name = (char *)"qwen", .model_kind = CONFIG_MODEL_FILE, .model_path = (char *)"/m/q.gguf"};
 }
 
 static const char *after(char *const *argv, const char *flag)
@@ -84,12 +90,17 @@ static const char *value(char *const *env, const char *name)
 static void argv_is_what_we_promise(void **state)
 {
         struct help h = read_help(help_text);
-        char *aliases[] = {(char *)"gpt-4o-mini", NULL}, *args[] = {(char *)"-c", (char *)"4096", (char *)"-t", (char *)"9", NULL};
+        char *aliases[] = {(char *)"gpt-4o-mini", NULL},
+             *args[] = {(char *)"-c", (char *)"4096", (char *)"-t", (char *)"9", NULL};
         struct config_instance in = sample();
         struct endpoint at;
         struct command c;
-        struct command_facts facts = {.name = "qwen-0", .binary = "/usr/bin/llama-server", .endpoint = &at, .help = &h,
-                                      .threads = 2, .cache_ram_mib = 512};
+        struct command_facts facts = {.name = "qwen-0",
+                                      .binary = "/usr/bin/llama-server",
+                                      .endpoint = &at,
+                                      .help = &h,
+                                      .threads = 2,
+                                      .cache_ram_mib = 512};
 
         (void)state;
         assert_int_equal(endpoint_from_unix("/run/x/qwen-0.sock", &at), 0);
@@ -117,7 +128,8 @@ static void unknown_flags_are_left_out(void **state)
         struct config_instance in = sample();
         struct endpoint at;
         struct command c;
-        struct command_facts facts = {.name = "qwen", .binary = "/b", .endpoint = &at, .help = &h, .threads = 2};
+        struct command_facts facts = {
+                .name = "qwen", .binary = "/b", .endpoint = &at, .help = &h, .threads = 2};
 
         (void)state;
         assert_int_equal(endpoint_parse("http://127.0.0.1:8134", &at), 0);
@@ -149,16 +161,31 @@ static void an_empty_model_is_refused(void **state)
 static void the_environment_is_clean(void **state)
 {
         struct help h = read_help(help_text);
-        char *own[] = {(char *)"PATH=/bin",          (char *)"LLAMA_ARG_CTX_SIZE=7", (char *)"AIP_MODE=1",
-                       (char *)"HF_TOKEN=ours",      (char *)"CUDA_HOME=/cuda",      (char *)"NOTIFY_SOCKET=/x",
-                       (char *)"LC_ALL=C",           (char *)"AWS_SECRET=1",         (char *)"LLAMA_SERVER_ROUTER_PORT=1",
-                       (char *)"GGML_SECRET_KEY=no", (char *)"LISTEN_FDS=1",         NULL};
-        char *gpu[] = {(char *)"CUDA_VISIBLE_DEVICES=GPU-1", NULL}, *user[] = {(char *)"LC_ALL=de_DE", (char *)"LLAMA_ARG_X=1", NULL};
+        char *own[] = {(char *)"PATH=/bin",
+                       (char *)"LLAMA_ARG_CTX_SIZE=7",
+                       (char *)"AIP_MODE=1",
+                       (char *)"HF_TOKEN=ours",
+                       (char *)"CUDA_HOME=/cuda",
+                       (char *)"NOTIFY_SOCKET=/x",
+                       (char *)"LC_ALL=C",
+                       (char *)"AWS_SECRET=1",
+                       (char *)"LLAMA_SERVER_ROUTER_PORT=1",
+                       (char *)"GGML_SECRET_KEY=no",
+                       (char *)"LISTEN_FDS=1",
+                       NULL};
+        char *gpu[] = {(char *)"CUDA_VISIBLE_DEVICES=GPU-1", NULL},
+             *user[] = {(char *)"LC_ALL=de_DE", (char *)"LLAMA_ARG_X=1", NULL};
         struct config_instance in = sample();
         struct endpoint at;
         struct command c;
-        struct command_facts facts = {.name = "q", .binary = "/b", .endpoint = &at, .help = &h, .own_env = own, .gpu_env = gpu,
-                                      .hf_token = "hf_secret", .hf_cache = "/cache"};
+        struct command_facts facts = {.name = "q",
+                                      .binary = "/b",
+                                      .endpoint = &at,
+                                      .help = &h,
+                                      .own_env = own,
+                                      .gpu_env = gpu,
+                                      .hf_token = "hf_secret",
+                                      .hf_cache = "/cache"};
         struct buffer shell;
 
         (void)state;
@@ -198,7 +225,8 @@ static void the_environment_is_clean(void **state)
 
 static void a_shell_line_can_be_pasted(void **state)
 {
-        char *argv[] = {(char *)"/b", (char *)"--prompt", (char *)"it's $HOME; `x`", (char *)"--api-key", (char *)"sk", NULL};
+        char *argv[] = {(char *)"/b",        (char *)"--prompt", (char *)"it's $HOME; `x`",
+                        (char *)"--api-key", (char *)"sk",       NULL};
         struct command c = {.argv = argv};
         struct buffer b;
 

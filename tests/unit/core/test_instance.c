@@ -19,8 +19,12 @@ static struct instance sample(void)
                 .want_up = true,
                 .deadline = USEC_INFINITY,
                 .jitter_seed = 7,
-                .policy = {.backoff = {.initial = S, .max = 30 * S, .jitter = 0}, .max_retries = 5, .reset_after = 60 * S,
-                           .load_timeout = 600 * S, .grace = 5 * S, .drain = 30 * S},
+                .policy = {.backoff = {.initial = S, .max = 30 * S, .jitter = 0},
+                           .max_retries = 5,
+                           .reset_after = 60 * S,
+                           .load_timeout = 600 * S,
+                           .grace = 5 * S,
+                           .drain = 30 * S},
         };
 }
 
@@ -49,7 +53,10 @@ static void put_orders(struct buffer *b, unsigned orders)
         static const struct {
                 unsigned bit;
                 const char *name;
-        } names[] = {{ORDER_SPAWN, "spawn"}, {ORDER_TERM, "SIGTERM"}, {ORDER_KILL, "SIGKILL"}, {ORDER_FORGIVE, "forgive"},
+        } names[] = {{ORDER_SPAWN, "spawn"},
+                     {ORDER_TERM, "SIGTERM"},
+                     {ORDER_KILL, "SIGKILL"},
+                     {ORDER_FORGIVE, "forgive"},
                      {ORDER_LET_GO, "let go"}};
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -60,8 +67,10 @@ static void put_orders(struct buffer *b, unsigned orders)
 static void print_life(struct buffer *b)
 {
         (void)buffer_puts(b, "# The life of an instance\n\n"
-                             "Printed from the table in `supervisor/core/instance.c` by `unit_core_instance --print`; a test compares the two.\n"
-                             "Events that change nothing in a state are left out. In parentheses: what the fleet's hands do.\n\n"
+                             "Printed from the table in `supervisor/core/instance.c` by `unit_core_instance "
+                             "--print`; a test compares the two.\n"
+                             "Events that change nothing in a state are left out. In parentheses: what the "
+                             "fleet's hands do.\n\n"
                              "| state | public word | event | next state |\n|---|---|---|---|\n");
         for (int s = 0; s < INSTANCE_STATES; s++)
                 for (int e = 0; e < INSTANCE_EVENTS; e++) {
@@ -69,8 +78,9 @@ static void print_life(struct buffer *b)
 
                         if (c->to == INSTANCE_STATES)
                                 continue;
-                        (void)buffer_printf(b, "| %s | %s | %s | %s", instance_state_name(s), instance_status(s),
-                                            instance_event_name(e), instance_state_name(c->to));
+                        (void)buffer_printf(b, "| %s | %s | %s | %s", instance_state_name(s),
+                                            instance_status(s), instance_event_name(e),
+                                            instance_state_name(c->to));
                         put_orders(b, c->orders);
                         (void)buffer_puts(b, " |\n");
                 }
@@ -80,8 +90,8 @@ static void print_life(struct buffer *b)
                         const struct instance_cell *c = instance_cell(s, e);
 
                         if (c->to != INSTANCE_STATES && (int)c->to != s)
-                                (void)buffer_printf(b, "    %s --> %s: %s\n", instance_state_name(s), instance_state_name(c->to),
-                                                    instance_event_name(e));
+                                (void)buffer_printf(b, "    %s --> %s: %s\n", instance_state_name(s),
+                                                    instance_state_name(c->to), instance_event_name(e));
                 }
         (void)buffer_puts(b, "```\n");
 }

@@ -12,7 +12,8 @@
 
 static const struct liveness_policy policy = {.failures = 3, .start_attempts = 60, .silence = 600 * S};
 
-static enum liveness_verdict feed(struct liveness *l, enum probe_kind kind, usec_t cpu, bool starting, usec_t now)
+static enum liveness_verdict feed(struct liveness *l, enum probe_kind kind, usec_t cpu, bool starting,
+                                  usec_t now)
 {
         return liveness_feed(l, &policy, &(struct probe_fact){.kind = kind, .cpu = cpu}, starting, now);
 }
@@ -45,7 +46,8 @@ static void silence_of_a_working_server_is_no_death(void **state)
                 assert_int_equal(feed(&l, PROBE_TIMEOUT, cpu, false, now), LIVENESS_SICK);
                 assert_true(now < 10 * S || l.moving);
         }
-        assert_int_equal(feed(&l, PROBE_TIMEOUT, cpu + 9 * S, false, 600 * S), LIVENESS_DEAD); /* silent for 10 minutes */
+        assert_int_equal(feed(&l, PROBE_TIMEOUT, cpu + 9 * S, false, 600 * S),
+                         LIVENESS_DEAD); /* silent for 10 minutes */
 }
 
 static void silence_of_an_idle_server_is_a_death(void **state)
@@ -56,7 +58,8 @@ static void silence_of_an_idle_server_is_a_death(void **state)
         liveness_start(&l, 0);
         assert_int_equal(feed(&l, PROBE_TIMEOUT, 7 * S, false, 5 * S), LIVENESS_SICK);
         assert_int_equal(feed(&l, PROBE_TIMEOUT, 7 * S, false, 10 * S), LIVENESS_SICK);
-        assert_int_equal(feed(&l, PROBE_TIMEOUT, 7 * S + 1000, false, 15 * S), LIVENESS_DEAD); /* timers are no work */
+        assert_int_equal(feed(&l, PROBE_TIMEOUT, 7 * S + 1000, false, 15 * S),
+                         LIVENESS_DEAD); /* timers are no work */
 }
 
 static void bytes_are_a_sign_of_life(void **state)
@@ -80,7 +83,8 @@ static void a_start_has_its_attempts(void **state)
         liveness_start(&l, 0);
         for (unsigned i = 0; i < 59; i++)
                 assert_int_equal(feed(&l, PROBE_REFUSED, USEC_INFINITY, true, i * S), LIVENESS_SICK);
-        assert_int_equal(feed(&l, PROBE_LOADING, USEC_INFINITY, true, 60 * S), LIVENESS_LOADING); /* progress */
+        assert_int_equal(feed(&l, PROBE_LOADING, USEC_INFINITY, true, 60 * S),
+                         LIVENESS_LOADING); /* progress */
         for (unsigned i = 0; i < 59; i++)
                 assert_int_equal(feed(&l, PROBE_TIMEOUT, USEC_INFINITY, true, (61 + i) * S), LIVENESS_SICK);
         assert_int_equal(feed(&l, PROBE_REFUSED, USEC_INFINITY, true, 200 * S), LIVENESS_DEAD);

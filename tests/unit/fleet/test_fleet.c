@@ -40,10 +40,13 @@ static void write_config(struct world *w, const char *instances)
 
         assert_non_null(f);
         (void)fprintf(f,
-                      "{\"runtime_dir\": \"%s/run\", \"state_dir\": \"%s/state\", \"log_dir\": \"%s/log\", \"models_dir\": \"%s\",\n"
+                      "{\"runtime_dir\": \"%s/run\", \"state_dir\": \"%s/state\", \"log_dir\": \"%s/log\", "
+                      "\"models_dir\": \"%s\",\n"
                       "\"llama_server\": {\"binary\": \"%s\"},\n"
-                      "\"restart\": {\"backoff_initial\": \"20ms\", \"backoff_max\": \"100ms\", \"max_retries\": 3},\n"
-                      "\"health\": {\"interval\": \"50ms\", \"timeout\": \"300ms\"}, \"stop\": {\"grace\": \"500ms\"},\n"
+                      "\"restart\": {\"backoff_initial\": \"20ms\", \"backoff_max\": \"100ms\", "
+                      "\"max_retries\": 3},\n"
+                      "\"health\": {\"interval\": \"50ms\", \"timeout\": \"300ms\"}, \"stop\": {\"grace\": "
+                      "\"500ms\"},\n"
                       "\"instances\": [%s]}\n",
                       w->dir, w->dir, w->dir, w->dir, FAKE, instances);
         (void)fclose(f);
@@ -146,7 +149,8 @@ static int set_up(void **state)
                 return -1;
         model = text_format("%s/m.gguf", w->dir);
         f = fopen(model, "w");
-        (void)fwrite("GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 1, 24, f); /* version 3, nothing in it: enough for a fake */
+        (void)fwrite("GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 1, 24,
+                     f); /* version 3, nothing in it: enough for a fake */
         (void)fclose(f);
         log_set_level(getenv("LSV_TEST_LOG") ? LOG_DEBUG : LOG_EMERG);
         *state = w;
@@ -254,7 +258,8 @@ static void a_missing_binary_is_said(void **state)
 {
         struct world *w = *state;
 
-        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"llama_server\": {\"binary\": \"/nowhere/llama-server\"}}");
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"llama_server\": {\"binary\": "
+                        "\"/nowhere/llama-server\"}}");
         open_fleet(w);
         wait_status(w, "a", "error");
         assert_non_null(strstr(fleet_find(w->fleet, "a")->last_error, "/nowhere/llama-server"));
@@ -344,7 +349,8 @@ static void replicas_restart_one_after_the_other(void **state)
         pid_t pids[3];
         unsigned renewed = 0;
 
-        write_config(w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 3, \"args\": [\"--load-ms\", \"100\"]}");
+        write_config(w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 3, \"args\": [\"--load-ms\", "
+                        "\"100\"]}");
         open_fleet(w);
         for (unsigned i = 0; i < 3; i++) {
                 char name[8];
@@ -394,11 +400,14 @@ static void a_reload_touches_only_what_changed(void **state)
         assert_non_null(fleet_reload_error(w->fleet));
         buffer_clear(&b);
         json_begin(&j, &b);
-        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\", \"args\": [\"-c\", \"99\"]},"
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\", "
+                        "\"args\": [\"-c\", \"99\"]},"
                         "{\"name\": \"new\", \"model\": \"m.gguf\"}");
         assert_int_equal(fleet_reload(w->fleet, true, &j), 0);
-        assert_string_equal(b.data, "{\"keep\":[\"a\"],\"update\":[],\"restart\":[{\"name\":\"c\",\"because\":[\"args\"]}],"
-                                    "\"start\":[\"new\"],\"stop\":[\"gone\"],\"needsDaemonRestart\":[],\"applied\":false}");
+        assert_string_equal(
+                b.data,
+                "{\"keep\":[\"a\"],\"update\":[],\"restart\":[{\"name\":\"c\",\"because\":[\"args\"]}],"
+                "\"start\":[\"new\"],\"stop\":[\"gone\"],\"needsDaemonRestart\":[],\"applied\":false}");
         assert_int_equal(fleet_count(w->fleet), 3);
         buffer_clear(&b);
         json_begin(&j, &b);

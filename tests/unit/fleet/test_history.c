@@ -49,7 +49,11 @@ static struct json_value *read_back(struct history *h, uint64_t since, const cha
 
 static void add(struct history *h, const char *instance, const char *text)
 {
-        history_add(h, &(struct history_event){.at = DAY, .kind = "died", .instance = instance, .cause = "signal", .text = text,
+        history_add(h, &(struct history_event){.at = DAY,
+                                               .kind = "died",
+                                               .instance = instance,
+                                               .cause = "signal",
+                                               .text = text,
                                                .evidence = "{\"signal\":11}"});
 }
 
@@ -69,10 +73,12 @@ static void events_survive(void **state)
         v = read_back(h, 0, NULL, DAY);
         assert_int_equal(json_count(json_get(v, "events")), 3);
         assert_string_equal(json_get_string(json_at(json_get(v, "events"), 0), "text"), "first \"quoted\"\n");
-        assert_int_equal(json_get_int(json_get(json_at(json_get(v, "events"), 0), "evidence"), "signal", 0), 11);
+        assert_int_equal(json_get_int(json_get(json_at(json_get(v, "events"), 0), "evidence"), "signal", 0),
+                         11);
         assert_int_equal(json_get_int(json_at(json_get(v, "events"), 2), "id", 0), 3); /* ids go on */
         assert_int_equal(json_get_int(v, "next", 0), 3);
-        assert_string_equal(json_get_string(json_at(json_get(json_get(v, "states"), "a"), 0), "status"), "crashed");
+        assert_string_equal(json_get_string(json_at(json_get(json_get(v, "states"), "a"), 0), "status"),
+                            "crashed");
         json_free(v);
         v = read_back(h, 1, "b", DAY);
         assert_int_equal(json_count(json_get(v, "events")), 1);
@@ -148,7 +154,8 @@ static void states_older_than_a_day_go(void **state)
         v = read_back(h, 0, NULL, 3 * DAY + USEC_PER_SEC);
         /* The one before the window tells the state at its begin. */
         assert_int_equal(json_count(json_get(json_get(v, "states"), "a")), 2);
-        assert_string_equal(json_get_string(json_at(json_get(json_get(v, "states"), "a"), 0), "status"), "ready");
+        assert_string_equal(json_get_string(json_at(json_get(json_get(v, "states"), "a"), 0), "status"),
+                            "ready");
         json_free(v);
         history_free(h);
 }
