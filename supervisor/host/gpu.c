@@ -12,7 +12,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 
-enum { PATH_BYTES = 4096, TEXT_BYTES = 4096, GPUS_MAX = 256 };
+enum { PATH_BYTES = 4096, TEXT_BYTES = 4096, GPUS_MAX = 64 };
 
 /* A short file whole, without its last newline; "" when there is none. */
 static void read_text(int dir, const char *path, char *buf, size_t size)
@@ -150,7 +150,7 @@ static int compare_pci(const void *a, const void *b)
 static int scan(const char *root, const char *path, bool (*fn)(int dir, const char *entry, struct gpu *ret),
                 struct gpu *ret, size_t max, size_t *n)
 {
-        _cleanup_free_ struct gpu *found = NULL;
+        struct gpu found[GPUS_MAX];
         char whole[PATH_BYTES];
         struct dirent *entry;
         size_t count = 0;
@@ -161,11 +161,6 @@ static int scan(const char *root, const char *path, bool (*fn)(int dir, const ch
         dir = opendir(whole);
         if (!dir)
                 return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -errno;
-        found = calloc(GPUS_MAX, sizeof *found);
-        if (!found) {
-                (void)closedir(dir);
-                return -ENOMEM;
-        }
         while (count < GPUS_MAX && (entry = readdir(dir)))
                 if (fn(dirfd(dir), entry->d_name, &found[count]))
                         count++;

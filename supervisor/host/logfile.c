@@ -185,22 +185,21 @@ struct shared_fd *shared_fd_unref(struct shared_fd *file)
 
 static int open_file(const char *path, struct shared_fd **ret)
 {
-        _cleanup_free_ struct shared_fd *file = malloc(sizeof *file);
+        struct shared_fd *file;
         struct stat st;
 
+        /* Read too: we follow by the same descriptor. O_NONBLOCK is for a FIFO in our place, and means nothing to a file. */
+        _cleanup_close_ int fd = open(
+                path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0640);
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+                return -EINVAL;
+        file = malloc(sizeof *file);
         if (!file)
                 return -ENOMEM;
-        file->refs = 1;
-        /* Read too: we follow by the same descriptor. O_NONBLOCK is for a FIFO in our place, and means nothing to a file. */
-        file->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
-                        0640);
-        if (file->fd < 0)
-                return -errno;
-        if (fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-                (void)close(file->fd);
-                return -EINVAL;
-        }
-        *ret = steal_ptr(file);
+        *file = (struct shared_fd){.fd = steal_fd(&fd), .refs = 1};
+        *ret = file;
         return 0;
 }
 
@@ -273,7 +272,7 @@ int logfile_open(struct loop *loop, const char *dir, const char *name, const str
                 r = -EBUSY;
         if (r == 0)
                 r = open_file(f->path, &f->file);
-        if (r == 0) {
+        if (f->file) {
                 start_at_end(f);
                 r = hub_join(f);
         }
@@ -327,7 +326,7 @@ void logfile_catch_up(struct logfile *f, usec_t now)
 /* Somebody deleted the file, or moved it away: the next child writes to a new one. */
 static void replace_if_gone(struct logfile *f)
 {
-        struct shared_fd *fresh;
+        struct shared_fd *fresh = NULL;
         struct stat ours, there;
 
         if (fstat(f->file->fd, &ours) == 0 && lstat(f->path, &there) == 0 && ours.st_ino == there.st_ino &&
@@ -503,24 +502,24 @@ static int gather_all(struct logfile *f, struct backlog *b)
 int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len)
 {
         struct backlog b = {.max = MIN(max, (size_t)READ_LAST_MAX), .lines_wanted = lines};
-        _cleanup_free_ char *data = NULL;
         _cleanup_buffer_ struct buffer out;
-        int r;
+        int r = 0;
 
         buffer_init(&out, 0);
         b.full = lines == 0 || b.max == 0;
-        data = b.data = malloc(b.max + 1);
-        if (!data)
+        b.data = malloc(b.max + 1);
+        if (!b.data)
                 return -ENOMEM;
-        if (!b.full) {
+        if (!b.full)
                 r = gather_all((struct logfile *)f, &b);
-                if (r < 0)
-                        return r;
-        }
-        r = put_harmless(&b, &out);
-        if (r < 0 || buffer_reserve(&out, 1) < 0)
+        if (r == 0)
+                r = put_harmless(&b, &out);
+        free(b.data);
+        if (r < 0)
+                return r;
+        if (buffer_reserve(&out, 1) < 0) /* "" is a string, too */
                 return -ENOMEM;
         *ret_len = out.len;
         *ret = buffer_steal(&out);
-        return *ret ? 0 : -ENOMEM;
+        return 0;
 }

@@ -16,8 +16,9 @@
 #include <time.h>
 
 #include "base/macros.h"
-#include "base/text.h"
 #include "host/process_proc.h"
+
+enum { PATH_BYTES = 4096 };
 
 struct process {
         struct loop *loop;
@@ -131,36 +132,32 @@ static void on_pidfd(void *owner, unsigned events, usec_t now)
 
 /* --- spawning ------------------------------------------------------------------------------------------------- */
 
-/* posix_spawnp would look relative PATH entries up in the child's directory; this finds them in ours, and tells "found but
- * not allowed" from "not found". *ret is malloc'd. */
-static int find_binary(const char *name, char **ret)
+/* posix_spawnp would look relative PATH entries up in the child's directory; this finds them in ours, and tells "found
+ * but not allowed" from "not found". */
+static int find_binary(const char *name, char *ret, size_t size)
 {
         const char *path = getenv("PATH"), *end;
         bool denied = false;
         struct stat st;
-        char *file;
 
-        if (name[0] == '/')
-                return (*ret = strdup(name)) ? 0 : -ENOMEM;
+        if (name[0] == '/') {
+                if ((size_t)snprintf(ret, size, "%s", name) >= size)
+                        return -ENAMETOOLONG;
+                return 0;
+        }
         if (name[0] == '\0' || strchr(name, '/'))
                 return name[0] ? -EINVAL : -ENOENT;
         if (!path)
                 path = "/usr/local/bin:/usr/bin:/bin";
         for (;; path = end + 1) {
                 end = strchrnul(path, ':');
-                if (*path ==
-                    '/') { /* an empty or relative entry means "here", which is no place for a daemon */
-                        file = text_format("%.*s/%s", (int)(end - path), path, name);
-                        if (!file)
-                                return -ENOMEM;
-                        if (stat(file, &st) == 0 && S_ISREG(st.st_mode)) {
-                                if (access(file, X_OK) == 0) {
-                                        *ret = file;
-                                        return 0;
-                                }
-                                denied = true;
-                        }
-                        free(file);
+                /* An empty or relative entry means "here", which is no place for a daemon. */
+                if (*path == '/' &&
+                    (size_t)snprintf(ret, size, "%.*s/%s", (int)(end - path), path, name) < size &&
+                    stat(ret, &st) == 0 && S_ISREG(st.st_mode)) {
+                        if (access(ret, X_OK) == 0)
+                                return 0;
+                        denied = true;
                 }
                 if (!*end)
                         return denied ? -EACCES : -ENOENT;
@@ -269,20 +266,39 @@ static int follow(struct process *p)
         return watch_new(p->loop, p->pidfd, WATCH_READ, on_pidfd, p, &p->watch);
 }
 
-int process_spawn(struct loop *loop, const struct process_spec *spec, process_exit_fn *on_exit, void *owner,
-                  struct process **ret)
+/* Fills in p, whose pid is a fresh child. */
+static int take_child(struct process *p, const struct process_spec *spec)
 {
-        _cleanup_free_ struct process *p = calloc(1, sizeof *p);
-        const char *cwd = spec->cwd ? spec->cwd : "/";
-        _cleanup_free_ char *binary = NULL;
-        _cleanup_close_ int cwd_fd = -1;
-        struct sigaction chld;
         struct proc_stat st;
         int r;
 
-        if (!p)
-                return -ENOMEM;
-        r = find_binary(spec->binary, &binary);
+        p->group = p->session = p->pid;
+        p->spawned = p->is_child = true;
+        set_nice(p->pid, spec->nice);
+        r = proc_read_stat(p->pid, &st);
+        if (r < 0)
+                return r;
+        p->start_time = st.start_time;
+        p->pidfd = pidfd_open(p->pid, 0); /* not a race: nobody reaps it but us */
+        if (p->pidfd < 0)
+                return -errno;
+        r = follow(p);
+        if (r < 0)
+                close_fd(&p->pidfd);
+        return r;
+}
+
+int process_spawn(struct loop *loop, const struct process_spec *spec, process_exit_fn *on_exit, void *owner,
+                  struct process **ret)
+{
+        const char *cwd = spec->cwd ? spec->cwd : "/";
+        _cleanup_close_ int cwd_fd = -1;
+        char binary[PATH_BYTES];
+        struct sigaction chld;
+        struct process *p;
+        int r;
+
+        r = find_binary(spec->binary, binary, sizeof binary);
         if (r < 0)
                 return r;
         cwd_fd = open(cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -295,44 +311,37 @@ int process_spawn(struct loop *loop, const struct process_spec *spec, process_ex
         if (sigaction(SIGCHLD, NULL, &chld) == 0 && chld.sa_handler == SIG_IGN)
                 (void)signal(SIGCHLD, SIG_DFL);
 
-        r = spawn(binary, spec, cwd_fd, &p->pid);
-        if (r < 0)
-                return r;
-        /* From here on one descriptor is needed at a time; the directory's was its reservation. */
-        (void)close(steal_fd(&cwd_fd));
+        p = calloc(1, sizeof *p);
+        if (!p)
+                return -ENOMEM;
         p->loop = loop;
         p->on_exit = on_exit;
         p->owner = owner;
-        p->group = p->session = p->pid;
-        p->spawned = p->is_child = true;
-        set_nice(p->pid, spec->nice);
-        r = proc_read_stat(p->pid, &st);
+        r = spawn(binary, spec, cwd_fd, &p->pid);
         if (r == 0) {
-                p->start_time = st.start_time;
-                p->pidfd = pidfd_open(p->pid, 0); /* not a race: nobody reaps it but us */
-                r = p->pidfd < 0 ? -errno : follow(p);
+                /* From here on one descriptor is needed at a time; the directory's was its reservation. */
+                (void)close(steal_fd(&cwd_fd));
+                r = take_child(p, spec);
                 if (r < 0)
-                        close_fd(&p->pidfd);
+                        abandon(p->pid);
         }
         if (r < 0) {
-                abandon(p->pid);
+                free(p);
                 return r;
         }
-        *ret = steal_ptr(p);
+        *ret = p;
         return 0;
 }
 
 int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exit_fn *on_exit, void *owner,
                   struct process **ret)
 {
-        _cleanup_free_ struct process *p = calloc(1, sizeof *p);
         _cleanup_close_ int pidfd = -1;
         struct pollfd poll_fd;
         struct proc_stat st;
+        struct process *p;
         int r;
 
-        if (!p)
-                return -ENOMEM;
         if (pid <= 1 || pid == getpid())
                 return -ESRCH;
         pidfd = pidfd_open(pid, 0);
@@ -348,6 +357,9 @@ int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exi
         poll_fd = (struct pollfd){.fd = pidfd, .events = POLLIN};
         if (poll(&poll_fd, 1, 0) != 0)
                 return -ESRCH; /* a zombie, or gone and replaced since */
+        p = malloc(sizeof *p);
+        if (!p)
+                return -ENOMEM;
         *p = (struct process){
                 .loop = loop,
                 .on_exit = on_exit,
@@ -360,10 +372,12 @@ int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exi
                 .pidfd = pidfd,
         };
         r = follow(p);
-        if (r < 0)
+        if (r < 0) {
+                free(p);
                 return r;
+        }
         (void)steal_fd(&pidfd);
-        *ret = steal_ptr(p);
+        *ret = p;
         return 0;
 }
 

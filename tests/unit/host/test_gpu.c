@@ -118,7 +118,11 @@ static void test_nvidia_in_pci_order(void **state)
                    "GPU-\?\?\?\?\?\?\?\?-\?\?\?\?-\?\?\?\?-\?\?\?\?-\?\?\?\?\?\?\?\?\?\?\?\?");
         put("proc/driver/nvidia/gpus/README/information", "Model: none\n");
         put("proc/driver/nvidia/gpus/0000:02:00.0/power", "no information\n");
-        assert_int_equal(gpu_scan(root, g, 8), 3);
+        put_nvidia("10000:01:00.0", "NVIDIA behind a VMD", "GPU-1");
+        put_nvidia("f000:01:00.0", "NVIDIA far away", "GPU-2");
+        assert_int_equal(gpu_scan(root, g, 8), 5);
+        assert_string_equal(g[3].pci, "f000:01:00.0");
+        assert_string_equal(g[4].pci, "10000:01:00.0");
         assert_int_equal(g[0].vendor, GPU_NVIDIA);
         assert_int_equal(g[0].index, 0);
         assert_string_equal(g[0].name, "NVIDIA GeForce RTX 3090");
@@ -143,6 +147,8 @@ static void test_amd(void **state)
         put_drm("card0", "vendor", "0x8086\n"); /* Intel, drives the screen */
         put_drm("card0", "uevent", "PCI_SLOT_NAME=0000:00:02.0\n");
         put_amd("card2-HDMI-A-1", "0000:43:00.0", "6f5c1d2e3a4b5c6d\n", NULL);
+        put_amd("card5", "0000:05:00.0", NULL, NULL);
+        put_drm("card5", "vendor", "0x10de\n");
         put_amd("card7", "0000:07:00.0", "6f5c1d2e3a4b5c6d\n", NULL);
         put_drm("card7", "mem_info_vram_total", "0\n");
         put_nvidia("0000:c1:00.0", "NVIDIA H200", "GPU-fbdb9551-ce05-f34f-5a25-e27e4198c4e4");
