@@ -27,7 +27,7 @@ size_t summary_status_index(const char *status)
 
 static void put_sentence(struct fleet *f, struct summary *s)
 {
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
 
         buffer_init(&b, SUMMARY_SENTENCE_MAX - 1);
         if (s->total == 0)

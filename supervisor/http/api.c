@@ -24,7 +24,7 @@ static void health_handle(struct call *call)
 
 static void ready_handle(struct call *call)
 {
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         unsigned ready, total;
         bool enough = fleet_is_ready(call->doors->fleet, &ready, &total);
@@ -69,7 +69,7 @@ static void status_handle(struct call *call)
 {
         struct doors *d = call->doors;
         const struct config *config = fleet_config(d->fleet);
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         char text[TIME_ISO_MAX];
         struct summary summary;
         struct json_writer w;
@@ -106,7 +106,7 @@ static void status_handle(struct call *call)
 static void instances_handle(struct call *call)
 {
         struct fleet *f = call->doors->fleet;
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
 
         buffer_init(&b, 0);
@@ -124,7 +124,7 @@ static void instances_handle(struct call *call)
 static void instance_handle(struct call *call)
 {
         const struct report *r = fleet_find(call->doors->fleet, call->name);
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
 
         if (!r) {
@@ -139,7 +139,7 @@ static void instance_handle(struct call *call)
 
 static void why_handle(struct call *call)
 {
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         int r;
 
@@ -157,7 +157,7 @@ static void why_handle(struct call *call)
 static void history_handle(struct call *call)
 {
         struct doors *d = call->doors;
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         const char *instance;
         struct json_writer w;
         uint64_t since;
@@ -193,7 +193,7 @@ static void do_order(struct order *o, struct request *req)
         static const char *const words[] = {
                 [FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
         _cleanup_free_ char *message = NULL;
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         int r;
 
@@ -222,7 +222,7 @@ static void do_order(struct order *o, struct request *req)
 
 static void do_reload(struct order *o, struct request *req)
 {
-        _cleanup_buffer_ struct buffer plan, b;
+        _cleanup_buffer_ struct buffer plan = {0}, b = {0};
         struct json_writer w;
         const char *why;
         int r;

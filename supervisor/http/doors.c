@@ -357,7 +357,7 @@ static int write_file(const char *path, const struct buffer *content)
 
 static int write_listen_json(struct doors *d, const struct config *config)
 {
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         int r;
 

@@ -87,13 +87,34 @@ static bool is_own(const struct gate *g, const struct http1_authority *a)
         return number_equal(&n, &bound);
 }
 
+/* A friend's host: "name", "name:port", "*.name" (any host below it), or "*"; *ret_port is -1 when none is given. */
+static bool host_matches(struct slice friend, const struct http1_authority *a, int *ret_port)
+{
+        bool below = slice_starts_with(friend, SLICE("*."));
+        struct http1_authority f;
+        size_t more;
+
+        *ret_port = -1;
+        if (slice_eq(friend, SLICE("*")))
+                return true;
+        if (http1_authority_parse(below ? slice_sub(friend, 2, friend.n) : friend, &f) < 0 ||
+            f.ipv6 != a->ipv6)
+                return false;
+        *ret_port = f.port;
+        if (!below)
+                return slice_eq_nocase(f.host, a->host);
+        if (a->host.n <= f.host.n + 1)
+                return false;
+        more = a->host.n - f.host.n;
+        return a->host.p[more - 1] == '.' && slice_eq_nocase(slice_sub(a->host, more, a->host.n), f.host);
+}
+
 static bool is_allowed_host(const struct gate *g, const struct http1_authority *a)
 {
-        struct http1_authority friend;
+        int port;
 
         for (char *const *h = g->allowed_hosts; h && *h; h++)
-                if (http1_authority_parse(slice_str(*h), &friend) == 0 && friend.ipv6 == a->ipv6 &&
-                    slice_eq_nocase(friend.host, a->host) && (friend.port < 0 || friend.port == a->port))
+                if (host_matches(slice_str(*h), a, &port) && (port < 0 || port == a->port))
                         return true;
         return false;
 }
@@ -109,14 +130,19 @@ static int default_port(struct slice scheme)
 
 static bool is_allowed_origin(const struct gate *g, struct slice scheme, const struct http1_authority *a)
 {
-        struct http1_authority friend;
-        struct slice friends_scheme;
+        for (char *const *o = g->allowed_origins; o && *o; o++) {
+                struct slice friend = slice_str(*o);
+                size_t n = slice_find(friend, ':');
+                int port, usual = default_port(scheme);
 
-        for (char *const *o = g->allowed_origins; o && *o; o++)
-                if (http1_origin_parse(slice_str(*o), &friends_scheme, &friend) == 0 &&
-                    slice_eq_nocase(friends_scheme, scheme) &&
-                    http1_authority_equal(&friend, a, default_port(scheme)))
+                if (streq(*o, "*"))
                         return true;
+                if (slice_eq_nocase(slice_sub(friend, 0, n), scheme) &&
+                    slice_starts_with(slice_sub(friend, n, friend.n), SLICE("://")) &&
+                    host_matches(slice_sub(friend, n + 3, friend.n), a, &port) &&
+                    (port < 0 ? usual : port) == (a->port < 0 ? usual : a->port))
+                        return true;
+        }
         return false;
 }
 

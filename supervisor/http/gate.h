@@ -6,10 +6,11 @@
  *
  * Host passes when it is localhost, 127.0.0.1 or [::1], any port, on a loopback or unix listener; the listener's own address, any
  * port (a number cannot be rebound, and a forwarded port is a common thing); any numeric address or localhost on a listener on all
- * addresses (0.0.0.0, ::); or in allowed_hosts ("name": any port, "name:port": that one).
+ * addresses (0.0.0.0, ::); or in allowed_hosts ("name": any port, "name:port": that one, "*.name": all below
+ * it, "*": any, which gives the protection against rebinding up).
  * Origin passes when there is none; when it equals Host; when it is http or https and its host is a loopback name (loopback listeners;
  * on all addresses only if Host is one, too) or the listener's own address, any port; or when it is in allowed_origins (scheme,
- * host and port). "null" never passes.
+ * host as there, and port; "*" is any). "null" never passes.
  * Source: RFC 6454, RFC 9110 §7.2, the Fetch standard. */
 #ifndef LSV_HTTP_GATE_H
 #define LSV_HTTP_GATE_H

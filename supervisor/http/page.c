@@ -123,7 +123,7 @@ void page_handle(struct call *call)
 {
         struct doors *d = call->doors;
         const char *reload_error = fleet_reload_error(d->fleet);
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         char span[TIME_SPAN_MAX];
         struct summary summary;
 

@@ -99,7 +99,7 @@ static const char last_resort[] =
 void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
                         const char *message)
 {
-        _cleanup_buffer_ struct buffer body;
+        _cleanup_buffer_ struct buffer body = {0};
 
         if (put_error_body(&body, status, param, message))
                 respond_text(req, status, "application/json", more_headers, body.data, body.len);
@@ -109,7 +109,7 @@ void respond_error_with(struct request *req, int status, const char *param, cons
 
 void respond_error_bare(struct request *req, int status, const char *message)
 {
-        _cleanup_buffer_ struct buffer body;
+        _cleanup_buffer_ struct buffer body = {0};
 
         if (put_error_body(&body, status, NULL, message))
                 request_respond(req, status, "application/json", NO_STORE, body.data, body.len);

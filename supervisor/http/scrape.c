@@ -33,7 +33,7 @@ static void scrape_slice(void *owner, usec_t now)
 {
         struct scrape *s = owner;
         struct request *req = s->req;
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         bool more;
 
         /* The reader takes its time: look again a little later. The server's own deadline cuts it if it never reads. */

@@ -9,9 +9,10 @@
 
 #include "base/text.h"
 
-static char *hosts[] = {"models.example", "lab.example:8443", "[2001:db8::7]", NULL};
+static char *hosts[] = {"models.example", "lab.example:8443",   "[2001:db8::7]",
+                        "*.lan.example",  "*.tight.example:81", NULL};
 static char *origins[] = {"https://app.example", "http://dev.example:3000", "chrome-extension://abcdef",
-                          NULL};
+                          "https://*.pages.example", NULL};
 
 static struct http1_request parse(const char *text)
 {
@@ -72,6 +73,13 @@ static void host_names_us(void **state)
                 {LOOP4, "Models.Example:1234", true},
                 {LOOP4, "lab.example:8443", true},
                 {LAN, "[2001:db8::7]:8077", true},
+                {LOOP4, "a.lan.example", true},
+                {LOOP4, "a.b.LAN.example:9", true},
+                {LOOP4, "a.tight.example:81", true},
+                {LOOP4, "a.tight.example:82", false},
+                {LOOP4, "lan.example", false},
+                {LOOP4, ".lan.example", false},
+                {LOOP4, "alan.example", false},
                 /* Rebinding: the attacker's name points at us. */
                 {LOOP4, "evil.example:8077", false},
                 {LOOP4, "evil.example", false},
@@ -125,6 +133,11 @@ static void origin_is_a_friend(void **state)
                 {ANY4, "10.1.2.3:8077", "http://10.1.2.3:8077", true},
                 {ANY4, "localhost:8077", "http://localhost:3000", true},
 
+                {LOOP4, "localhost", "https://a.pages.example", true},
+
+                {LOOP4, "localhost", "http://a.pages.example", false},
+                {LOOP4, "localhost", "https://pages.example", false},
+                {LOOP4, "localhost", "https://a.pages.example:444", false},
                 {LOOP4, "localhost", "null", false},
                 {LOOP4, "localhost", "https://evil.example", false},
                 {LOOP4, "localhost", "http://evil.example:8077", false},
@@ -154,6 +167,25 @@ static void origin_is_a_friend(void **state)
         assert_int_equal(check(LOOP4, "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
                                       "Origin: https://evil.example\r\nContent-Length: 0\r\n\r\n"),
                          GATE_ORIGIN);
+}
+
+static void stars(void **state)
+{
+        static char *any[] = {"*", NULL};
+        struct endpoint e;
+        struct gate g = {.bound = &e, .allowed_hosts = any};
+        struct http1_request head;
+
+        (void)state;
+        assert_int_equal(endpoint_parse(LOOP4, &e), 0);
+        head = parse("GET / HTTP/1.1\r\nHost: whatever.example\r\n\r\n");
+        assert_int_equal(gate_check(&g, &head), GATE_PASS);
+        head = parse("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n");
+        assert_int_equal(gate_check(&g, &head), GATE_ORIGIN);
+        g.allowed_origins = any;
+        assert_int_equal(gate_check(&g, &head), GATE_PASS);
+        head = parse("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n\r\n");
+        assert_int_equal(gate_check(&g, &head), GATE_ORIGIN);
 }
 
 static void host_is_asked_before_origin(void **state)
@@ -247,6 +279,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(host_names_us),
                 cmocka_unit_test(origin_is_a_friend),
+                cmocka_unit_test(stars),
                 cmocka_unit_test(host_is_asked_before_origin),
                 cmocka_unit_test(orders_are_no_simple_forms),
                 cmocka_unit_test(preflights),
