@@ -3,10 +3,16 @@
  * A listener accepts; each connection reads one request at a time (pipelined bytes wait, bounded); each request is handed to
  * on_request once its head is whole and unambiguous. What is ambiguous is answered 400/413/414/431/501/505 and closed
  * before anything is forwarded. The owner answers with request_respond, or request_begin + request_write* + request_end.
- * While a request is being answered the connection goes on reading (bounded), so that the client's EOF is seen: on_gone.
+ * While a request is being answered the connection goes on reading (bounded), so that the client's EOF is seen within the
+ * turn: on_gone. A client that shuts its sending side down before it has its answer counts as gone.
  * Deadlines: the whole head within 10 s of its first byte, idle 75 s between requests, body not slower than 1 KB/s
- * averaged over 10 s windows after a grace of 30 s, a response whose reader takes nothing for 60 s is cut.
- * Caps: connections in all and per remote address (loopback and unix are not capped per address), header 16 KB. */
+ * averaged over 10 s windows after a grace of 30 s, a response whose reader takes nothing for 60 s (noticed within another
+ * quarter of it) is cut.
+ * Caps: connections in all and per remote address (IPv6: per /64; loopback and unix are not capped per address), header
+ * 16 KB. A client over a cap gets a 503 as far as that goes without waiting. When descriptors run out, accepting pauses
+ * 100 ms at a time, and whoever was first in line is told 503.
+ * Every refusal of ours is {"error":{"message","type","code","param":null}} with Connection: close. We close in order: FIN,
+ * then read and drop for at most 2 s, so that the answer is not lost to a reset. */
 #ifndef LSV_NET_SERVER_H
 #define LSV_NET_SERVER_H
 
@@ -26,51 +32,67 @@ struct server_limits {
         usec_t head_timeout, idle_timeout, write_timeout;
         unsigned connections_max, per_address_max;
         size_t write_buffer_max; /* bytes queued to one client before request_write says -ENOBUFS; 1 MB */
+        usec_t body_grace, body_window;
+        unsigned body_rate; /* bytes per second */
+        unsigned
+                send_buffer; /* SO_SNDBUF of TCP connections, so that a frozen reader pins little; 0: the system's choice */
 };
 extern const struct server_limits server_limits_default;
 
 struct server_counts {
         uint64_t accepted, refused_cap, refused_address, accept_errors, requests, bad_requests, timeouts_head,
-                timeouts_idle, timeouts_write, clients_gone;
+                timeouts_idle, timeouts_body, timeouts_write, clients_gone, accept_pauses;
         unsigned connections;
 };
 
 typedef void server_request_fn(void *owner, struct request *req);
 
-int server_new(struct loop *loop, const struct server_limits *limits, server_request_fn *on_request, void *owner,
-               struct server **ret);
-struct server *server_free(struct server *s); /* closes all at once; on_gone is called for open requests first */
+/* limits: NULL is the default. */
+int server_new(struct loop *loop, const struct server_limits *limits, server_request_fn *on_request,
+               void *owner, struct server **ret);
+struct server *
+server_free(struct server *s); /* closes all at once; on_gone is called for open requests first */
 const struct server_counts *server_counts(const struct server *s);
 
-/* at: where. mode: of a unix socket's file (0600, 0660), 0 for TCP. tag: the owner's mark, e.g. "control". A stale socket file
- * that nobody answers on is replaced; one that is answered gives -EADDRINUSE. Port 0: see listener_endpoint. */
-int server_listen(struct server *s, const struct endpoint *at, mode_t mode, const char *tag, struct listener **ret);
+/* 0, -EADDRINUSE, -EACCES, -EADDRNOTAVAIL …; -EEXIST: the path is there and is no socket. IPv6 addresses take IPv6 alone.
+ * at: where. mode: of a unix socket's file (0600, 0660), 0 for TCP. tag: the owner's mark, e.g. "control". A stale socket file
+ * that nobody answers on is replaced; one that is answered gives -EADDRINUSE. (Two starters at the same instant are kept apart
+ * by the daemon's lock on its runtime directory.) The file is unlinked at the end if it is still ours.
+ * Port 0: see listener_endpoint. */
+int server_listen(struct server *s, const struct endpoint *at, mode_t mode, const char *tag,
+                  struct listener **ret);
 const struct endpoint *listener_endpoint(const struct listener *l); /* as bound */
 const char *listener_tag(const struct listener *l);
 void server_stop_listening(struct server *s); /* existing requests go on, with Connection: close */
 
 /* --- one request ------------------------------------------------------------------------------------------------ */
+
+/* A request ends with request_respond, request_end, request_abort, request_detach or on_gone; its memory is kept until the end of
+ * that turn, and calls on it until then do nothing (-EPIPE), so that two facts of one batch cannot meet in freed memory. */
 const struct http1_request *request_head(const struct request *req); /* valid until the request ends */
 const struct listener *request_listener(const struct request *req);
 const char *request_peer(const struct request *req); /* "127.0.0.1", "unix" */
 
 /* The owner's own pointer on it, and what is called when the client goes before the end (EOF, reset, timeout) or the server is
- * freed: after on_gone the request must not be touched. Without on_gone such a request just ends. */
+ * freed, or when the server itself had to refuse the body (413, 400, 408): after on_gone the request must not be touched.
+ * Not called from inside the functions below. Without on_gone such a request just ends. */
 typedef void request_gone_fn(void *owner, struct request *req);
 void request_on_gone(struct request *req, request_gone_fn *fn, void *owner);
 
 /* Collects the body (sends 100-continue when asked for), bounded: over max it is answered 413 by the server itself.
- * on_body is called once, not from inside (an empty body too). Call it before answering, or not at all (then the rest
- * is drained or the connection closed). */
+ * on_body is called once, not from inside (an empty body too), with NUL behind the bytes, which stay until the request ends.
+ * Call it before answering, or not at all (then up to 64 KB are drained, or the connection is closed).
+ * 0, or -EINVAL (called twice, or after the answer began), -EPIPE. */
 typedef void request_body_fn(void *owner, struct request *req, const char *body, size_t len);
 int request_read_body(struct request *req, size_t max, request_body_fn *on_body, void *owner);
 
 /* headers: further header lines each ended by CRLF, or NULL. Framing, Date-less, Connection and Content-Length are ours. HEAD is
  * handled here: same head, no body. A whole answer: */
-void request_respond(struct request *req, int status, const char *content_type, const char *headers, const void *body,
-                     size_t len);
-/* A streamed answer (chunked on 1.1, until close on 1.0). write: 0, or -ENOBUFS when the reader is too slow (nothing of
- * it was taken; on_drain tells when there is room again), -EPIPE when it is gone. */
+void request_respond(struct request *req, int status, const char *content_type, const char *headers,
+                     const void *body, size_t len);
+/* A streamed answer (chunked on 1.1, until close on 1.0). The head goes out with the first write, or at the end of this turn.
+ * write: 0, or -ENOBUFS when the reader is too slow (nothing of it was taken; on_drain tells when all that was queued has
+ * gone), -EPIPE when it is gone (on_gone follows), -ENOMEM. One write larger than the bound is taken when nothing is queued. */
 void request_begin(struct request *req, int status, const char *content_type, const char *headers);
 int request_write(struct request *req, const void *data, size_t len);
 size_t request_queued(const struct request *req); /* bytes that the reader has not taken yet */
@@ -81,7 +103,8 @@ void request_end(struct request *req);
 void request_abort(struct request *req);
 
 /* Hands the socket over (WebSocket upgrade): *ret_fd is the caller's, *ret_bytes (appended) begins with the request's head as it
- * came and holds all that was read behind it. The request is gone after. */
+ * came and holds all that was read behind it. The request is gone after. 0, or -EINVAL (the answer began, or a body is expected),
+ * -EBUSY (an earlier answer is still being sent), -EMFILE, -ENOMEM: then it is still there. */
 int request_detach(struct request *req, int *ret_fd, struct buffer *ret_bytes);
 
 #endif

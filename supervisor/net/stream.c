@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/buffer.h"
@@ -317,6 +319,15 @@ uint64_t stream_sent(const struct stream *s)
         return s->taken - stream_queued(s);
 }
 
+uint64_t stream_progress(const struct stream *s)
+{
+        int waiting = 0;
+
+        if (s->fd >= 0)
+                (void)ioctl(s->fd, SIOCOUTQ, &waiting);
+        return stream_sent(s) - (uint64_t)waiting;
+}
+
 static void on_written(uv_write_t *req, int status);
 
 static int write_pending(struct stream *s)
@@ -419,6 +430,14 @@ void stream_shutdown(struct stream *s)
 {
         if (s->fd >= 0)
                 (void)shutdown(s->fd, SHUT_WR);
+}
+
+void stream_reset_on_close(struct stream *s)
+{
+        struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+        if (s->fd >= 0)
+                (void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
 bool stream_peer_closed(const struct stream *s)

@@ -42,8 +42,13 @@ int stream_read(struct stream *s, bool on);
 int stream_write(struct stream *s, const struct iovec *iov, unsigned n);
 size_t stream_queued(const struct stream *s); /* bytes that the kernel has not taken yet */
 uint64_t stream_sent(const struct stream *s); /* bytes that it has */
+/* A mark that moves whenever the peer takes bytes, also such as the kernel holds for it (SIOCOUTQ): the kernel itself asks
+ * for more only after a good part of its buffer is free, too coarse a sign of life for a slow reader. */
+uint64_t stream_progress(const struct stream *s);
 /* Tells the peer that nothing more comes; what is queued must have gone. */
 void stream_shutdown(struct stream *s);
+/* stream_free will reset the connection instead of ending it (TCP alone knows the difference). */
+void stream_reset_on_close(struct stream *s);
 /* True when the peer has closed its side, though its last bytes were not read yet. */
 bool stream_peer_closed(const struct stream *s);
 pid_t stream_peer_pid(const struct stream *s); /* SO_PEERCRED of a unix stream, else 0 */

@@ -1,0 +1,131 @@
+/* server_private.h: what server.c, listener.c, connection.c and request.c share: the listener's own types.
+ *
+ * A connection reads; when a head is whole it makes a request and hands it out; the request writes through the connection.
+ * Memory: connections, requests and the server itself are freed by deferred calls at the end of the turn in which they
+ * died, in that order, so every frame on the stack may look at `dead` and `ended` after it called out. */
+#ifndef LSV_NET_SERVER_PRIVATE_H
+#define LSV_NET_SERVER_PRIVATE_H
+
+#include <netinet/in.h>
+
+#include "base/list.h"
+#include "net/loop_private.h"
+#include "net/server.h"
+#include "net/stream.h"
+
+enum {
+        ADDRESS_BUCKETS = 256,
+        SPARE_REQUESTS_MAX = 64,
+        SPARE_BUFFER_MAX = 16 * 1024, /* a spare request keeps no larger buffers */
+        INPUT_MAX =
+                64 * 1024, /* unread bytes (pipelined, or a body nobody asked for) before reading pauses */
+        PIPELINE_QUEUE_MAX = 64 * 1024, /* unsent bytes at which no further pipelined request is begun */
+        REQUESTS_A_TURN = 100,          /* of one connection */
+        DRAIN_MAX = 64 * 1024,          /* of an unwanted body, to keep a connection */
+        LINGER_BYTES_MAX = 16 * 1024 * 1024,
+};
+
+/* Connections from one remote address. */
+struct address {
+        struct list node; /* in server.addresses[] */
+        struct in6_addr key;
+        unsigned count;
+};
+
+struct server {
+        struct loop *loop;
+        struct server_limits limits;
+        server_request_fn *on_request;
+        void *owner;
+        struct server_counts counts;
+        struct list listeners, conns, spares;
+        unsigned n_spares;
+        struct request
+                *next; /* heads are parsed into this one; it becomes the request when its head is whole */
+        struct list addresses[ADDRESS_BUCKETS];
+        struct timer *pause; /* armed while accepting pauses */
+        int reserve;         /* a descriptor to give up when there are no others */
+        struct deferred later;
+        bool stopping, dead;
+};
+
+struct listener {
+        struct list node;
+        struct server *server;
+        struct endpoint at;
+        char *tag;
+        int fd; /* -1 once it listens no more */
+        struct watch *watch;
+        dev_t dev; /* of the socket file, to know whether it is still ours */
+        ino_t ino;
+};
+
+struct conn {
+        struct list node; /* in server.conns */
+        struct server *server;
+        struct listener *listener;
+        struct stream *stream;
+        struct timer *timer;
+        struct address *address; /* NULL when not capped */
+        struct deferred later;   /* goes on with input that waits; frees when dead */
+        struct request *req;     /* the one being read or answered */
+        struct buffer in;        /* bytes not yet used */
+        const char *view; /* while processing: the bytes not yet used, in `in` or in the loop's read buffer */
+        size_t view_len;
+        struct http1_parser parser;
+        struct http1_body rest; /* while draining: the body that nobody wanted */
+        uint64_t received, lingered, body_mark, sent_mark;
+        usec_t idle_since, head_since, linger_until, body_check, sent_check, sent_at;
+        char peer[INET6_ADDRSTRLEN];
+        bool dead, processing, paused, peer_eof, draining, more, body_graced, stuck;
+        bool closing;   /* sends what is queued, then closes */
+        bool lingering; /* has sent FIN, waits for the peer's */
+};
+
+struct request {
+        struct list node; /* in server.spares */
+        struct server *server;
+        struct conn *conn;
+        struct deferred later; /* sends a head that no write took along; recycles when ended */
+        struct http1_request head;
+        struct buffer raw; /* the head's bytes, which head points into */
+        struct buffer body, out;
+        struct http1_body decoder;
+        size_t body_max;
+        request_gone_fn *on_gone;
+        request_body_fn *on_body;
+        request_drain_fn *on_drain;
+        void *gone_owner, *body_owner, *drain_owner;
+        bool ended, body_asked, body_done, begun, head_waits, chunked, bodyless, close_after, want_drain;
+};
+
+/* listener.c */
+struct listener *listener_free(struct listener *l);
+void listener_stop(struct listener *l);
+void server_resume_accepting(void *owner, usec_t now);
+
+/* connection.c */
+int conn_new(struct listener *l, int fd, const struct endpoint *from, struct address *address);
+void conn_kill(struct conn *c);  /* at once; c->req must have been dealt with */
+void conn_gone(struct conn *c);  /* tells the open request, then kills */
+void conn_close(struct conn *c); /* sends what is queued, then FIN */
+/* Answers with an error of our own and closes; an open request is told that it is gone. */
+void conn_refuse(struct conn *c, int status, const char *reason);
+void conn_wrote(struct conn *c);                           /* after each write: deadlines */
+void conn_request_ended(struct conn *c, bool close_after); /* c->req has been taken off */
+void conn_continue(struct conn *c);      /* looks at waiting input at the end of this turn */
+void conn_use(struct conn *c, size_t n); /* n bytes of the view are done with */
+void conn_begin_body(struct conn *c);    /* the body's deadlines begin */
+void address_release(struct address *a);
+
+/* request.c */
+struct request *request_new(struct server *s);
+struct request *request_free(struct request *req);
+void request_retire(struct request *req); /* ended: recycled at the end of the turn */
+/* Feeds the connection's view to the body. True if it made progress that may allow more. */
+bool request_feed(struct request *req);
+bool request_body_is_whole(const struct request *req);
+/* Writes a whole answer without a request, from what is known of the connection alone. */
+int respond_error(struct conn *c, int status, const char *reason, bool head_only);
+
+#endif
