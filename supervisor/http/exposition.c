@@ -267,6 +267,7 @@ static void once_timeouts(const struct exposition *x, const struct family *f, st
 {
         put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
         put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
+        put_plain(out, f->name, "stage", "body", (double)x->facts.server.timeouts_body);
         put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
 }
 
@@ -341,6 +342,8 @@ static const struct family families[] = {
         {PREFIX "http_errors_total", "counter", "Requests answered 4xx by the router.", .once = once_u64,
          .offset = OF_FACTS(router_errors)},
         {PREFIX "http_timeouts_total", "counter", "Connections closed by a deadline.", .once = once_timeouts},
+        {PREFIX "http_accept_pauses_total", "counter", "Times that accepting paused for want of descriptors.",
+         .once = once_u64, .offset = OF_FACTS(server.accept_pauses)},
         {PREFIX "http_clients_gone_total", "counter", "Clients that left before their answer was whole.",
          .once = once_u64, .offset = OF_FACTS(server.clients_gone)},
         {PREFIX "log_followers", "gauge", "Clients that follow logs.", .once = once_unsigned,

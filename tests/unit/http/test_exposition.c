@@ -61,7 +61,13 @@ static const struct exposition_facts facts = {
                  .subscribers_socketio = 1,
                  .messages = 10,
                  .coalesced = 4},
-        .server = {.accepted = 7, .requests = 9, .bad_requests = 2, .connections = 5, .timeouts_head = 6},
+        .server = {.accepted = 7,
+                   .requests = 9,
+                   .bad_requests = 2,
+                   .connections = 5,
+                   .timeouts_head = 6,
+                   .timeouts_body = 3,
+                   .accept_pauses = 2},
         .process = {.cpu_seconds = 1.25, .rss = 4096, .open_fds = 12},
         .gate_refused = {[GATE_HOST] = 8, [GATE_ORIGIN] = 1},
         .follow_skipped = 77,
@@ -137,6 +143,8 @@ static void figures_arrive(void **state)
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"host\"} 8");
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"malformed\"} 2");
         assert_line(text, "llama_supervisor_http_timeouts_total{stage=\"head\"} 6");
+        assert_line(text, "llama_supervisor_http_timeouts_total{stage=\"body\"} 3");
+        assert_line(text, "llama_supervisor_http_accept_pauses_total 2");
         assert_line(text, "llama_supervisor_log_follow_skipped_bytes_total 77");
         assert_line(text, "llama_supervisor_loop_lag_seconds 0.0015");
         assert_line(text, "process_cpu_seconds_total 1.25");
