@@ -1,0 +1,312 @@
+/* cli.c: the table of verbs, and the way of a command line to one of them. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "cli/check.h"
+#include "cli/verb.h"
+
+static int check_verb_main(struct cli *cli);
+
+/* --- the tables ----------------------------------------------------------------------------------------------------- */
+
+const struct option_spec cli_common_options[] = {
+        {.name = "socket", .value = "PATH", .doc = "the control socket of the daemon to talk to"},
+        {.name = "config", .value = "FILE", .doc = "the daemon that runs with this configuration"},
+        {.name = "json", .doc = "print JSON"},
+        {.name = "no-color", .doc = "no colour on a terminal (as NO_COLOR=1)"},
+        {.name = "help", .letter = 'h', .doc = "say what this is, and stop"},
+        {0},
+};
+
+static const struct option_spec of_program[] = {
+        {.name = "version", .letter = 'V', .doc = "print the version of this program, and stop"},
+        {0},
+};
+
+static const struct option_spec of_status[] = {
+        {.name = "watch", .letter = 'w', .doc = "keep showing it, as it changes, until Ctrl-C"},
+        {0},
+};
+static const struct option_spec of_logs[] = {
+        {.name = "follow", .letter = 'f', .doc = "go on with every new line, until Ctrl-C"},
+        {.name = "lines",
+         .letter = 'n',
+         .value = "N",
+         .doc = "how many lines of the end, at most 10000 (default: 100)"},
+        {0},
+};
+static const struct option_spec of_orders[] = {
+        {.name = "wait", .doc = "wait until it is done; fail if it ends in error"},
+        {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
+        {0},
+};
+static const struct option_spec of_reload[] = {
+        {.name = "dry-run", .doc = "only say what would be kept, restarted, started and stopped"},
+        {0},
+};
+static const struct option_spec of_why[] = {
+        {.name = "command", .doc = "only print the command line, to paste into a shell (secrets are ***)"},
+        {0},
+};
+static const struct option_spec of_history[] = {
+        {.name = "since", .value = "ID", .doc = "only what came after this event"},
+        {.name = "lines", .letter = 'n', .value = "N", .doc = "only the last N events"},
+        {.name = "follow", .letter = 'f', .doc = "go on with every new event, until Ctrl-C"},
+        {0},
+};
+static const struct option_spec of_check[] = {
+        {.name = "print", .doc = "print the configuration with all defaults filled in, secrets as ***"},
+        {.name = "keys", .doc = "print every key that there is, as JSON"},
+        {0},
+};
+static const struct option_spec of_run[] = {
+        {.name = "config", .value = "FILE", .doc = "the configuration"},
+        {.name = "help", .letter = 'h', .doc = "say what this is, and stop"},
+        {0},
+};
+
+const struct verb cli_verbs[] = {
+        {.name = "run",
+         .doc = "run the daemon in the foreground",
+         .options = of_run,
+         .details =
+                 "SIGTERM and Ctrl-C stop every instance and end it, SIGHUP reads the configuration again."},
+        {.name = "check",
+         .arguments = "[FILE]",
+         .doc = "say whether a configuration is good, and what is wrong with it",
+         .options = of_check,
+         .max = 1,
+         .completes = COMPLETES_FILE,
+         .run = check_verb_main,
+         .details = "Without FILE it is the configuration that the daemon reads. Each problem is told as\n"
+                    "FILE:LINE:COLUMN: KEY: MESSAGE. Needs no daemon."},
+        {.name = "status",
+         .arguments = "[NAME...]",
+         .doc = "show how the fleet is, or some of its instances",
+         .options = of_status,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = status_main,
+         .details = "One instance is shown in full. NAME is an instance (qwen-0) or an entry of the "
+                    "configuration\n"
+                    "(qwen: all its replicas)."},
+        {.name = "ls", .doc = "list the names of the instances", .run = ls_main},
+        {.name = "ps", .doc = "list the processes of the instances", .run = ps_main},
+        {.name = "logs",
+         .arguments = "NAME...",
+         .doc = "show the end of the logs of instances",
+         .options = of_logs,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = logs_main},
+        {.name = "start",
+         .arguments = "NAME...",
+         .doc = "start instances",
+         .options = of_orders,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = start_main,
+         .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
+                    "Returns as soon as\n"
+                    "the order is accepted, unless --wait is given."},
+        {.name = "stop",
+         .arguments = "NAME...",
+         .doc = "stop instances, and leave them down",
+         .options = of_orders,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = stop_main,
+         .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
+                    "Returns as soon as\n"
+                    "the order is accepted, unless --wait is given."},
+        {.name = "restart",
+         .arguments = "NAME...",
+         .doc = "restart instances, replicas one after the other",
+         .options = of_orders,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = restart_main,
+         .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
+                    "Returns as soon as\n"
+                    "the order is accepted, unless --wait is given."},
+        {.name = "reload",
+         .doc = "make the daemon read its configuration again",
+         .options = of_reload,
+         .run = reload_main,
+         .details = "Only instances whose own settings changed are restarted. A configuration with errors "
+                    "changes nothing;\n"
+                    "the errors are printed, and the exit code is 1."},
+        {.name = "why",
+         .arguments = "NAME",
+         .doc = "explain why an instance is as it is",
+         .options = of_why,
+         .min = 1,
+         .max = 1,
+         .completes = COMPLETES_INSTANCE,
+         .run = why_main,
+         .details = "Its last death, the cause with its evidence, what to do about it, and when it is tried "
+                    "again."},
+        {.name = "history",
+         .arguments = "[NAME]",
+         .doc = "show what happened",
+         .options = of_history,
+         .max = 1,
+         .completes = COMPLETES_INSTANCE,
+         .run = history_main},
+        {.name = "version",
+         .doc = "print the versions of this program and of the daemon",
+         .run = version_main},
+        {.name = "completion",
+         .arguments = "bash|zsh|fish",
+         .doc = "print the completion script of a shell",
+         .min = 1,
+         .max = 1,
+         .completes = COMPLETES_SHELL,
+         .run = completion_main,
+         .details = "For bash: llama-supervisor completion bash >/etc/bash_completion.d/llama-supervisor"},
+        {.name = "help",
+         .arguments = "[VERB]",
+         .doc = "explain this program, or one verb of it",
+         .max = 1,
+         .completes = COMPLETES_VERB,
+         .run = help_main},
+        {0},
+};
+
+const struct verb *cli_find_verb(const char *name)
+{
+        for (const struct verb *v = cli_verbs; v->name; v++)
+                if (streq(v->name, name))
+                        return v;
+        return NULL;
+}
+
+/* --- check ------------------------------------------------------------------------------------------------------------ */
+
+static int check_file(struct cli *cli, const char *file)
+{
+        int r;
+
+        if (!file)
+                return cli_fail(cli, "not enough memory");
+        /* The printed configuration is JSON already. */
+        r = options_get(&cli->options, "print") ? check_print(file) : check_main(file, cli->json);
+        return r == 0 ? cli_flush(cli) : r;
+}
+
+static int check_verb_main(struct cli *cli)
+{
+        const char *file = cli->options.n_plain ? cli->options.plain[0] : cli->config;
+        char *fallback;
+        int r;
+
+        if (options_get(&cli->options, "keys")) {
+                r = check_print_keys();
+                return r == 0 ? cli_flush(cli) : r;
+        }
+        if (file)
+                return check_file(cli, file);
+        fallback = cli_default_config();
+        r = check_file(cli, fallback);
+        free(fallback);
+        return r;
+}
+
+/* --- the way ---------------------------------------------------------------------------------------------------------- */
+
+static int unknown_verb(struct cli *cli, const char *word)
+{
+        const char *names[32], *nearest;
+        size_t n = 0;
+
+        for (const struct verb *v = cli_verbs; v->name && n < ARRAY_SIZE(names) - 1; v++)
+                names[n++] = v->name;
+        names[n] = NULL;
+        nearest = text_nearest(word, names);
+        if (nearest)
+                return cli_usage(cli, "there is no verb \"%s\"; did you mean \"%s\"?", word, nearest);
+        return cli_usage(cli, "there is no verb \"%s\"", word);
+}
+
+static int run_verb(struct cli *cli, char *const *args, size_t n)
+{
+        _cleanup_buffer_ struct buffer error = {0};
+        struct options *o = &cli->options;
+
+        buffer_init(&error, 0);
+        o->tables[0] = cli->verb->options;
+        o->tables[1] = cli_common_options;
+        if (options_parse(o, args, n, false, &error) < 0)
+                return cli_usage(cli, "%s", error.data ? error.data : "not enough memory");
+        if (options_get(o, "help")) {
+                help_print(cli->verb);
+                return cli_flush(cli);
+        }
+        if (!cli->verb->run)
+                return cli_usage(cli, "its options stand behind it: llama-supervisor run [--config FILE]");
+        if (o->n_plain < cli->verb->min)
+                return cli_usage(cli, "something is missing: llama-supervisor %s %s", cli->verb->name,
+                                 cli->verb->arguments);
+        if (o->n_plain > cli->verb->max)
+                return cli_usage(cli, "unexpected argument \"%s\"", o->plain[cli->verb->max]);
+        cli->json = options_get(o, "json") != NULL;
+        cli->config = options_get(o, "config");
+        screen_init(&cli->screen, STDOUT_FILENO, options_get(o, "no-color") != NULL);
+        return cli->verb->run(cli);
+}
+
+static int find_and_run(struct cli *cli, int argc, char **argv)
+{
+        _cleanup_buffer_ struct buffer error = {0};
+        struct options *o = &cli->options;
+        size_t n = argc > 0 ? (size_t)argc - 1 : 0;
+        int used;
+
+        buffer_init(&error, 0);
+        o->tables[0] = of_program;
+        o->tables[1] = cli_common_options;
+        used = options_parse(o, argv + 1, n, true, &error);
+        if (used < 0)
+                return cli_usage(cli, "%s", error.data ? error.data : "not enough memory");
+        if (options_get(o, "version")) {
+                (void)printf("llama-supervisor %s\n", LSV_VERSION);
+                return cli_flush(cli);
+        }
+        if (options_get(o, "help")) {
+                cli->verb = (size_t)used < n ? cli_find_verb(argv[1 + used]) : NULL;
+                help_print(cli->verb);
+                return cli_flush(cli);
+        }
+        if ((size_t)used == n)
+                return cli_usage(cli, "a verb is missing: llama-supervisor [OPTION...] VERB [ARGUMENT...]");
+        cli->verb = cli_find_verb(argv[1 + used]);
+        if (!cli->verb)
+                return unknown_verb(cli, argv[1 + used]);
+        return run_verb(cli, argv + 1 + used + 1, n - (size_t)used - 1);
+}
+
+int cli_main(int argc, char **argv)
+{
+        struct cli *cli = calloc(1, sizeof(*cli));
+        int r;
+
+        if (!cli) {
+                (void)fputs("llama-supervisor: not enough memory\n", stderr);
+                return CLI_FAILED;
+        }
+        /* Only for wcwidth: everything else here is UTF-8 whatever the locale, and messages are English. */
+        (void)setlocale(LC_CTYPE, "C.UTF-8");
+        r = find_and_run(cli, argc, argv);
+        free(cli->socket);
+        free(cli->note);
+        free(cli);
+        return r;
+}

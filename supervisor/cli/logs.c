@@ -1,0 +1,200 @@
+/* logs.c: what the llama-servers wrote, of one instance or of several side by side. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/slice.h"
+#include "base/text.h"
+#include "cli/rows.h"
+#include "cli/verb.h"
+
+enum { LINES_DEFAULT = 100, LINES_MAX = 10000, INSTANCES_MAX = 256 };
+
+struct logs {
+        struct cli *cli;
+        char *names[INSTANCES_MAX];
+        struct client_stream *streams[INSTANCES_MAX];
+        size_t n, prefix; /* columns of the longest name, 0: one instance, no prefix */
+};
+
+static void logs_finish(struct logs *l)
+{
+        for (size_t i = 0; i < l->n; i++) {
+                client_stream_free(l->streams[i]);
+                free(l->names[i]);
+        }
+}
+
+static int add_name(struct logs *l, const char *name)
+{
+        for (size_t i = 0; i < l->n; i++)
+                if (streq(l->names[i], name))
+                        return CLI_DONE;
+        if (l->n == INSTANCES_MAX)
+                return cli_fail(l->cli, "that are too many instances at once: %d at most", INSTANCES_MAX);
+        l->names[l->n] = text_dup(name);
+        if (!l->names[l->n])
+                return cli_fail(l->cli, "not enough memory");
+        l->n++;
+        return CLI_DONE;
+}
+
+static int choose(struct logs *l, const struct rows *rows)
+{
+        const struct options *o = &l->cli->options;
+        int r = CLI_DONE;
+
+        for (size_t k = 0; k < o->n_plain; k++) {
+                size_t before = l->n;
+                bool found = false;
+
+                for (size_t i = 0; i < rows->n && r == CLI_DONE; i++)
+                        if (rows_match(rows, &rows->list[i], o->plain[k])) {
+                                r = add_name(l, rows->list[i].name);
+                                found = true;
+                        }
+                if (r == CLI_DONE && !found && before == l->n)
+                        r = add_name(l, o->plain[k]); /* the daemon says what is wrong with it */
+        }
+        for (size_t i = 0; l->n > 1 && i < l->n; i++)
+                l->prefix = MAX(l->prefix, strlen(l->names[i]));
+        return r;
+}
+
+/* Names of entries are made into their instances. */
+static int find_names(struct logs *l)
+{
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *document = NULL;
+        struct rows rows = {0};
+        int r = cli_get(l->cli, "/api/v1/instances", &answer, &document);
+
+        if (r != CLI_DONE)
+                return r;
+        r = rows_fill(&rows, document);
+        r = r < 0 ? cli_broken(l->cli, r == -EBADMSG ? -EPROTO : r) : choose(l, &rows);
+        rows_finish(&rows);
+        return r;
+}
+
+static void print_line(const struct logs *l, size_t i, char *line, size_t len)
+{
+        static const enum colour colours[] = {COLOUR_TEAL, COLOUR_GREEN, COLOUR_AMBER, COLOUR_BLUE};
+        const struct screen *s = &l->cli->screen;
+        enum colour c = colours[i % ARRAY_SIZE(colours)];
+
+        if (len && line[len - 1] == '\r')
+                len--;
+        len = text_harmless_n(line, len);
+        if (l->cli->json) {
+                _cleanup_buffer_ struct buffer b = {0};
+                struct json_writer w;
+
+                buffer_init(&b, 0);
+                json_begin(&w, &b);
+                json_open_object(&w);
+                json_string(&w, "instance", l->names[i]);
+                json_key(&w, "line");
+                json_put_string_n(&w, line, len);
+                json_close_object(&w);
+                (void)printf("%s\n", b.data ? b.data : "");
+                return;
+        }
+        if (l->prefix)
+                (void)printf("%s%-*s%s | ", screen_begin(s, c), (int)l->prefix, l->names[i],
+                             screen_end(s, c));
+        (void)fwrite(line, 1, len, stdout);
+        (void)putchar('\n');
+}
+
+static void print_lines(const struct logs *l, size_t i)
+{
+        size_t len;
+        char *line;
+
+        while (client_stream_line(l->streams[i], &line, &len))
+                print_line(l, i, line, len);
+}
+
+/* Until all have ended; without --follow that is when each was told whole. */
+static int read_all(struct logs *l)
+{
+        size_t open = 0, which = 0;
+        int r;
+
+        for (size_t i = 0; i < l->n; i++) {
+                print_lines(l, i);
+                open += l->streams[i] != NULL;
+        }
+        while (open > 0) {
+                r = cli_flush(l->cli);
+                if (r != CLI_DONE)
+                        return r;
+                r = client_stream_wait(l->streams, l->n, -1, USEC_INFINITY, &which);
+                if (r < 0)
+                        return cli_broken(l->cli, r);
+                r = client_stream_pull(l->streams[which]);
+                print_lines(l, which);
+                if (r < 0)
+                        return cli_broken(l->cli, r);
+                if (r == 1) {
+                        l->streams[which] = client_stream_free(l->streams[which]);
+                        open--;
+                }
+        }
+        return cli_flush(l->cli);
+}
+
+/* One after the other, so that the lines of each stay together. */
+static int read_ends(struct logs *l, const char *query)
+{
+        int r = CLI_DONE;
+
+        for (size_t i = 0; i < l->n && r == CLI_DONE; i++) {
+                _cleanup_answer_ struct client_answer answer = {0};
+                _cleanup_free_ char *target = cli_target("/api/v1/instances", l->names[i], query);
+
+                r = cli_request(l->cli, "GET", target, &answer);
+                for (size_t at = 0; r == CLI_DONE && at < answer.body.len;) {
+                        char *line = answer.body.data + at, *end = memchr(line, '\n', answer.body.len - at);
+                        size_t len = end ? (size_t)(end - line) : answer.body.len - at;
+
+                        print_line(l, i, line, len);
+                        at += len + 1;
+                }
+        }
+        return r == CLI_DONE ? cli_flush(l->cli) : r;
+}
+
+static int follow(struct logs *l, const char *query)
+{
+        int r = CLI_DONE;
+
+        for (size_t i = 0; i < l->n && r == CLI_DONE; i++) {
+                _cleanup_free_ char *target = cli_target("/api/v1/instances", l->names[i], query);
+
+                r = cli_open_stream(l->cli, target, &l->streams[i]);
+        }
+        return r == CLI_DONE ? read_all(l) : r;
+}
+
+int logs_main(struct cli *cli)
+{
+        const char *lines = options_get(&cli->options, "lines");
+        bool follows = options_get(&cli->options, "follow") != NULL;
+        unsigned long n = LINES_DEFAULT;
+        struct logs l = {.cli = cli};
+        char *end, query[64];
+        int r;
+
+        if (lines) {
+                n = strtoul(lines, &end, 10);
+                if (lines[0] < '0' || lines[0] > '9' || *end || n > LINES_MAX)
+                        return cli_usage(cli, "--lines %s: a number from 0 to %d", lines, LINES_MAX);
+        }
+        (void)snprintf(query, sizeof(query), "/logs?lines=%lu%s", n, follows ? "&follow=1" : "");
+        r = find_names(&l);
+        if (r == CLI_DONE)
+                r = follows ? follow(&l, query) : read_ends(&l, query);
+        logs_finish(&l);
+        return r;
+}

@@ -1,0 +1,430 @@
+/* orders.c: start, stop, restart, and waiting until what was ordered is so. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/slice.h"
+#include "base/text.h"
+#include "cli/rows.h"
+#include "cli/verb.h"
+
+enum order { ORDER_START, ORDER_STOP, ORDER_RESTART };
+static const char *const order_words[] = {
+        [ORDER_START] = "start", [ORDER_STOP] = "stop", [ORDER_RESTART] = "restart"};
+
+#define WAIT_DEFAULT (10 * USEC_PER_MIN) /* as long as a model may load */
+
+enum outcome { OUTCOME_OPEN, OUTCOME_DONE, OUTCOME_FAILED };
+
+/* One instance that is waited for. */
+struct target {
+        char *name;
+        int64_t pid_before;
+        enum outcome outcome;
+};
+
+struct order_wait {
+        struct cli *cli;
+        enum order order;
+        struct client_stream *stream;
+        usec_t began, timeout;
+        struct rows rows;
+        struct target *targets;
+        size_t n_targets;
+        struct buffer answers; /* for --json */
+};
+
+static void order_wait_finish(struct order_wait *w)
+{
+        client_stream_free(w->stream);
+        rows_finish(&w->rows);
+        for (size_t i = 0; i < w->n_targets; i++)
+                free(w->targets[i].name);
+        free(w->targets);
+        buffer_finish(&w->answers);
+}
+
+/* --- the order itself --------------------------------------------------------------------------------------------------- */
+
+/* One POST; its message is said, or its document kept for --json. */
+static int give(struct order_wait *w, const char *name)
+{
+        char suffix[16];
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *v = NULL;
+        _cleanup_buffer_ struct buffer line = {0};
+        _cleanup_free_ char *target = NULL;
+        const char *message;
+        int r;
+
+        (void)snprintf(suffix, sizeof(suffix), "/%s", order_words[w->order]);
+        target = cli_target("/api/v1/instances", name, suffix);
+        r = cli_request(w->cli, "POST", target, &answer);
+        if (r != CLI_DONE)
+                return r;
+        if (json_parse(answer.body.data ? answer.body.data : "", answer.body.len, &v, NULL) < 0)
+                return cli_broken(w->cli, -EPROTO);
+        if (w->cli->json) {
+                _cleanup_free_ char *text = json_print(v, false);
+
+                return buffer_printf(&w->answers, "%s%s", w->answers.len ? "," : "", text ? text : "null") < 0
+                               ? cli_fail(w->cli, "not enough memory")
+                               : CLI_DONE;
+        }
+        message = json_get_string(v, "message");
+        buffer_init(&line, 0);
+        screen_put_text(&line, message ? message : "accepted");
+        (void)buffer_putc(&line, '\n');
+        return cli_print(w->cli, &line);
+}
+
+static int give_all(struct order_wait *w)
+{
+        const struct options *o = &w->cli->options;
+        int worst = CLI_DONE;
+
+        for (size_t i = 0; i < o->n_plain; i++) {
+                int r = give(w, o->plain[i]);
+
+                if (r == CLI_DOWN)
+                        return r;
+                worst = MAX(worst, r);
+        }
+        return worst;
+}
+
+/* --- waiting ---------------------------------------------------------------------------------------------------------- */
+
+static int ask(struct order_wait *w)
+{
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *document = NULL;
+        int r = cli_get(w->cli, "/api/v1/instances", &answer, &document);
+
+        if (r != CLI_DONE)
+                return r;
+        r = rows_fill(&w->rows, document);
+        return r < 0 ? cli_broken(w->cli, r == -EBADMSG ? -EPROTO : r) : CLI_DONE;
+}
+
+/* Who is meant, and which process each of them is now. */
+static int note_targets(struct order_wait *w)
+{
+        const struct options *o = &w->cli->options;
+
+        w->targets = calloc(MAX(w->rows.n, (size_t)1), sizeof(*w->targets));
+        if (!w->targets)
+                return cli_fail(w->cli, "not enough memory");
+        for (size_t i = 0; i < w->rows.n; i++) {
+                const struct row *row = &w->rows.list[i];
+                bool meant = false;
+
+                for (size_t k = 0; k < o->n_plain && !meant; k++)
+                        meant = !row->foreign && rows_match(&w->rows, row, o->plain[k]);
+                if (!meant)
+                        continue;
+                w->targets[w->n_targets] =
+                        (struct target){.name = text_dup(row->name), .pid_before = row->pid};
+                if (!w->targets[w->n_targets++].name)
+                        return cli_fail(w->cli, "not enough memory");
+        }
+        return CLI_DONE;
+}
+
+static enum outcome outcome_of(const struct order_wait *w, const struct target *t, const struct row *row)
+{
+        if (!row) /* a reload took it away */
+                return w->order == ORDER_STOP ? OUTCOME_DONE : OUTCOME_FAILED;
+        if (w->order == ORDER_STOP)
+                return streq(row->status, "initial") || streq(row->status, "idle") ? OUTCOME_DONE
+                                                                                   : OUTCOME_OPEN;
+        /* An order forgives: an error without its text is the one from before, and a rolling restart has not come to it yet. */
+        if (streq(row->status, "error") && row->last_error)
+                return OUTCOME_FAILED;
+        if (!streq(row->status, "ready"))
+                return OUTCOME_OPEN;
+        return w->order == ORDER_START || row->pid != t->pid_before ? OUTCOME_DONE : OUTCOME_OPEN;
+}
+
+static void tell(const struct order_wait *w, const char *name, const struct row *row)
+{
+        _cleanup_buffer_ struct buffer b = {0};
+
+        if (w->cli->json)
+                return;
+        buffer_init(&b, 0);
+        screen_put_text(&b, name);
+        (void)buffer_puts(&b, ": ");
+        screen_put_text(&b, row ? row->status : "gone");
+        if (row && row->last_error) {
+                (void)buffer_puts(&b, ": ");
+                screen_put_text(&b, row->last_error);
+        }
+        (void)printf("%s\n", b.data);
+        (void)fflush(stdout);
+}
+
+/* True when no target is open any more. */
+static bool judge(struct order_wait *w)
+{
+        bool over = true;
+
+        for (size_t i = 0; i < w->n_targets; i++) {
+                struct target *t = &w->targets[i];
+                const struct row *row = rows_find(&w->rows, t->name);
+
+                if (t->outcome == OUTCOME_OPEN) {
+                        t->outcome = outcome_of(w, t, row);
+                        if (t->outcome != OUTCOME_OPEN)
+                                tell(w, t->name, row);
+                }
+                over = over && t->outcome != OUTCOME_OPEN;
+        }
+        return over;
+}
+
+static struct target *open_target(struct order_wait *w, const char *name)
+{
+        for (size_t i = 0; name && i < w->n_targets; i++)
+                if (w->targets[i].outcome == OUTCOME_OPEN && streq(w->targets[i].name, name))
+                        return &w->targets[i];
+        return NULL;
+}
+
+/* A message of the feed; CLI_DONE unless asking again failed. */
+static int take_message(struct order_wait *w, char *line, size_t len)
+{
+        _cleanup_value_ struct json_value *message = cli_feed_message(line, len);
+        struct target *t = open_target(w, json_get_string(message, "instance"));
+        uint64_t seq = (uint64_t)json_get_int(message, "seq", 0);
+        struct row *row = t ? rows_find(&w->rows, t->name) : NULL;
+        bool changed = false;
+
+        if (!t)
+                return CLI_DONE;
+        if (!row || !streq_ptr(json_get_string(message, "type"), "llama_status"))
+                return ask(w);
+        /* Older than what was asked for after the order was accepted. */
+        if (seq <= row->seq)
+                return CLI_DONE;
+        if (row_update(row, seq, json_get(message, "data"), &changed) == 0 && changed &&
+            outcome_of(w, t, row) == OUTCOME_OPEN)
+                tell(w, row->name, row);
+        return CLI_DONE;
+}
+
+static int say_timeout(struct order_wait *w)
+{
+        char span[TIME_SPAN_MAX];
+
+        for (size_t i = 0; i < w->n_targets; i++) {
+                const struct row *row = rows_find(&w->rows, w->targets[i].name);
+
+                if (w->targets[i].outcome == OUTCOME_OPEN)
+                        (void)cli_fail(w->cli, "%s is still %s after %s; the order stands",
+                                       w->targets[i].name, row ? row->status : "gone",
+                                       time_span(w->timeout, span, sizeof(span)));
+        }
+        return CLI_FAILED;
+}
+
+static int follow(struct order_wait *w)
+{
+        usec_t deadline = usec_add(w->began, w->timeout);
+        size_t len, which = 0;
+        char *line;
+        int r = CLI_DONE;
+
+        for (;;) {
+                while (r == CLI_DONE && client_stream_line(w->stream, &line, &len))
+                        r = take_message(w, line, len);
+                if (r != CLI_DONE || judge(w))
+                        return r;
+                r = client_stream_wait(&w->stream, 1, -1, deadline, &which);
+                if (r == -ETIMEDOUT)
+                        return say_timeout(w);
+                if (r == 0)
+                        r = client_stream_pull(w->stream);
+                if (r != 0)
+                        return cli_broken(w->cli, r < 0 ? r : -ECONNRESET);
+        }
+}
+
+static int result_of(struct order_wait *w)
+{
+        int r = CLI_DONE;
+
+        for (size_t i = 0; i < w->n_targets; i++) {
+                const struct row *row = rows_find(&w->rows, w->targets[i].name);
+
+                if (w->targets[i].outcome != OUTCOME_FAILED)
+                        continue;
+                if (row)
+                        r = cli_fail(w->cli, "%s ended in error: %s (llama-supervisor why %s tells more)",
+                                     row->name, row->last_error ? row->last_error : "no reason is known",
+                                     row->name);
+                else
+                        r = cli_fail(w->cli, "%s is gone from the configuration", w->targets[i].name);
+        }
+        return r;
+}
+
+/* --- the verbs -------------------------------------------------------------------------------------------------------- */
+
+static int print_answers(struct order_wait *w)
+{
+        bool several = w->cli->options.n_plain > 1;
+        _cleanup_buffer_ struct buffer out = {0};
+
+        if (!w->cli->json || !w->answers.len)
+                return CLI_DONE;
+        buffer_init(&out, 0);
+        (void)buffer_printf(&out, "%s%s%s\n", several ? "[" : "", w->answers.data, several ? "]" : "");
+        return cli_print(w->cli, &out);
+}
+
+static int carry_out(struct order_wait *w, bool wait)
+{
+        int given, r;
+
+        if (wait) {
+                /* The feed first: nothing that follows from the order can be missed then. */
+                r = cli_open_stream(w->cli, "/api/v1/events", &w->stream);
+                if (r == CLI_DONE)
+                        r = ask(w);
+                if (r == CLI_DONE)
+                        r = note_targets(w);
+                if (r != CLI_DONE)
+                        return r;
+        }
+        given = give_all(w);
+        r = print_answers(w);
+        if (given != CLI_DONE || !wait)
+                return MAX(given, r);
+        r = ask(w);
+        if (r == CLI_DONE)
+                r = follow(w);
+        return r == CLI_DONE ? result_of(w) : r;
+}
+
+static int order_main(struct cli *cli, enum order order)
+{
+        const char *timeout = options_get(&cli->options, "timeout");
+        bool wait = options_get(&cli->options, "wait") != NULL;
+        struct order_wait w = {
+                .cli = cli, .order = order, .began = time_monotonic(), .timeout = WAIT_DEFAULT};
+        int r;
+
+        if (timeout && !wait)
+                return cli_usage(cli, "--timeout only makes sense with --wait");
+        if (timeout && (time_parse_span(timeout, &w.timeout) < 0 || w.timeout == 0))
+                return cli_usage(cli, "--timeout %s: a time as 90s or 5m", timeout);
+        buffer_init(&w.answers, 0);
+        r = carry_out(&w, wait);
+        order_wait_finish(&w);
+        return r;
+}
+
+int start_main(struct cli *cli)
+{
+        return order_main(cli, ORDER_START);
+}
+
+int stop_main(struct cli *cli)
+{
+        return order_main(cli, ORDER_STOP);
+}
+
+int restart_main(struct cli *cli)
+{
+        return order_main(cli, ORDER_RESTART);
+}
+
+/* --- reload ----------------------------------------------------------------------------------------------------------- */
+
+static void put_list(struct buffer *out, const char *title, const struct json_value *list)
+{
+        if (!json_count(list))
+                return;
+        (void)buffer_printf(out, "%-8s ", title);
+        for (size_t i = 0; i < json_count(list); i++) {
+                (void)buffer_puts(out, i ? ", " : "");
+                screen_put_text(out, json_as_string(json_at(list, i)));
+        }
+        (void)buffer_putc(out, '\n');
+}
+
+static void put_restarts(struct buffer *out, const struct json_value *list)
+{
+        for (size_t i = 0; i < json_count(list); i++) {
+                const struct json_value *because = json_get(json_at(list, i), "because");
+
+                (void)buffer_puts(out, "restart  ");
+                screen_put_text(out, json_get_string(json_at(list, i), "name"));
+                for (size_t k = 0; k < json_count(because); k++) {
+                        (void)buffer_puts(out, k ? ", " : " because of ");
+                        screen_put_text(out, json_as_string(json_at(because, k)));
+                }
+                (void)buffer_putc(out, '\n');
+        }
+}
+
+static void put_plan(struct buffer *out, const struct json_value *plan)
+{
+        const struct json_value *needs = json_get(plan, "needsDaemonRestart");
+
+        put_list(out, "keep", json_get(plan, "keep"));
+        put_list(out, "update", json_get(plan, "update"));
+        put_restarts(out, json_get(plan, "restart"));
+        put_list(out, "start", json_get(plan, "start"));
+        put_list(out, "stop", json_get(plan, "stop"));
+        if (json_count(needs)) {
+                put_list(out, "later", needs);
+                (void)buffer_puts(out,
+                                  "         (only a restart of llama-supervisor itself takes these over)\n");
+        }
+        (void)buffer_printf(out, "%s\n",
+                            json_get_bool(plan, "applied", false)
+                                    ? "the configuration was read again"
+                                    : "this was a dry run: nothing was changed");
+}
+
+static int say_errors(struct cli *cli, const struct client_answer *answer, const struct json_value *plan)
+{
+        const struct json_value *errors = json_get(plan, "errors");
+
+        if (!json_count(errors))
+                return cli_refused(cli, answer);
+        if (cli->json)
+                (void)cli_print_answer(cli, answer);
+        (void)fflush(stdout);
+        for (size_t i = 0; i < json_count(errors); i++) {
+                _cleanup_buffer_ struct buffer line = {0};
+
+                buffer_init(&line, 0);
+                screen_put_text(&line, json_as_string(json_at(errors, i)));
+                (void)fprintf(stderr, "%s\n", line.data ? line.data : "");
+        }
+        return cli_fail(cli, "nothing was changed");
+}
+
+int reload_main(struct cli *cli)
+{
+        bool dry_run = options_get(&cli->options, "dry-run") != NULL;
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *plan = NULL;
+        _cleanup_buffer_ struct buffer out = {0};
+        int r = cli_request_any(cli, "POST", dry_run ? "/api/v1/reload?dry_run=1" : "/api/v1/reload",
+                                &answer);
+
+        if (r != CLI_DONE)
+                return r;
+        if (json_parse(answer.body.data ? answer.body.data : "", answer.body.len, &plan, NULL) < 0)
+                return cli_broken(cli, -EPROTO);
+        if (answer.status < 200 || answer.status > 299)
+                return say_errors(cli, &answer, plan);
+        if (cli->json)
+                return cli_print_answer(cli, &answer);
+        buffer_init(&out, 0);
+        put_plan(&out, plan);
+        return cli_print(cli, &out);
+}

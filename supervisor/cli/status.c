@@ -1,0 +1,373 @@
+/* status.c: status, ls and ps: the fleet at this moment. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/file.h"
+#include "base/slice.h"
+#include "base/text.h"
+#include "cli/rows.h"
+#include "cli/verb.h"
+#include "core/command.h"
+
+#define INSTANCES "/api/v1/instances"
+
+/* --- status ----------------------------------------------------------------------------------------------------------- */
+
+/* The API's two documents as one: the status with the instances in it. */
+static int print_both(struct cli *cli, const struct client_answer *status,
+                      const struct client_answer *instances)
+{
+        struct slice a = slice_trim((struct slice){status->body.data, status->body.len}),
+                     b = slice_trim((struct slice){instances->body.data, instances->body.len});
+        _cleanup_buffer_ struct buffer out = {0};
+
+        while (a.n && (a.p[a.n - 1] == '\n' || a.p[a.n - 1] == '\r'))
+                a.n--;
+        while (b.n && (b.p[b.n - 1] == '\n' || b.p[b.n - 1] == '\r'))
+                b.n--;
+        if (a.n < 3 || b.n < 3 || a.p[a.n - 1] != '}' || b.p[0] != '{')
+                return cli_broken(cli, -EPROTO);
+        buffer_init(&out, 0);
+        (void)buffer_append(&out, a.p, a.n - 1);
+        (void)buffer_putc(&out, ',');
+        (void)buffer_append(&out, b.p + 1, b.n - 1);
+        (void)buffer_putc(&out, '\n');
+        return cli_print(cli, &out);
+}
+
+static void put_line(struct cli *cli, struct buffer *out, enum colour c, const char *prefix, const char *text,
+                     size_t len)
+{
+        _cleanup_free_ char *part = text_format("%.*s", (int)len, text);
+        _cleanup_buffer_ struct buffer line = {0};
+
+        buffer_init(&line, 0);
+        (void)buffer_puts(&line, prefix);
+        screen_put_text(&line, part);
+        (void)buffer_puts(out, screen_begin(&cli->screen, c));
+        (void)screen_put_cut(out, line.data ? line.data : "", cli->screen.width);
+        (void)buffer_printf(out, "%s\n", screen_end(&cli->screen, c));
+}
+
+unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sentence, const char *reload_error)
+{
+        if (!sentence)
+                sentence = "";
+        put_line(cli, out, COLOUR_BOLD, "", sentence, strlen(sentence));
+        if (reload_error)
+                put_line(cli, out, COLOUR_RED, "the last reload failed: ", reload_error,
+                         strcspn(reload_error, "\n"));
+        return 1 + (reload_error != NULL);
+}
+
+static void put_field(struct buffer *out, const struct screen *s, const char *name, const char *value)
+{
+        if (!value || !*value)
+                return;
+        (void)buffer_printf(out, "  %s%-10s%s  ", screen_begin(s, COLOUR_DIM), name,
+                            screen_end(s, COLOUR_DIM));
+        screen_put_text(out, value);
+        (void)buffer_putc(out, '\n');
+}
+
+static void put_heading(struct buffer *out, const struct screen *s, const struct row *row, usec_t now)
+{
+        const struct look *look = look_of(row->status);
+        char span[TIME_SPAN_MAX];
+
+        if (s->terminal)
+                (void)buffer_printf(out, "%s%s%s ", screen_begin(s, look->colour), look->symbol,
+                                    screen_end(s, look->colour));
+        (void)buffer_puts(out, screen_begin(s, COLOUR_BOLD));
+        screen_put_text(out, row->name);
+        (void)buffer_printf(out, "%s is %s%s%s", screen_end(s, COLOUR_BOLD), screen_begin(s, look->colour),
+                            row->status, screen_end(s, look->colour));
+        if (row->since && row->since <= now)
+                (void)buffer_printf(
+                        out, " for %s",
+                        time_span((now - row->since) / USEC_PER_SEC * USEC_PER_SEC, span, sizeof(span)));
+        (void)buffer_putc(out, '\n');
+}
+
+static void put_wish(struct buffer *out, const struct screen *s, const struct row *row)
+{
+        if (row->adopted)
+                put_field(out, s, "taken over",
+                          "yes: it ran before this daemon, or somebody else started it");
+        if (!row->want_up)
+                put_field(out, s, "wanted", "no: it stays down until somebody starts it");
+}
+
+static void put_one(struct buffer *out, const struct screen *s, const struct json_value *v,
+                    const struct row *row)
+{
+        usec_t now = time_realtime();
+        double load = json_get_double(v, "loadTime", 0);
+        char text[256], span[TIME_SPAN_MAX];
+
+        put_heading(out, s, row, now);
+        put_field(out, s, "error", row->last_error);
+        if (row->retries || row->next_try)
+                put_field(out, s, "tries", row_tries(row, now, text, sizeof(text)));
+        put_wish(out, s, row);
+        put_field(out, s, "model",
+                  json_get_string(v, "modelPath") ? json_get_string(v, "modelPath") : row->model);
+        if (row->pid) {
+                (void)snprintf(text, sizeof(text), "%" PRId64 "%s%s", row->pid, row->started ? ", up " : "",
+                               row->started
+                                       ? time_span(usec_sub(now, row->started) / USEC_PER_SEC * USEC_PER_SEC,
+                                                   span, sizeof(span))
+                                       : "");
+                put_field(out, s, "pid", text);
+        }
+        put_field(out, s, "endpoint", row->endpoint);
+        put_field(out, s, "gpu", row->gpu);
+        if (row->slots) {
+                (void)snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " busy, %.1f tokens/s",
+                               row->in_flight, row->slots, row->tokens_per_second);
+                put_field(out, s, "slots", text);
+        }
+        if (json_get_int(v, "context", 0) > 0) {
+                (void)snprintf(text, sizeof(text), "%" PRId64 " tokens", json_get_int(v, "context", 0));
+                put_field(out, s, "context", text);
+        }
+        if (load > 0)
+                put_field(out, s, "last load",
+                          time_span((usec_t)(load * (double)USEC_PER_SEC), span, sizeof(span)));
+        (void)snprintf(text, sizeof(text), "%" PRId64, json_get_int(v, "restarts", 0));
+        put_field(out, s, "restarts", text);
+        put_field(out, s, "build", json_get_string(v, "build"));
+        put_field(out, s, "log", json_get_string(v, "logPath"));
+}
+
+static int no_instance(struct cli *cli, const struct rows *rows, const char *name)
+{
+        const char *nearest = rows_nearest(rows, name);
+
+        if (nearest)
+                return cli_fail(cli, "there is no instance \"%s\"; did you mean \"%s\"?", name, nearest);
+        return cli_fail(cli, "there is no instance \"%s\"", name);
+}
+
+/* Which rows the arguments name; all when there are none. */
+static int choose(struct cli *cli, const struct rows *rows, bool *which, size_t *ret_n, size_t *ret_last)
+{
+        size_t n = 0;
+
+        for (size_t k = 0; k < cli->options.n_plain; k++) {
+                size_t found = 0;
+
+                for (size_t i = 0; i < rows->n; i++)
+                        if (rows_match(rows, &rows->list[i], cli->options.plain[k])) {
+                                which[i] = true;
+                                found++;
+                        }
+                if (!found)
+                        return no_instance(cli, rows, cli->options.plain[k]);
+        }
+        for (size_t i = 0; i < rows->n; i++) {
+                which[i] = which[i] || cli->options.n_plain == 0;
+                if (which[i]) {
+                        *ret_last = i;
+                        n++;
+                }
+        }
+        *ret_n = n;
+        return CLI_DONE;
+}
+
+static int print_chosen_json(struct cli *cli, const struct json_value *list, const bool *which, size_t n,
+                             size_t last)
+{
+        _cleanup_buffer_ struct buffer out = {0};
+        _cleanup_free_ char *only = NULL;
+        struct json_writer w;
+
+        buffer_init(&out, 0);
+        if (n == 1) {
+                only = json_print(json_at(list, last), false);
+                (void)buffer_puts(&out, only ? only : "null");
+        } else {
+                json_begin(&w, &out);
+                json_open_object(&w);
+                json_key(&w, "instances");
+                json_open_array(&w);
+                for (size_t i = 0; i < json_count(list); i++) {
+                        _cleanup_free_ char *one = which[i] ? json_print(json_at(list, i), false) : NULL;
+
+                        if (one)
+                                json_put_raw(&w, one, strlen(one));
+                }
+                json_close_array(&w);
+                json_close_object(&w);
+        }
+        (void)buffer_putc(&out, '\n');
+        return cli_print(cli, &out);
+}
+
+static int show(struct cli *cli, const struct json_value *status, const struct json_value *list,
+                const struct rows *rows)
+{
+        _cleanup_free_ bool *which = rows_flags(rows);
+        _cleanup_buffer_ struct buffer out = {0};
+        size_t n = 0, last = 0;
+        int r;
+
+        if (!which)
+                return cli_fail(cli, "not enough memory");
+        r = choose(cli, rows, which, &n, &last);
+        if (r != CLI_DONE)
+                return r;
+        if (cli->json)
+                return print_chosen_json(cli, list, which, n, last);
+        buffer_init(&out, 0);
+        if (cli->options.n_plain && n == 1) {
+                put_one(&out, &cli->screen, json_at(list, last), &rows->list[last]);
+                return cli_print(cli, &out);
+        }
+        if (!cli->options.n_plain) {
+                (void)cli_put_sentence(cli, &out, json_get_string(status, "sentence"),
+                                       json_get_string(status, "reloadError"));
+                if (n)
+                        (void)buffer_putc(&out, '\n');
+        }
+        if (n && rows_print(rows, which, &cli->screen, time_realtime(), 0, &out) < 0)
+                return cli_fail(cli, "not enough memory");
+        return cli_print(cli, &out);
+}
+
+int status_main(struct cli *cli)
+{
+        _cleanup_answer_ struct client_answer status_answer = {0}, answer = {0};
+        _cleanup_value_ struct json_value *status = NULL, *document = NULL;
+        struct rows rows = {0};
+        int r;
+
+        if (options_get(&cli->options, "watch"))
+                return watch_main(cli);
+        r = cli_get(cli, "/api/v1/status", &status_answer, &status);
+        if (r == CLI_DONE)
+                r = cli_get(cli, INSTANCES, &answer, &document);
+        if (r != CLI_DONE)
+                return r;
+        if (cli->json && cli->options.n_plain == 0)
+                return print_both(cli, &status_answer, &answer);
+        r = rows_fill(&rows, document);
+        r = r < 0 ? cli_broken(cli, r == -EBADMSG ? -EPROTO : r)
+                  : show(cli, status, json_get(document, "instances"), &rows);
+        rows_finish(&rows);
+        return r;
+}
+
+/* --- ls --------------------------------------------------------------------------------------------------------------- */
+
+int ls_main(struct cli *cli)
+{
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *document = NULL;
+        _cleanup_buffer_ struct buffer out = {0};
+        const struct json_value *list;
+        int r = cli_get(cli, INSTANCES, &answer, &document);
+
+        if (r != CLI_DONE)
+                return r;
+        if (cli->json)
+                return cli_print_answer(cli, &answer);
+        buffer_init(&out, 0);
+        list = json_get(document, "instances");
+        for (size_t i = 0; i < json_count(list); i++) {
+                screen_put_text(&out, json_get_string(json_at(list, i), "name"));
+                (void)buffer_putc(&out, '\n');
+        }
+        return cli_print(cli, &out);
+}
+
+/* --- ps --------------------------------------------------------------------------------------------------------------- */
+
+/* The daemon's processes are this machine's: what it does not tell is read from /proc. 0 when it cannot be read. */
+static uint64_t resident_bytes(int64_t pid)
+{
+        _cleanup_free_ char *text = NULL;
+        char path[64];
+        unsigned long long pages;
+        size_t len;
+
+        (void)snprintf(path, sizeof(path), "/proc/%" PRId64 "/statm", pid);
+        if (file_read(path, 4096, &text, &len) < 0 || sscanf(text, "%*u %llu", &pages) != 1)
+                return 0;
+        return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The arguments in one line, values of secret flags hidden; NULL when it cannot be read. */
+static char *command_line(int64_t pid)
+{
+        _cleanup_buffer_ struct buffer b = {0};
+        _cleanup_free_ char *text = NULL;
+        const char *previous = "";
+        char path[64];
+        size_t len;
+
+        (void)snprintf(path, sizeof(path), "/proc/%" PRId64 "/cmdline", pid);
+        if (file_read(path, 1024 * 1024, &text, &len) < 0 || len == 0)
+                return NULL;
+        buffer_init(&b, 0);
+        for (const char *p = text; p < text + len; p += strlen(p) + 1) {
+                (void)buffer_printf(&b, "%s%s", p == text ? "" : " ",
+                                    p > text && command_flag_hides(previous) ? "***" : p);
+                previous = p;
+        }
+        return buffer_steal(&b);
+}
+
+static void put_process(struct table *t, const struct row *row)
+{
+        _cleanup_free_ char *command = command_line(row->pid);
+        uint64_t resident = resident_bytes(row->pid);
+        char text[32];
+
+        table_row(t);
+        table_put(t, COLOUR_BOLD, row->name);
+        table_printf(t, COLOUR_NONE, "%" PRId64, row->pid);
+        table_put(t, COLOUR_NONE, resident ? text_size(resident, text, sizeof(text)) : "");
+        table_put(t, COLOUR_NONE, row->gpu);
+        table_put(t, COLOUR_NONE, row->endpoint);
+        table_put(t, COLOUR_NONE, command);
+}
+
+int ps_main(struct cli *cli)
+{
+        static const struct table_column columns[] = {
+                {.title = "NAME"},
+                {.title = "PID", .right = true},
+                {.title = "RSS", .right = true},
+                {.title = "GPU", .flexible = true},
+                {.title = "ENDPOINT", .flexible = true},
+                {.title = "COMMAND"},
+        };
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *document = NULL;
+        _cleanup_buffer_ struct buffer out = {0};
+        struct rows rows = {0};
+        struct table t;
+        int r = cli_get(cli, INSTANCES, &answer, &document);
+
+        if (r != CLI_DONE)
+                return r;
+        if (cli->json)
+                return cli_print_answer(cli, &answer);
+        r = rows_fill(&rows, document);
+        if (r < 0) {
+                rows_finish(&rows);
+                return cli_broken(cli, r == -EBADMSG ? -EPROTO : r);
+        }
+        buffer_init(&out, 0);
+        table_init(&t, columns, ARRAY_SIZE(columns));
+        for (size_t i = 0; i < rows.n; i++)
+                if (rows.list[i].pid)
+                        put_process(&t, &rows.list[i]);
+        r = table_print(&t, &cli->screen, 0, &out);
+        table_finish(&t);
+        rows_finish(&rows);
+        return r < 0 ? cli_fail(cli, "not enough memory") : cli_print(cli, &out);
+}
