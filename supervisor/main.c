@@ -268,8 +268,10 @@ static int run_main(int argc, char **argv)
                         return 2;
                 }
         }
-        if (!file)
-                file = fallback = cli_default_config();
+        if (!file) {
+                fallback = cli_default_config();
+                file = fallback;
+        }
         return file ? run_daemon(file) : EXIT_FAILURE;
 }
 

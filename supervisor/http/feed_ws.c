@@ -364,7 +364,7 @@ static int adopt(struct ws *ws, struct ws_conn *c, int fd, const struct buffer *
         ws->accepting = c;
         (void)lws_adopt_socket_vhost_readbuf(ws->vhost, fd, bytes->data, bytes->len);
         /* The whole head is there, so the handshake is done by now; and the connection may even be closed again. */
-        if (ws->accepting || !c->wsi) {
+        if (ws->accepting == c || !c->wsi) {
                 ws->accepting = NULL;
                 return -ECONNRESET;
         }
