@@ -332,7 +332,8 @@ static void replace_if_gone(struct logfile *f)
         if (fstat(f->file->fd, &ours) == 0 && lstat(f->path, &there) == 0 && ours.st_ino == there.st_ino &&
             ours.st_dev == there.st_dev)
                 return;
-        if (open_file(f->path, &fresh) < 0) {
+        (void)open_file(f->path, &fresh);
+        if (!fresh) {
                 f->counts.errors++;
                 return;
         }

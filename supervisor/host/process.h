@@ -27,7 +27,7 @@ struct process_spec {
         char *const *envp;  /* the whole environment of the child */
         const char *cwd;    /* NULL: "/" */
         int output;         /* stdout and stderr of the child (an O_APPEND file); stays the caller's */
-        int nice;     /* 0: unchanged; one that we may not give (below ours, unprivileged) is left out */
+        int nice; /* 0: unchanged; given just after the start; what we may not give (below ours) is left out */
         mode_t umask; /* 077 makes llama-server's unix socket 0600 */
 };
 
