@@ -479,10 +479,8 @@ static void on_drain(void *owner)
                 conn_settle(c);
                 return;
         }
-        if (req && req->want_drain) {
-                req->want_drain = false;
-                if (req->on_drain)
-                        req->on_drain(req->drain_owner, req);
+        if (req && req->on_drain) {
+                req->on_drain(req->drain_owner, req);
                 if (!c->dead)
                         conn_settle(c);
                 return;

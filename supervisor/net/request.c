@@ -429,10 +429,8 @@ int request_write(struct request *req, const void *data, size_t len)
         if (!len)
                 return 0;
         queued = stream_queued(req->conn->stream);
-        if (queued && queued + len > req->server->limits.write_buffer_max) {
-                req->want_drain = true;
+        if (queued && queued + len > req->server->limits.write_buffer_max)
                 return -ENOBUFS;
-        }
         return send_piece(req, data, len, false);
 }
 

@@ -91,11 +91,12 @@ int request_read_body(struct request *req, size_t max, request_body_fn *on_body,
 void request_respond(struct request *req, int status, const char *content_type, const char *headers,
                      const void *body, size_t len);
 /* A streamed answer (chunked on 1.1, until close on 1.0). The head goes out with the first write, or at the end of this turn.
- * write: 0, or -ENOBUFS when the reader is too slow (nothing of it was taken; on_drain tells when all that was queued has
- * gone), -EPIPE when it is gone (on_gone follows), -ENOMEM. One write larger than the bound is taken when nothing is queued. */
+ * write: 0, or -ENOBUFS when the reader is too slow (nothing of it was taken), -EPIPE when it is gone (on_gone follows),
+ * -ENOMEM. One write larger than the bound is taken when nothing is queued. */
 void request_begin(struct request *req, int status, const char *content_type, const char *headers);
 int request_write(struct request *req, const void *data, size_t len);
 size_t request_queued(const struct request *req); /* bytes that the reader has not taken yet */
+/* Called whenever all that was queued has gone, whether a write was refused or the owner stopped by itself at fewer bytes. */
 typedef void request_drain_fn(void *owner, struct request *req);
 void request_on_drain(struct request *req, request_drain_fn *fn, void *owner);
 void request_end(struct request *req);

@@ -96,7 +96,7 @@ struct request {
         request_body_fn *on_body;
         request_drain_fn *on_drain;
         void *gone_owner, *body_owner, *drain_owner;
-        bool ended, body_asked, body_done, begun, head_waits, chunked, bodyless, close_after, want_drain;
+        bool ended, body_asked, body_done, begun, head_waits, chunked, bodyless, close_after;
 };
 
 /* listener.c */
