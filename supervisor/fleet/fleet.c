@@ -15,7 +15,6 @@
 /* Facts of one turn may make new ones (a spawn that fails at once); more rounds than this wait for the next turn. */
 enum { SETTLE_ROUNDS = 8, SEQ_SAVE_EVERY = 500 };
 
-
 /* --- building ------------------------------------------------------------------------------------------------------- */
 
 static int make_dirs(struct fleet *f)
