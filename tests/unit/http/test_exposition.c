@@ -193,8 +193,9 @@ static void format_rules(void **state)
                                 assert_string_not_equal(seen[i], name);
                         seen[n++] = name;
                         line = strtok_r(NULL, "\n", &save);
-                        assert_true(starts_with(line, "# TYPE "));
-                        assert_int_equal(strncmp(line + 7, family, strlen(family)), 0);
+                        if (!line || !starts_with(line, "# TYPE "))
+                                fail_msg("%s has no TYPE", family);
+                        assert_true(line && strncmp(line + 7, family, strlen(family)) == 0);
                         /* A counter is called so, and nothing else is. */
                         assert_int_equal(ends_with(family, "_total"), ends_with(line, " counter"));
                         continue;
