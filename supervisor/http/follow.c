@@ -39,7 +39,8 @@ static bool has_room(const struct follow *x, size_t len)
         return request_queued(x->req) + len <= QUEUE_MAX;
 }
 
-/* True when nothing is owed to the reader: whoever missed bytes hears of it before it gets new ones. */
+/* True when nothing is owed to the reader: whoever missed bytes hears of it before it gets new ones, once half of the queue is
+ * free, so that notes and lines do not take turns at a full one. */
 static bool tell_skipped(struct follow *x)
 {
         char note[96];
@@ -47,9 +48,11 @@ static bool tell_skipped(struct follow *x)
 
         if (x->skipped == 0)
                 return true;
+        if (request_queued(x->req) > QUEUE_MAX / 2)
+                return false;
         n = snprintf(note, sizeof(note), "--- %llu bytes skipped: this reader is too slow\n",
                      (unsigned long long)x->skipped);
-        if (!has_room(x, (size_t)n) || request_write(x->req, note, (size_t)n) < 0)
+        if (request_write(x->req, note, (size_t)n) < 0)
                 return false;
         x->skipped = 0;
         return true;

@@ -565,6 +565,8 @@ static void follow_slowly(struct world *w)
         assert_true(w->doors->counts.follow_skipped > FLOOD_LINES * (FLOOD_LINE + 1) - 900000);
         /* It reads again; no new line comes, and still it is told. */
         read_until(fd, " bytes skipped: this reader is too slow\n", &b);
+        assert_non_null(strstr(b.data, "\n--- "));
+        assert_int_equal(strtoull(strstr(b.data, "\n--- ") + 5, NULL, 10), w->doors->counts.follow_skipped);
         command(w, 'l');
         read_until(fd, "a new line\n", &b);
         close(fd);

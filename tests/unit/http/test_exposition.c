@@ -174,8 +174,9 @@ static void format_rules(void **state)
 {
         struct fleet *f = make_fleet(3);
         _cleanup_free_ char *text = NULL;
-        char *seen[512] = {0}, *family = NULL, *save = NULL;
-        size_t n = 0;
+        char *seen[512] = {0}, *save = NULL;
+        const char *family = "", *type;
+        size_t n = 0, len = 0;
 
         (void)state;
         text = render(f, &facts, 4096, NULL);
@@ -184,34 +185,30 @@ static void format_rules(void **state)
                 char *name;
 
                 if (starts_with(line, "# HELP ")) {
-                        free(family);
-                        family = strndup(line + 7, strcspn(line + 7, " "));
+                        family = line + strlen("# HELP ");
+                        len = strcspn(family, " ");
                         assert_true(starts_with(family, "llama_supervisor_") ||
                                     starts_with(family, "process_"));
-                        name = text_format("# %s", family);
-                        for (size_t i = 0; i < n; i++)
-                                assert_string_not_equal(seen[i], name);
-                        seen[n++] = name;
-                        line = strtok_r(NULL, "\n", &save);
-                        if (!line || !starts_with(line, "# TYPE "))
-                                fail_msg("%s has no TYPE", family);
-                        assert_true(line && strncmp(line + 7, family, strlen(family)) == 0);
+                        type = strtok_r(NULL, "\n", &save);
+                        if (!type || !starts_with(type, "# TYPE ") || strncmp(type + 7, family, len) != 0)
+                                fail_msg("no TYPE behind %s", line);
                         /* A counter is called so, and nothing else is. */
-                        assert_int_equal(ends_with(family, "_total"), ends_with(line, " counter"));
-                        continue;
+                        if ((memcmp(family + len - 6, "_total", 6) == 0) !=
+                            ends_with(type ? type : "", " counter"))
+                                fail_msg("%s: %s", line, type);
+                        name = text_format("# %.*s", (int)len, family);
+                } else {
+                        assert_int_equal(strncmp(line, family, len), 0);
+                        name = text_format("%.*s", (int)(strrchr(line, ' ') - line), line);
                 }
-                assert_non_null(family);
-                assert_int_equal(strncmp(line, family, strlen(family)), 0);
-                name = strndup(line, (size_t)(strrchr(line, ' ') - line));
+                assert_true(name && len > 6 && n < ARRAY_SIZE(seen));
                 for (size_t i = 0; i < n; i++)
-                        if (streq(seen[i], name))
+                        if (streq_ptr(seen[i], name))
                                 fail_msg("twice: %s", name);
-                assert_true(n < ARRAY_SIZE(seen));
                 seen[n++] = name;
         }
         for (size_t i = 0; i < n; i++)
                 free(seen[i]);
-        free(family);
         free(f);
 }
 
