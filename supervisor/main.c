@@ -37,7 +37,8 @@ static const char *get_env(void *owner, const char *name)
 /* All problems, one a line, into out; 0 or -EBADMSG. */
 static int load_config(const char *file, struct config **ret, struct buffer *out, bool *ret_warned)
 {
-        struct config_env env = {.files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0};
+        _cleanup_free_ char *cwd = getcwd(NULL, 0);
+        struct config_env env = {.files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0, .cwd = cwd};
         struct config_problems problems;
         int r;
 
