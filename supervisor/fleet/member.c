@@ -355,8 +355,8 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
                 log_info(m->name, "well for a while: earlier failures are forgiven");
         }
         if (orders & ORDER_SPAWN) {
-                if (m->deaths || m->restarts || retries)
-                        m->restarts++;
+                m->restarts += m->has_run;
+                m->has_run = true;
                 member_spawn(m, now);
         }
         if (orders & ORDER_TERM)

@@ -69,6 +69,7 @@ struct member {
         bool sleeps;     /* --sleep-idle-seconds: /slots would wake it */
         unsigned probes_since_slots;
         bool foreign; /* READY at an endpoint without a process of ours */
+        bool has_run;          /* it was started or taken over before: the next start is a restart */
         bool adopted; /* the process was taken over from an earlier daemon */
         bool unknown_peer_told;
         usec_t spawned_at;    /* monotonic */

@@ -302,7 +302,7 @@ int member_take_over(struct member *m, usec_t now)
         (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
         m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
         m->spawned_at = usec_sub(now, usec_sub(loop_realtime(m->fleet->loop), m->started_at));
-        m->adopted = true;
+        m->adopted = m->has_run = true;
         m->oom_before = oom_kills();
         (void)snprintf(m->digest, sizeof m->digest, "%s", digest ? digest : "");
         for (size_t i = 0; i < json_count(json_get(record, "argv")); i++)
