@@ -32,9 +32,11 @@ enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_po
                                     const struct probe_fact *fact, bool starting, usec_t now)
 {
         enum liveness_verdict verdict;
+        bool unmeasured;
 
         if (fact->kind == PROBE_LOCAL)
                 return LIVENESS_NONE;
+        unmeasured = fact->cpu != USEC_INFINITY && l->last_cpu == USEC_INFINITY;
         l->moving = has_moved(l, fact, now);
         l->last_cpu = fact->cpu;
         l->last_bytes = fact->bytes;
@@ -50,7 +52,8 @@ enum liveness_verdict liveness_feed(struct liveness *l, const struct liveness_po
         if (fact->kind == PROBE_TIMEOUT) {
                 l->still = l->moving ? 0 : l->still + 1;
                 l->bad = 0;
-                if (l->still >= policy->failures)
+                /* Whether it stands still is known from the second look at its CPU time on. */
+                if (l->still >= policy->failures && !unmeasured)
                         verdict = LIVENESS_DEAD;
         } else {
                 l->bad++;

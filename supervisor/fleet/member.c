@@ -432,7 +432,8 @@ static void settle_exit(struct member *m, usec_t now)
         death.oom_killed = death.kind == DEATH_SIGNAL && death.value == SIGKILL &&
                            oom_has_killed(process_pid(m->process), m->oom_before);
         death.detail = m->kill_reason;
-        death.while_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
+        death.while_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING ||
+                              (death.kind == DEATH_UNRESPONSIVE && m->killed_loading);
         death.log = m->log ? logfile_tail_since_mark(m->log) : "";
         if (expected) {
                 (void)death_text(&death, how, sizeof how);
@@ -538,6 +539,7 @@ static void declare_dead(struct member *m, usec_t now)
         }
         (void)text_set(&m->kill_reason, text);
         m->kill_kind = DEATH_UNRESPONSIVE;
+        m->killed_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
         log_warn(m->name, "counts as dead: %s", text);
         member_step(m, EV_DEAD, now);
 }

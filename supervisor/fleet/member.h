@@ -85,6 +85,7 @@ struct member {
         char *evidence;            /* JSON object text of the last death */
         char *kill_reason;         /* why we killed it, for the explanation */
         enum death_kind kill_kind; /* DEATH_UNKNOWN: not killed by us */
+        bool killed_loading;       /* it had not become ready when we killed it */
         usec_t last_death_at;      /* realtime */
 
         /* Counts, kept in state_dir */

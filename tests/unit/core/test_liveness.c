@@ -62,6 +62,27 @@ static void silence_of_an_idle_server_is_a_death(void **state)
                          LIVENESS_DEAD); /* timers are no work */
 }
 
+/* failures = 1: one late answer alone cannot tell whether it works, for nobody looked at its CPU time before. */
+static void the_first_late_answer_is_measured(void **state)
+{
+        const struct liveness_policy one = {.failures = 1, .start_attempts = 60, .silence = 600 * S};
+        struct probe_fact f = {.kind = PROBE_WELL, .cpu = USEC_INFINITY};
+        struct liveness l;
+
+        (void)state;
+        liveness_start(&l, 0);
+        assert_int_equal(liveness_feed(&l, &one, &f, false, S), LIVENESS_HEALTHY);
+        f = (struct probe_fact){.kind = PROBE_TIMEOUT, .cpu = 4 * S};
+        assert_int_equal(liveness_feed(&l, &one, &f, false, 5 * S), LIVENESS_SICK);
+        f.cpu = 8 * S;
+        assert_int_equal(liveness_feed(&l, &one, &f, false, 10 * S), LIVENESS_SICK);
+        assert_int_equal(liveness_feed(&l, &one, &f, false, 15 * S), LIVENESS_DEAD);
+        /* Somebody else's server: there is no CPU time to look at. */
+        liveness_start(&l, 0);
+        f.cpu = USEC_INFINITY;
+        assert_int_equal(liveness_feed(&l, &one, &f, false, 5 * S), LIVENESS_DEAD);
+}
+
 static void bytes_are_a_sign_of_life(void **state)
 {
         struct liveness l;
@@ -124,6 +145,7 @@ int main(void)
                 cmocka_unit_test(three_refusals_are_a_death),
                 cmocka_unit_test(silence_of_a_working_server_is_no_death),
                 cmocka_unit_test(silence_of_an_idle_server_is_a_death),
+                cmocka_unit_test(the_first_late_answer_is_measured),
                 cmocka_unit_test(bytes_are_a_sign_of_life),
                 cmocka_unit_test(a_start_has_its_attempts),
                 cmocka_unit_test(a_download_uses_no_attempts),
