@@ -8,6 +8,8 @@ import pytest
 
 import harness
 
+pytest.register_assert_rewrite("faults")
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real: needs a real llama-server")
@@ -69,6 +71,12 @@ def real_llama_server():
         if path and os.access(path, os.X_OK):
             return path
     pytest.fail("no llama-server: set LSV_LLAMA_SERVER, or run scripts/fetch-llama-server, or install one")
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+def server(request):
+    """Path of the llama-server under supervision: once the fake, once the real."""
+    return request.getfixturevalue(request.param + "_llama_server")
 
 
 @pytest.fixture(autouse=True)
