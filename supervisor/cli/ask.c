@@ -119,6 +119,8 @@ static int is_down(struct cli *cli, int r)
 
 int cli_broken(struct cli *cli, int r)
 {
+        if (cli->answered && (r == -ENOENT || r == -ECONNREFUSED))
+                r = -ECONNRESET;
         switch (r) {
         case -ENOENT:
         case -ECONNREFUSED:
@@ -170,7 +172,10 @@ int cli_request_any(struct cli *cli, const char *method, const char *target, str
         if (!target)
                 return cli_fail(cli, "there can be no such instance");
         r = client_request(cli->socket, method, target, CLIENT_TIMEOUT, ret);
-        return r < 0 ? cli_broken(cli, r) : CLI_DONE;
+        if (r < 0)
+                return cli_broken(cli, r);
+        cli->answered = true;
+        return CLI_DONE;
 }
 
 int cli_request(struct cli *cli, const char *method, const char *target, struct client_answer *ret)
@@ -217,6 +222,7 @@ int cli_open_stream(struct cli *cli, const char *target, struct client_stream **
         r = client_stream_open(cli->socket, target, CLIENT_TIMEOUT, ret, &refusal);
         if (r < 0)
                 return cli_broken(cli, r);
+        cli->answered = true;
         return r == 0 ? CLI_DONE : cli_refused(cli, &refusal);
 }
 

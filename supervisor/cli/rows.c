@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/text.h"
+#include "core/command.h"
 
 enum { NAMES_MAX = 2048 };
 
@@ -58,7 +59,7 @@ static char *joined(const struct json_value *array)
 
         buffer_init(&b, 0);
         for (size_t i = 0; i < json_count(array); i++)
-                (void)buffer_printf(&b, "%s%s", i ? ", " : "", json_as_string(json_at(array, i)));
+                (void)buffer_printf(&b, "%s%s", i ? "," : "", json_as_string(json_at(array, i)));
         return b.len ? buffer_steal(&b) : NULL;
 }
 
@@ -240,33 +241,45 @@ char *row_tries(const struct row *row, usec_t realtime, char *buf, size_t size)
         return buf;
 }
 
+char *rows_command(const char *cmdline, size_t len)
+{
+        _cleanup_buffer_ struct buffer b = {0};
+        const char *previous = "";
+
+        buffer_init(&b, 0);
+        for (const char *p = cmdline; p < cmdline + len; p += strlen(p) + 1) {
+                (void)buffer_printf(&b, "%s%s", p == cmdline ? "" : " ",
+                                    command_flag_hides(previous) ? "***" : p);
+                previous = p;
+        }
+        return buffer_steal(&b);
+}
+
 static bool is_passing(const char *status)
 {
         return streq(status, "starting") || streq(status, "draining") || streq(status, "stopping");
 }
 
-static usec_t whole_seconds(usec_t later, usec_t earlier)
+/* The time between in whole seconds and without a space, "3s", "4h12m": a column for programs is one word. */
+static char *short_span(usec_t later, usec_t earlier, char *buf, size_t size)
 {
-        return usec_sub(later, earlier) / USEC_PER_SEC * USEC_PER_SEC;
+        char text[TIME_SPAN_MAX];
+        usec_t span = usec_sub(later, earlier) / USEC_PER_SEC * USEC_PER_SEC;
+        size_t n = 0;
+
+        (void)time_span(span, text, sizeof(text));
+        for (const char *p = span ? text : "0s"; *p && n + 1 < size; p++)
+                if (*p != ' ')
+                        buf[n++] = *p;
+        buf[n] = '\0';
+        return buf;
 }
 
-static void put_row(struct table *t, const struct row *row, const struct screen *s, usec_t realtime)
+static void put_figures(struct table *t, const struct row *row, usec_t realtime)
 {
-        const struct look *look = look_of(row->status);
-        char text[96], span[TIME_SPAN_MAX];
+        char span[TIME_SPAN_MAX];
 
-        table_row(t);
-        if (s->terminal)
-                table_put(t, look->colour, look->symbol);
-        table_put(t, COLOUR_BOLD, row->name);
-        /* For a person the word is followed by how long it lasts; programs get the word alone. */
-        if (s->terminal && row->since && is_passing(row->status))
-                table_printf(t, look->colour, "%s %s", row->status,
-                             time_span(whole_seconds(realtime, row->since), span, sizeof(span)));
-        else
-                table_put(t, look->colour, row->status);
-        table_put(t, COLOUR_NONE,
-                  row->started ? time_span(whole_seconds(realtime, row->started), span, sizeof(span)) : "");
+        table_put(t, COLOUR_NONE, row->started ? short_span(realtime, row->started, span, sizeof(span)) : "");
         table_put(t, COLOUR_NONE, row->model);
         if (row->pid)
                 table_printf(t, COLOUR_NONE, "%lld", (long long)row->pid);
@@ -277,18 +290,48 @@ static void put_row(struct table *t, const struct row *row, const struct screen 
                              (unsigned long long)row->slots);
         else
                 table_put(t, COLOUR_NONE, "");
+}
+
+static void put_for_people(struct table *t, const struct row *row, usec_t realtime)
+{
+        const struct look *look = look_of(row->status);
+        char text[96], span[TIME_SPAN_MAX];
+
+        table_row(t);
+        table_put(t, look->colour, look->symbol);
+        table_put(t, COLOUR_BOLD, row->name);
+        if (row->since && is_passing(row->status))
+                table_printf(t, look->colour, "%s %s", row->status,
+                             short_span(realtime, row->since, span, sizeof(span)));
+        else
+                table_put(t, look->colour, row->status);
+        put_figures(t, row, realtime);
         table_put(t, COLOUR_NONE, row_tries(row, realtime, text, sizeof(text)));
-        if (row->last_error && s->terminal)
+        if (row->last_error)
                 table_note(t, look->colour, row->last_error);
-        else if (!s->terminal)
-                table_put(t, COLOUR_NONE, row->last_error);
+}
+
+static void put_for_programs(struct table *t, const struct row *row, usec_t realtime)
+{
+        struct row no_next = *row;
+        char text[96], span[TIME_SPAN_MAX];
+
+        table_row(t);
+        table_put(t, COLOUR_NONE, row->name);
+        table_put(t, COLOUR_NONE, row->status);
+        put_figures(t, row, realtime);
+        no_next.next_try = 0;
+        table_put(t, COLOUR_NONE, row_tries(&no_next, realtime, text, sizeof(text)));
+        table_put(t, COLOUR_NONE,
+                  row->next_try ? short_span(row->next_try + USEC_PER_SEC - 1, realtime, span, sizeof(span))
+                                : "");
+        table_put(t, COLOUR_NONE, row->last_error);
 }
 
 int rows_print(const struct rows *rows, const bool *which, const struct screen *s, usec_t realtime,
                size_t max_lines, struct buffer *out)
 {
-        /* The symbol is for people, the last column for programs: a person gets the error beneath. */
-        static const struct table_column columns[] = {
+        static const struct table_column for_people[] = {
                 {.title = ""},
                 {.title = "NAME"},
                 {.title = "STATE"},
@@ -297,16 +340,34 @@ int rows_print(const struct rows *rows, const bool *which, const struct screen *
                 {.title = "PID", .right = true},
                 {.title = "SLOTS", .right = true},
                 {.title = "RETRIES"},
+        };
+        static const struct table_column for_programs[] = {
+                {.title = "NAME"},
+                {.title = "STATE"},
+                {.title = "UPTIME"},
+                {.title = "MODEL"},
+                {.title = "PID", .right = true},
+                {.title = "SLOTS", .right = true},
+                {.title = "RETRIES"},
+                {.title = "NEXT"},
                 {.title = "ERROR"},
         };
         struct table t;
         int r;
 
-        table_init(&t, s->terminal ? columns : columns + 1, ARRAY_SIZE(columns) - 1);
+        if (s->terminal)
+                table_init(&t, for_people, ARRAY_SIZE(for_people));
+        else
+                table_init(&t, for_programs, ARRAY_SIZE(for_programs));
         t.note_indent = 1;
-        for (size_t i = 0; i < rows->n; i++)
-                if (!which || which[i])
-                        put_row(&t, &rows->list[i], s, realtime);
+        for (size_t i = 0; i < rows->n; i++) {
+                if (which && !which[i])
+                        continue;
+                if (s->terminal)
+                        put_for_people(&t, &rows->list[i], realtime);
+                else
+                        put_for_programs(&t, &rows->list[i], realtime);
+        }
         r = table_print(&t, s, max_lines, out);
         table_finish(&t);
         return r;

@@ -24,7 +24,7 @@ struct row {
         double tokens_per_second;
         bool adopted, want_up;
         bool foreign; /* somebody else's server: only watched, never started or stopped */
-        char *gpu;    /* "GPU-…, GPU-…", NULL: none */
+        char *gpu;    /* "GPU-…,GPU-…", NULL: none */
 };
 
 struct rows {
@@ -57,7 +57,12 @@ char *row_tries(const struct row *row, usec_t realtime, char *buf, size_t size);
 /* The model's name for people: the file without its folders, or what hf: named. */
 const char *row_model(const char *path);
 
-/* The fleet as `status` shows it. `which` NULL: all rows, else those whose flag is set. 0, -ENOMEM. */
+/* Arguments as /proc/PID/cmdline has them (each ended by a NUL; a NUL follows the last byte) in one line, the values of secret flags
+ * as "***"; malloc'd, NULL without memory. */
+char *rows_command(const char *cmdline, size_t len);
+
+/* The fleet as `status` shows it: for people with a symbol and the error beneath; in a pipe every column but the last, the
+ * error, is one word. `which` NULL: all rows, else those whose flag is set. 0, -ENOMEM. */
 int rows_print(const struct rows *rows, const bool *which, const struct screen *s, usec_t realtime,
                size_t max_lines, struct buffer *out);
 

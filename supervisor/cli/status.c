@@ -8,7 +8,6 @@
 #include "base/text.h"
 #include "cli/rows.h"
 #include "cli/verb.h"
-#include "core/command.h"
 
 #define INSTANCES "/api/v1/instances"
 
@@ -299,25 +298,16 @@ static uint64_t resident_bytes(int64_t pid)
         return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* The arguments in one line, values of secret flags hidden; NULL when it cannot be read. */
 static char *command_line(int64_t pid)
 {
-        _cleanup_buffer_ struct buffer b = {0};
         _cleanup_free_ char *text = NULL;
-        const char *previous = "";
         char path[64];
         size_t len;
 
         (void)snprintf(path, sizeof(path), "/proc/%" PRId64 "/cmdline", pid);
         if (file_read(path, 1024 * 1024, &text, &len) < 0 || len == 0)
                 return NULL;
-        buffer_init(&b, 0);
-        for (const char *p = text; p < text + len; p += strlen(p) + 1) {
-                (void)buffer_printf(&b, "%s%s", p == text ? "" : " ",
-                                    p > text && command_flag_hides(previous) ? "***" : p);
-                previous = p;
-        }
-        return buffer_steal(&b);
+        return rows_command(text, len);
 }
 
 static void put_process(struct table *t, const struct row *row)

@@ -42,8 +42,10 @@ struct cli {
         const char *config;   /* --config, NULL: not given */
         char *socket, *note;  /* found when first needed: see where.h */
         struct screen screen; /* stdout */
-        const char *
-                farewell; /* what gives the terminal back, NULL: it was not taken; written before anything is said */
+        /* The daemon answered once: that it is gone now is a broken connection, not "it does not run". */
+        bool answered;
+        /* What gives the terminal back, NULL: it was not taken. Written before anything is said. */
+        const char *farewell;
 };
 
 /* --- saying --------------------------------------------------------------------------------------------------------- */

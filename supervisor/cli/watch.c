@@ -20,11 +20,61 @@ struct watch {
         struct rows rows;
         char *sentence, *reload_error;
         int signals; /* signalfd, -1: not on a terminal */
-        bool stale;  /* an instance moved, came or went: the sentence and the list are asked for again */
+        bool stale;  /* the list (or the sentence that a person sees) is another one: it is asked for again */
         bool ended;
 };
 
 /* --- what is ---------------------------------------------------------------------------------------------------------- */
+
+static void print_change(const struct row *row)
+{
+        _cleanup_buffer_ struct buffer b = {0};
+        char iso[TIME_ISO_MAX], tries[96];
+
+        buffer_init(&b, 0);
+        (void)buffer_printf(&b, "%s  ", time_iso(time_realtime(), iso, sizeof(iso)));
+        screen_put_text(&b, row->name);
+        (void)buffer_puts(&b, "  ");
+        screen_put_text(&b, row->status);
+        if (row->last_error) {
+                (void)buffer_puts(&b, "  ");
+                screen_put_text(&b, row->last_error);
+        }
+        if (row->next_try)
+                (void)buffer_printf(&b, "  (%s)", row_tries(row, time_realtime(), tries, sizeof(tries)));
+        (void)printf("%s\n", b.data);
+}
+
+static bool is_wanted(const struct watch *w, const char *name)
+{
+        const struct options *o = &w->cli->options;
+        const struct row *row = rows_find(&w->rows, name);
+
+        for (size_t i = 0; i < o->n_plain; i++)
+                if (row ? rows_match(&w->rows, row, o->plain[i]) : streq(name, o->plain[i]))
+                        return true;
+        return o->n_plain == 0;
+}
+
+/* What a pipe was not told yet: the rows as they were told, against those that were asked for since. */
+static void print_differences(const struct watch *w, const struct rows *told)
+{
+        static char gone_word[] = "gone";
+
+        for (size_t i = 0; i < w->rows.n; i++) {
+                const struct row *row = &w->rows.list[i], *old = rows_find(told, row->name);
+
+                if (is_wanted(w, row->name) && (!old || !streq(old->status, row->status) ||
+                                                !streq_ptr(old->last_error, row->last_error)))
+                        print_change(row);
+        }
+        for (size_t i = 0; i < told->n; i++) {
+                struct row gone = {.name = told->list[i].name, .status = gone_word};
+
+                if (!rows_find(&w->rows, gone.name) && w->cli->options.n_plain == 0)
+                        print_change(&gone);
+        }
+}
 
 static int ask_again(struct watch *w)
 {
@@ -45,17 +95,6 @@ static int ask_again(struct watch *w)
         return r < 0 ? cli_broken(w->cli, r == -EBADMSG ? -EPROTO : r) : CLI_DONE;
 }
 
-static bool is_wanted(const struct watch *w, const char *name)
-{
-        const struct options *o = &w->cli->options;
-        const struct row *row = rows_find(&w->rows, name);
-
-        for (size_t i = 0; i < o->n_plain; i++)
-                if (row ? rows_match(&w->rows, row, o->plain[i]) : streq(name, o->plain[i]))
-                        return true;
-        return o->n_plain == 0;
-}
-
 static int check_names(const struct watch *w)
 {
         const struct options *o = &w->cli->options;
@@ -71,7 +110,7 @@ static int check_names(const struct watch *w)
         return CLI_DONE;
 }
 
-/* --- messages --------------------------------------------------------------------------------------------------------- */
+/* --- lines for a pipe --------------------------------------------------------------------------------------------------------- */
 
 static void print_message(const char *line, size_t len)
 {
@@ -79,25 +118,6 @@ static void print_message(const char *line, size_t len)
 
         (void)fwrite(text.p, 1, text.n, stdout);
         (void)putchar('\n');
-}
-
-static void print_change(const struct row *row)
-{
-        _cleanup_buffer_ struct buffer b = {0};
-        char iso[TIME_ISO_MAX], tries[96];
-
-        buffer_init(&b, 0);
-        (void)buffer_printf(&b, "%s  ", time_iso(time_realtime(), iso, sizeof(iso)));
-        screen_put_text(&b, row->name);
-        (void)buffer_puts(&b, "  ");
-        screen_put_text(&b, row->status);
-        if (row->last_error) {
-                (void)buffer_puts(&b, "  ");
-                screen_put_text(&b, row->last_error);
-        }
-        if (row->next_try)
-                (void)buffer_printf(&b, "  (%s)", row_tries(row, time_realtime(), tries, sizeof(tries)));
-        (void)printf("%s\n", b.data);
 }
 
 static void take_message(struct watch *w, char *line, size_t len)
@@ -122,8 +142,9 @@ static void take_message(struct watch *w, char *line, size_t len)
         /* The stream begins with the whole set, which may be older than what was asked for meanwhile. */
         if (seq <= row->seq || row_update(row, seq, json_get(message, "data"), &changed) < 0 || !changed)
                 return;
-        w->stale = true;
-        if (!w->cli->screen.terminal)
+        if (w->cli->screen.terminal)
+                w->stale = true; /* the sentence is another one */
+        else
                 print_change(row);
 }
 
@@ -210,6 +231,22 @@ static void on_signal(struct watch *w)
 
 /* --- the loop --------------------------------------------------------------------------------------------------------- */
 
+/* Asks again; a pipe is told what that brought. */
+static int refresh(struct watch *w)
+{
+        struct rows told = w->rows;
+        int r;
+
+        w->rows = (struct rows){0};
+        r = ask_again(w);
+        if (r == CLI_DONE && !w->cli->screen.terminal) {
+                print_differences(w, &told);
+                r = cli_flush(w->cli);
+        }
+        rows_finish(&told);
+        return r;
+}
+
 static int turn(struct watch *w)
 {
         bool person = w->signals >= 0;
@@ -220,7 +257,7 @@ static int turn(struct watch *w)
         if (r != CLI_DONE)
                 return r;
         if (w->stale && !w->cli->json) {
-                r = ask_again(w);
+                r = refresh(w);
                 if (r != CLI_DONE)
                         return r;
         }
@@ -254,9 +291,7 @@ static int run(struct watch *w)
         if (r != CLI_DONE)
                 return r;
         if (!person && !w->cli->json)
-                for (size_t i = 0; i < w->rows.n; i++)
-                        if (is_wanted(w, w->rows.list[i].name))
-                                print_change(&w->rows.list[i]);
+                print_differences(w, &(const struct rows){0});
         if (person) {
                 r = take_signals(w);
                 if (r < 0)

@@ -25,10 +25,11 @@ static void put_part(const struct story *s, const char *title, const char *text)
 
 static char *ago(const struct story *s, usec_t moment, char *buf, size_t size)
 {
-        char span[TIME_SPAN_MAX];
+        char text[TIME_SPAN_MAX];
+        usec_t span = usec_sub(s->now, moment) / USEC_PER_SEC * USEC_PER_SEC;
 
-        (void)snprintf(buf, size, "%s ago",
-                       time_span(usec_sub(s->now, moment) / USEC_PER_SEC * USEC_PER_SEC, span, sizeof(span)));
+        (void)snprintf(buf, size, "%s%s", span ? time_span(span, text, sizeof(text)) : "just now",
+                       span ? " ago" : "");
         return buf;
 }
 

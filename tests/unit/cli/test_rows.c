@@ -62,7 +62,7 @@ static void reads(void **state)
         assert_string_equal(rows.list[0].name, "qwen-0");
         assert_string_equal(rows.list[0].entry, "qwen");
         assert_string_equal(rows.list[0].model, "qwen2.5-7b.gguf");
-        assert_string_equal(rows.list[0].gpu, "GPU-1, GPU-2");
+        assert_string_equal(rows.list[0].gpu, "GPU-1,GPU-2");
         assert_int_equal(rows.list[0].pid, 4242);
         assert_int_equal(rows.list[0].max_retries, 5);
         assert_false(rows.list[0].foreign);
@@ -202,13 +202,13 @@ static void for_programs(void **state)
         (void)state;
         read_rows(&rows);
         text = drawn(&rows, &pipe_screen);
-        assert_string_equal(
-                text, "NAME    STATE     UPTIME  MODEL             PID  SLOTS  RETRIES               ERROR\n"
-                      "qwen-0  ready     1h00m   qwen2.5-7b.gguf  4242    1/4  -                     -\n"
-                      "qwen-1  starting  3 s     hf:user/repo:Q4     5      -  1/∞                   -\n"
-                      "coder   crashed   -       coder.gguf          -      -  2/5, next try in 3 s  "
-                      "died: out of GPU memory (exit code 1 after 3 s)\n"
-                      "old     ready     3 s     somebody's          -      -  -                     -\n");
+        assert_string_equal(text,
+                            "NAME    STATE     UPTIME  MODEL             PID  SLOTS  RETRIES  NEXT  ERROR\n"
+                            "qwen-0  ready     1h00m   qwen2.5-7b.gguf  4242    1/4  -        -     -\n"
+                            "qwen-1  starting  3s      hf:user/repo:Q4     5      -  1/∞      -     -\n"
+                            "coder   crashed   -       coder.gguf          -      -  2/5      3s    "
+                            "died: out of GPU memory (exit code 1 after 3 s)\n"
+                            "old     ready     3s      somebody's          -      -  -        -     -\n");
         free(text);
         rows_finish(&rows);
 }
@@ -223,14 +223,25 @@ static void for_people(void **state)
         read_rows(&rows);
         text = drawn(&rows, &terminal);
         assert_string_equal(
-                text, "   NAME    STATE         UPTIME  MODEL          PID  SLOTS  RETRIES\n"
-                      "●  qwen-0  ready         1h00m   qwen2.5-7b.…  4242    1/4  -\n"
-                      "◐  qwen-1  starting 3 s  3 s     hf:user/rep…     5      -  1/∞\n"
-                      "▲  coder   crashed       -       coder.gguf       -      -  2/5, next try in 3 s\n"
+                text, "   NAME    STATE        UPTIME  MODEL           PID  SLOTS  RETRIES\n"
+                      "●  qwen-0  ready        1h00m   qwen2.5-7b.g…  4242    1/4  -\n"
+                      "◐  qwen-1  starting 3s  3s      hf:user/repo…     5      -  1/∞\n"
+                      "▲  coder   crashed      -       coder.gguf        -      -  2/5, next try in 3 s\n"
                       "   died: out of GPU memory (exit code 1 after 3 s)\n"
-                      "●  old     ready         3 s     somebody's       -      -  -\n");
+                      "●  old     ready        3s      somebody's        -      -  -\n");
         free(text);
         rows_finish(&rows);
+}
+
+static void secrets_of_a_command_line(void **state)
+{
+        static const char cmdline[] = "llama-server\0--api-key\0hush\0-c\0"
+                                      "512\0--hf-token\0hush";
+        char *text = rows_command(cmdline, sizeof(cmdline));
+
+        (void)state;
+        assert_string_equal(text, "llama-server --api-key *** -c 512 --hf-token ***");
+        free(text);
 }
 
 static void every_status_has_a_look(void **state)
@@ -257,6 +268,7 @@ int main(void)
                 cmocka_unit_test(the_feed_goes_over_it),
                 cmocka_unit_test(for_programs),
                 cmocka_unit_test(for_people),
+                cmocka_unit_test(secrets_of_a_command_line),
                 cmocka_unit_test(every_status_has_a_look),
         };
 
