@@ -12,6 +12,7 @@
 #include "fleet/fleet.h"
 #include "fleet/summary.h"
 #include "host/notify.h"
+#include "host/process.h"
 #include "host/record.h"
 #include "http/doors.h"
 
@@ -38,7 +39,8 @@ static const char *get_env(void *owner, const char *name)
 static int load_config(const char *file, struct config **ret, struct buffer *out, bool *ret_warned)
 {
         _cleanup_free_ char *cwd = getcwd(NULL, 0);
-        struct config_env env = {.files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0, .cwd = cwd};
+        struct config_env env = {
+                .files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0, .cwd = cwd};
         struct config_problems problems;
         int r;
 
@@ -202,6 +204,7 @@ static void tear_down(struct daemon *d)
         d->doors = doors_close(d->doors);
         d->fleet = fleet_free(d->fleet);
         d->loop = loop_free(d->loop);
+        process_finish();
         close_fd(&d->lock_fd);
 }
 

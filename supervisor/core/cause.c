@@ -99,7 +99,6 @@ static const struct {
         {"couldn't bind", NULL, CAUSE_ENDPOINT_TAKEN},
         {"exiting due to HTTP server error", NULL, CAUSE_ENDPOINT_TAKEN},
         {"invalid device", NULL, CAUSE_GPU_MISSING},
-        {"no usable GPU found", NULL, CAUSE_GPU_MISSING},
         {"no CUDA-capable device", NULL, CAUSE_GPU_MISSING},
         {"error: invalid argument", NULL, CAUSE_ARGUMENT},
         {"error while handling argument", NULL, CAUSE_ARGUMENT},
@@ -143,6 +142,7 @@ static const struct {
         {"GGML_ASSERT", NULL, CAUSE_ASSERT},
         {"GGML_ABORT", NULL, CAUSE_ASSERT},
         {"terminate called after throwing", NULL, CAUSE_ASSERT},
+        {"no usable GPU found", NULL, CAUSE_GPU_MISSING}, /* a build without GPU only warns so: last */
 };
 
 size_t cause_count(void)

@@ -23,8 +23,10 @@ static bool has_moved(const struct liveness *l, const struct probe_fact *fact, u
 
 static enum liveness_verdict judge_start(struct liveness *l, const struct liveness_policy *policy)
 {
-        if (policy->free_start && l->moving)
+        if (policy->free_start && l->moving) {
+                l->attempts = 0;
                 return LIVENESS_SICK;
+        }
         return ++l->attempts >= policy->start_attempts ? LIVENESS_DEAD : LIVENESS_SICK;
 }
 

@@ -122,7 +122,6 @@ static const char *hint_of(const struct member *m)
 void member_put_why(struct member *m, struct json_writer *w)
 {
         struct report r;
-        char iso[TIME_ISO_MAX];
         struct loop *loop = m->fleet->loop;
 
         member_fill_report(m, &r, loop_now(loop), loop_realtime(loop));
@@ -134,9 +133,12 @@ void member_put_why(struct member *m, struct json_writer *w)
         json_string(w, "words", m->cause ? m->cause->words : NULL);
         json_string(w, "hint", m->cause || r.last_error ? hint_of(m) : NULL);
         json_uint(w, "retries", r.retries);
-        json_int(w, "maxRetries", r.max_retries);
-        json_string(w, "nextRetryAt", r.next_retry_at ? time_iso(r.next_retry_at, iso, sizeof iso) : NULL);
-        json_string(w, "lastDeathAt", m->last_death_at ? time_iso(m->last_death_at, iso, sizeof iso) : NULL);
+        if (r.max_retries < 0)
+                json_null(w, "maxRetries");
+        else
+                json_int(w, "maxRetries", r.max_retries);
+        report_put_moment(w, "nextRetryAt", r.next_retry_at);
+        report_put_moment(w, "lastDeathAt", m->last_death_at);
         json_uint(w, "deaths", m->deaths);
         json_uint(w, "restarts", m->restarts);
         json_string(w, "logPath", r.log_path);

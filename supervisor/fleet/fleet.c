@@ -47,12 +47,18 @@ static void on_binary_known(void *owner, usec_t now)
         loop_wake(f->loop);
 }
 
-static void read_machine(struct fleet *f)
+void fleet_read_gpus(struct fleet *f)
 {
-        struct sysinfo info;
         int n = gpu_scan("", f->gpus, FLEET_GPUS);
 
         f->n_gpus = n > 0 ? (size_t)n : 0;
+}
+
+static void read_machine(struct fleet *f)
+{
+        struct sysinfo info;
+
+        fleet_read_gpus(f);
         f->cpus = (unsigned)MAX(get_nprocs(), 1);
         if (sysinfo(&info) == 0)
                 f->memory = (uint64_t)info.totalram * info.mem_unit;
@@ -246,9 +252,9 @@ static void take_over_leftovers(struct fleet *f, usec_t now)
                 if (member_take_over(m, now) == 0) {
                         log_info(m->name,
                                  "is not in the configuration any more: stopping what is left of it");
-                        member_step(m, EV_ADOPTED, now);
                         m->in.want_up = false;
-                        member_step(m, EV_STOP, now);
+                        member_step(m, EV_ADOPTED,
+                                    now); /* stopped, with its work drained, once it has answered */
                 }
                 member_touch(m);
         }
@@ -264,9 +270,19 @@ int fleet_start(struct fleet *f)
         for (size_t i = 0; i < n; i++) {
                 struct member *m = f->members[i];
                 char digest[CONFIG_DIGEST_MAX];
+                int r;
 
                 history_state(f->history, m->name, instance_status(m->in.state), loop_realtime(f->loop));
-                if (member_is_foreign_only(m) || member_take_over(m, now) < 0) {
+                r = member_is_foreign_only(m) ? -ESRCH : member_take_over(m, now);
+                if (r < 0 && r != -ESRCH) {
+                        log_err(m->name,
+                                "its process of an earlier supervisor lives, but could not be taken over "
+                                "(%s): it is "
+                                "left alone; `start %s` would start another one",
+                                strerror(-r), m->name);
+                        m->in.want_up = false;
+                }
+                if (r < 0) {
                         if (m->in.want_up)
                                 member_step(m, EV_START, now);
                         continue;
@@ -274,9 +290,7 @@ int fleet_start(struct fleet *f)
                 log_info(m->name, "pid %d of an earlier supervisor lives: taking it over",
                          (int)process_pid(m->process));
                 member_step(m, EV_ADOPTED, now);
-                if (!m->in.want_up) {
-                        member_step(m, EV_STOP, now);
-                } else if (!streq(m->digest, config_instance_digest(m->entry, digest))) {
+                if (m->in.want_up && !streq(m->digest, config_instance_digest(m->entry, digest))) {
                         log_info(m->name,
                                  "its settings have changed since it was started: restarting it in its turn");
                         m->roll = true;
@@ -284,18 +298,24 @@ int fleet_start(struct fleet *f)
                 }
         }
         take_over_leftovers(f, now);
+        f->aggregate_seq = member_counts_of_others(f);
         loop_wake(f->loop);
         return 0;
 }
 
 /* --- turns to load ----------------------------------------------------------------------------------------------------- */
 
-static bool may_load(const struct fleet *f, const struct member *m)
+bool fleet_may_load(const struct member *m)
 {
+        const struct fleet *f = m->fleet;
+
         for (size_t i = 0; i < f->n_members; i++) {
                 const struct member *o = f->members[i];
+                /* It binds before it loads: until then an hf: model is being downloaded, for hours maybe. */
+                bool downloads = o->in.state == INSTANCE_STARTING && o->entry->model_kind == CONFIG_MODEL_HF;
 
-                if (o != m && (o->gpu_mask & m->gpu_mask) && instance_is_loading(&o->in) && o->process)
+                if (o != m && !downloads && (o->gpu_mask & m->gpu_mask) && instance_is_loading(&o->in) &&
+                    o->process)
                         return false;
         }
         return true;
@@ -310,9 +330,18 @@ static void grant_turns(struct fleet *f, usec_t now)
                 const struct help *help;
                 const char *path;
                 char **env = NULL, detail[128];
+                int r;
 
                 if (m->in.state != INSTANCE_PENDING)
                         continue;
+                if (!member_is_foreign_only(m)) {
+                        if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
+                                continue;
+                        r = fleet_pin(m, &env, detail, sizeof detail);
+                        text_list_free(env);
+                        if (r == 0 && !fleet_may_load(m))
+                                continue;
+                }
                 if (m->entry->endpoint.len) {
                         m->endpoint = m->entry->endpoint;
                         (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
@@ -320,13 +349,6 @@ static void grant_turns(struct fleet *f, usec_t now)
                                 member_step(m, EV_SEEK, now);
                         continue;
                 }
-                if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
-                        continue;
-                if (fleet_pin(m, &env, detail, sizeof detail) == 0 && !may_load(f, m)) {
-                        text_list_free(env);
-                        continue;
-                }
-                text_list_free(env);
                 member_step(m, EV_GRANTED, now);
         }
 }
@@ -341,6 +363,8 @@ void fleet_restart_member(struct member *m, usec_t now)
                 m->in.want_again = true;
                 member_step(m, EV_STOP, now);
         } else {
+                if (m->in.state == INSTANCE_SEEKING || m->in.state == INSTANCE_LOST)
+                        member_step(m, EV_STOP, now); /* it may be at another address now */
                 member_step(m, EV_START, now);
         }
         member_touch(m);
@@ -372,6 +396,9 @@ static void roll(struct fleet *f, usec_t now)
                         m->roll = false;
                         continue;
                 }
+                /* Taken over a moment ago: its first answer tells that it is up, and then it waits for its turn. */
+                if (m->adopted && instance_is_loading(&m->in))
+                        continue;
                 if (!instance_is_up(&m->in)) {
                         fleet_restart_member(m, now); /* takes nothing away from anybody */
                         continue;
@@ -426,8 +453,10 @@ static void publish(struct fleet *f, usec_t now)
                         f->subscribers[i].fn(f->subscribers[i].owner, f->changes, n, now);
 }
 
-static void sweep(struct fleet *f)
+static void sweep(struct fleet *f, usec_t now)
 {
+        size_t before = f->n_members, n;
+
         for (size_t i = 0; i < f->n_members;) {
                 struct member *m = f->members[i];
 
@@ -437,17 +466,40 @@ static void sweep(struct fleet *f)
                         continue;
                 }
                 member_forget_record(m);
+                member_save_counts(m);
+                f->aggregate_seq += m->seq;
                 log_info(m->name, "removed");
                 member_free(m);
                 f->n_members--;
                 memmove(&f->members[i], &f->members[i + 1], (f->n_members - i) * sizeof *f->members);
         }
+        if (f->n_members == before || f->stopping)
+                return;
+        /* An entry may have come back while the one it replaces was still going down. */
+        n = f->n_members;
+        (void)fleet_make_members(f, f->config);
+        for (; n < f->n_members; n++)
+                if (f->members[n]->in.want_up) {
+                        member_step(f->members[n], EV_START, now);
+                        member_touch(f->members[n]);
+                }
 }
 
-static bool anything_runs(const struct fleet *f)
+/* A process in an uninterruptible driver call outlives SIGKILL: the daemon's own end does not wait for it for ever. Its
+ * record stays, so that the next daemon finds it. */
+#define KILL_PATIENCE (15 * USEC_PER_SEC)
+
+static bool is_still_there(const struct member *m, usec_t now)
+{
+        if (m->in.state == INSTANCE_KILLING && usec_sub(now, m->in.since) > KILL_PATIENCE)
+                return false;
+        return m->process || instance_is_running(&m->in);
+}
+
+static bool anything_runs(const struct fleet *f, usec_t now)
 {
         for (size_t i = 0; i < f->n_members; i++)
-                if (f->members[i]->process || instance_is_running(&f->members[i]->in))
+                if (is_still_there(f->members[i], now))
                         return true;
         return false;
 }
@@ -480,8 +532,8 @@ void fleet_settle(void *owner, usec_t now)
         if (!list_is_empty(&f->touched))
                 loop_wake(f->loop);
         publish(f, now);
-        sweep(f);
-        if (f->stopping && f->on_stopped && !anything_runs(f)) {
+        sweep(f, now);
+        if (f->stopping && f->on_stopped && !anything_runs(f, now)) {
                 void (*fn)(void *) = f->on_stopped;
 
                 f->on_stopped = NULL;
@@ -624,8 +676,12 @@ const struct report *fleet_aggregate(struct fleet *f)
         const struct member *best = NULL;
         size_t n = 0;
 
-        *a = (struct report){
-                .instance = "*", .model = "*", .status = "initial", .models = f->united, .max_retries = -1};
+        *a = (struct report){.instance = "*",
+                             .seq = f->aggregate_seq,
+                             .model = "*",
+                             .status = "initial",
+                             .models = f->united,
+                             .max_retries = -1};
         for (size_t i = 0; i < f->n_members; i++) {
                 struct member *m = f->members[i];
                 const struct report *r = fleet_report(f, i);
@@ -682,15 +738,25 @@ void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
 
 /* --- orders ------------------------------------------------------------------------------------------------------------------ */
 
+/* A person took care of it: a new life. */
+static void forgive(struct member *m)
+{
+        if (instance_is_running(&m->in))
+                return;
+        m->in.retries = 0;
+        member_set_error(m, NULL);
+}
+
 static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec_t now)
 {
         m->rolled = false;
         switch (verb) {
         case FLEET_START:
                 m->in.want_up = true;
-                m->in.want_again = false;
-                if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
-                        member_set_error(m, NULL);
+                /* On its way down: up again when it is down, which is no crash. */
+                m->in.want_again = m->in.state >= INSTANCE_DRAINING && m->in.state <= INSTANCE_KILLING &&
+                                   m->kill_kind == DEATH_UNKNOWN;
+                forgive(m);
                 member_step(m, EV_START, now);
                 break;
         case FLEET_STOP:
@@ -698,8 +764,7 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec
                 member_step(m, EV_STOP, now);
                 break;
         case FLEET_RESTART:
-                if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
-                        member_set_error(m, NULL);
+                forgive(m);
                 m->in.want_up = true;
                 m->roll = in_turn;
                 if (!in_turn)

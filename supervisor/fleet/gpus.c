@@ -28,6 +28,25 @@ unsigned fleet_replicas(const struct fleet *f, const struct config_instance *ent
         return MAX(entry->replicas, 1U);
 }
 
+static uint64_t all_gpus(const struct fleet *f)
+{
+        return f->n_gpus >= 64 ? UINT64_MAX : (UINT64_C(1) << f->n_gpus) - 1;
+}
+
+void fleet_mask_pinned(struct member *m)
+{
+        const struct fleet *f = m->fleet;
+        size_t i;
+
+        m->gpu_mask = 0;
+        for (char *const *id = m->gpu; id && *id; id++)
+                for (i = 0; i < f->n_gpus; i++)
+                        if (streq(*id, f->gpus[i].uuid) || streq(*id, f->gpus[i].pci))
+                                m->gpu_mask |= UINT64_C(1) << i;
+        if (!m->gpu && m->entry->gpu_mode == CONFIG_GPU_AUTO)
+                m->gpu_mask = all_gpus(f);
+}
+
 int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
 {
         const struct fleet *f = m->fleet;
@@ -59,7 +78,7 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                 }
         } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO) {
                 /* llama-server spreads over all it sees. */
-                m->gpu_mask = f->n_gpus >= 64 ? UINT64_MAX : (UINT64_C(1) << f->n_gpus) - 1;
+                m->gpu_mask = all_gpus(f);
                 return 0;
         }
         for (i = 0; i < n; i++)

@@ -13,7 +13,10 @@
 #include "base/text.h"
 #include "host/record.h"
 
-enum { STATES_MAX = 1000, STRIPS_MAX = 2048, FILE_READ_MAX = 16 * 1024 * 1024, FILE_LINES_FACTOR = 8 };
+enum { STATES_MAX = 1000, STRIPS_MAX = 2048, FILE_LINES_FACTOR = 8 };
+
+/* The file is written anew when it is that long; a new one is at most half of it, the oldest events left out. */
+#define FILE_BYTES_MAX (16UL * 1024 * 1024)
 
 #define STATES_SPAN (24 * USEC_PER_HOUR)
 #define FILE_NAME   "history.jsonl"
@@ -44,9 +47,9 @@ struct history {
         struct strip *strips;
         size_t n_strips;
         int fd;
-        uint64_t lines; /* in the file */
-        bool failed;    /* said once */
-        bool cut_off;   /* the file's last line has no end: a crash in the middle of a write */
+        uint64_t lines, bytes; /* in the file */
+        bool failed;           /* said once */
+        bool cut_off;          /* the file's last line has no end: a crash in the middle of a write */
 };
 
 static void event_finish(struct event *e)
@@ -199,24 +202,42 @@ static void open_file(struct history *h)
                 h->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 }
 
-/* The whole of what is kept, written new: the file holds at most FILE_LINES_FACTOR times as many lines as are kept. */
+/* The first event that still fits when the newest ones together take at most `max` bytes. */
+static size_t first_that_fits(const struct history *h, size_t max)
+{
+        size_t i = h->n, bytes = 0;
+
+        while (i > 0) {
+                const struct event *e = event_at(h, i - 1);
+
+                bytes += 256 + 2 * (strlen(e->text ? e->text : "") + strlen(e->evidence ? e->evidence : ""));
+                if (bytes > max)
+                        break;
+                i--;
+        }
+        return i;
+}
+
+/* What is kept, written new. */
 static void compact(struct history *h)
 {
         _cleanup_buffer_ struct buffer b;
-        uint64_t lines = h->n;
+        uint64_t lines = 0;
 
-        buffer_init(&b, FILE_READ_MAX);
+        buffer_init(&b, FILE_BYTES_MAX);
         for (size_t i = 0; i < h->n_strips; i++)
-                for (size_t k = 0; k < h->strips[i].n; k++, lines++)
+                for (size_t k = 0; k < h->strips[i].n && b.len < FILE_BYTES_MAX / 4; k++, lines++)
                         put_state_line(&b, h->strips[i].instance, change_at(&h->strips[i], k));
-        for (size_t i = 0; i < h->n; i++)
+        for (size_t i = first_that_fits(h, FILE_BYTES_MAX / 4); i < h->n; i++, lines++)
                 put_event_line(&b, event_at(h, i));
+        h->lines = lines;
+        h->bytes = 0; /* also when it fails: not again at the next line */
         if (b.failed || record_save_now(h->dir, FILE_NAME, b.data, b.len) < 0)
                 return;
+        h->bytes = b.len;
         close_fd(&h->fd);
         h->fd = -1;
         open_file(h);
-        h->lines = lines;
 }
 
 /* One write(2) into the page cache an event; never fsync here. */
@@ -234,9 +255,12 @@ static void append(struct history *h, struct buffer *line)
                 return;
         }
         h->failed = false;
+        h->bytes += line->len;
         for (size_t i = 0; i < h->n_strips; i++)
                 kept += h->strips[i].n;
-        if (++h->lines > (uint64_t)h->max * FILE_LINES_FACTOR && h->lines > kept * 2)
+        h->lines++;
+        if ((h->lines > (uint64_t)h->max * FILE_LINES_FACTOR && h->lines > kept * 2) ||
+            h->bytes > FILE_BYTES_MAX)
                 compact(h);
 }
 
@@ -276,8 +300,9 @@ static void load(struct history *h)
         _cleanup_free_ char *path = text_format("%s/%s", h->dir, FILE_NAME), *text = NULL;
         size_t len;
 
-        if (!path || file_read(path, FILE_READ_MAX, &text, &len) < 0)
+        if (!path || file_read(path, FILE_BYTES_MAX * 2, &text, &len) < 0)
                 return;
+        h->bytes = len;
         for (char *line = text, *end = text + len; line < end;) {
                 char *nl = memchr(line, '\n', (size_t)(end - line));
                 size_t n = (size_t)((nl ? nl : end) - line);

@@ -120,8 +120,9 @@ void member_learn(struct member *m, const char *target, int status, const char *
         bool slots = streq(target, "/slots");
 
         if (status != 200 || json_parse(body, len, &root, NULL) < 0) {
-                /* A server that does not tell (--no-slots) cannot be asked whether it is busy. */
-                if (slots)
+                /* A server that does not tell (--no-slots) cannot be asked whether it is busy; one that does not
+                 * answer may be deep in a prompt: it is asked again until the drain's deadline. */
+                if (slots && status != 0)
                         m->facts.drained = true;
                 member_touch(m);
                 return;

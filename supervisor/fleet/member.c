@@ -291,6 +291,10 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                                time_span(m->load_time, span, sizeof span));
                 member_event(m, "ready", text);
         }
+        if (m->process && !m->was_ready) {
+                m->was_ready = true;
+                member_save_record(m);
+        }
         log_info(m->name, "%s", text);
         (void)probe_fetch(m->probe, "/v1/models");
         (void)probe_fetch(m->probe, "/props");
@@ -346,13 +350,13 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
                 tell_retry(m, now);
         if (event == EV_EXHAUSTED && m->in.state != from)
                 gave_up(m);
-        if (m->in.retries != retries) {
-                m->changed = true;
-                member_save_counts(m);
-        }
         if (orders & ORDER_FORGIVE) {
                 member_set_error(m, NULL);
                 log_info(m->name, "well for a while: earlier failures are forgiven");
+        }
+        if (m->in.retries != retries) {
+                m->changed = true;
+                member_save_counts(m);
         }
         if (orders & ORDER_SPAWN) {
                 m->restarts += m->has_run;
@@ -389,15 +393,18 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
 
 static void went_down(struct member *m)
 {
+        bool ours = m->process != NULL; /* somebody else's socket file is theirs */
+
         m->probe = probe_free(m->probe);
         m->process = process_free(m->process);
         m->started_at = 0;
+        m->was_ready = false;
         m->foreign = false;
         m->facts.probed = m->facts.drained = false;
         member_forget_learned(m);
         if (m->log)
                 logfile_child_is_down(m->log);
-        if (endpoint_is_unix(&m->endpoint) && m->endpoint.len && !m->entry->endpoint.len)
+        if (ours && m->endpoint.len && endpoint_is_unix(&m->endpoint))
                 (void)unlink(m->endpoint.addr.un.sun_path);
         m->endpoint = (struct endpoint){0};
         m->endpoint_text[0] = '\0';
@@ -488,7 +495,7 @@ static bool is_impostor(struct member *m, const struct probe_answer *a)
         if (!m->process || a->peer_pid <= 0 || (a->kind != PROBE_WELL && a->kind != PROBE_LOADING))
                 return false;
         pid = process_pid(m->process);
-        return a->peer_pid != pid && getpgid(a->peer_pid) != pid;
+        return a->peer_pid != pid && getpgid(a->peer_pid) != pid && getsid(a->peer_pid) != pid;
 }
 
 static void seek(struct member *m, const struct probe_answer *a, usec_t now)
@@ -505,6 +512,8 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
         if (a->kind == PROBE_LOCAL)
                 return;
         if (a->kind == PROBE_REFUSED && !member_is_foreign_only(m)) {
+                if (m->in.state == INSTANCE_SEEKING && !fleet_may_load(m))
+                        return; /* nobody is there, and somebody else loads on its GPU: the next answer will do */
                 member_step(m, EV_ABSENT, now);
                 return;
         }
@@ -564,7 +573,13 @@ static void became_sick(struct member *m, usec_t now)
 static void look_at_slots(struct member *m)
 {
         m->probes_since_slots++;
-        if (m->in.state != INSTANCE_READY || m->sleeps)
+        if (m->in.state != INSTANCE_READY)
+                return;
+        if (m->n_models == 0 && m->probes_since_slots % SLOTS_EVERY_IDLE == 0)
+                (void)probe_fetch(m->probe, "/v1/models"); /* the first question went unanswered */
+        if (!m->build && m->probes_since_slots % SLOTS_EVERY_IDLE == 0)
+                (void)probe_fetch(m->probe, "/props");
+        if (m->sleeps)
                 return;
         if (m->busy > 0 || m->probes_since_slots >= SLOTS_EVERY_IDLE) {
                 m->probes_since_slots = 0;
@@ -581,7 +596,8 @@ static void settle_probe(struct member *m, usec_t now)
                                          .silence = h->silence,
                                          .free_start = m->entry->model_kind == CONFIG_MODEL_HF};
         struct probe_fact fact = {.kind = a.kind, .cpu = USEC_INFINITY};
-        bool starting = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
+        bool starting =
+                (m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING) && !m->was_ready;
 
         m->facts.probed = false;
         if (!m->probe || !instance_is_probed(&m->in))
@@ -628,6 +644,11 @@ static void settle_deadline(struct member *m, usec_t now)
         m->facts.deadline = false;
         if (m->in.deadline > now)
                 return;
+        if (!m->process && m->in.state == INSTANCE_LOADING) {
+                member_set_error(m, "somebody else's server that does not come to an end with loading");
+                member_step(m, EV_LOST, now);
+                return;
+        }
         if (m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING) {
                 char span[TIME_SPAN_MAX];
                 _cleanup_free_ char *text = text_format(
@@ -673,7 +694,13 @@ void member_settle(struct member *m, usec_t now)
                             m->in.state == INSTANCE_KILLING)) {
                 member_step(m, EV_LOST, now);
                 went_down(m);
+                m->in.want_again = false;
+                if (m->in.want_up && !m->removed && !m->fleet->stopping)
+                        member_step(m, EV_START, now); /* its address has changed: it is looked for anew */
         }
+        /* Taken over, but not wanted: it was let come to READY first, so that its work is drained. */
+        if (m->in.state == INSTANCE_READY && !m->in.want_up)
+                member_step(m, EV_STOP, now);
 }
 
 /* --- reports ------------------------------------------------------------------------------------------------------------ */

@@ -68,9 +68,10 @@ struct member {
         usec_t slots_at; /* monotonic, when /slots was last answered */
         bool sleeps;     /* --sleep-idle-seconds: /slots would wake it */
         unsigned probes_since_slots;
-        bool foreign; /* READY at an endpoint without a process of ours */
-        bool has_run;          /* it was started or taken over before: the next start is a restart */
-        bool adopted; /* the process was taken over from an earlier daemon */
+        bool foreign;   /* READY at an endpoint without a process of ours */
+        bool has_run;   /* it was started or taken over before: the next start is a restart */
+        bool was_ready; /* this process has been ready: late answers are no slow start any more */
+        bool adopted;   /* the process was taken over from an earlier daemon */
         bool unknown_peer_told;
         usec_t spawned_at;    /* monotonic */
         uint64_t oom_before;  /* the machine's OOM kills when it was started */
@@ -129,6 +130,8 @@ void member_save_record(struct member *m);
 void member_forget_record(struct member *m);
 void member_save_counts(struct member *m);
 void member_load_counts(struct member *m);
+/* The sum of seq of instances that are no more: the aggregate's seq never falls, not even when one is removed. */
+uint64_t member_counts_of_others(struct fleet *f);
 /* Takes over what the record tells: 0 when a living process was taken over; -ESRCH it is gone (explained when it was ours). */
 int member_take_over(struct member *m, usec_t now);
 

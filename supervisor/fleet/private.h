@@ -40,6 +40,9 @@ struct fleet {
 };
 
 /* fleet.c */
+/* No other instance loads on one of its GPUs. */
+bool fleet_may_load(const struct member *m);
+void fleet_read_gpus(struct fleet *f);
 struct member *fleet_member(const struct fleet *f, const char *name);
 int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);
@@ -52,6 +55,8 @@ int fleet_make_members(struct fleet *f, const struct config *c);
 struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *name);
 
 /* gpus.c: which GPUs a member is pinned to. 0; -ENODEV with words in detail. */
+/* gpu_mask out of m->gpu, for a process that was taken over. */
+void fleet_mask_pinned(struct member *m);
 int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size);
 
 #endif

@@ -137,8 +137,12 @@ static void apply_to(struct fleet *f, const struct config *c, struct member *m, 
         m->rolled = false;
         if (plan != PLAN_KEEP)
                 m->changed = true;
-        if (e->autostart && !was_autostart)
+        if (e->autostart && !was_autostart && !m->in.want_up) {
                 m->in.want_up = true;
+                member_step(m, EV_START, now);
+                member_touch(m);
+                return;
+        }
         if (plan != PLAN_RESTART || !m->in.want_up)
                 return;
         m->roll = true; /* rolls with its replicas; a failed one is tried again since its settings changed */
@@ -168,6 +172,7 @@ static void apply(struct fleet *f, struct config *c, usec_t now)
                 apply_to(f, c, f->members[i], now);
         f->config = c;
         log_set_level(c->log_level);
+        fleet_read_gpus(f);
         if (fleet_make_members(f, c) < 0)
                 log_err(NULL, "out of memory: not every new instance could be made");
         for (size_t i = n; i < f->n_members; i++)

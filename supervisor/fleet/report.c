@@ -12,7 +12,7 @@ static void put_moment(struct json_writer *w, const char *key, usec_t realtime)
 }
 
 /* With milliseconds, for what people count down to: a second is most of a short back-off. */
-static void put_precise_moment(struct json_writer *w, const char *key, usec_t realtime)
+void report_put_moment(struct json_writer *w, const char *key, usec_t realtime)
 {
         char seconds[TIME_ISO_MAX], text[TIME_ISO_MAX + 8];
         size_t n;
@@ -65,7 +65,7 @@ static void put_members(struct json_writer *w, const struct report *r)
         for (char *const *gpu = r->gpu; gpu && *gpu; gpu++)
                 json_put_string(w, *gpu);
         json_close_array(w);
-        put_precise_moment(w, "nextRetryAt", r->next_retry_at);
+        report_put_moment(w, "nextRetryAt", r->next_retry_at);
         json_uint(w, "inFlight", r->in_flight);
         json_uint(w, "slots", r->slots);
         json_uint(w, "queue", r->queue);
@@ -105,7 +105,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
         json_uint(w, "restarts", r->restarts);
         json_bool(w, "wantUp", r->want_up);
         json_bool(w, "adopted", r->adopted);
-        put_precise_moment(w, "stateSince", r->state_since);
+        report_put_moment(w, "stateSince", r->state_since);
         if (r->load_time)
                 json_double(w, "loadTime", (double)r->load_time / (double)USEC_PER_SEC, 3);
         else

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
@@ -34,6 +35,7 @@ static int free_loopback_port(struct endpoint *ret)
 static int choose_endpoint(struct member *m, const struct help *help, struct endpoint *ret)
 {
         _cleanup_free_ char *path = NULL;
+        struct stat st;
         int r;
 
         if (m->entry->endpoint.len) {
@@ -48,6 +50,8 @@ static int choose_endpoint(struct member *m, const struct help *help, struct end
         } else {
                 return free_loopback_port(ret);
         }
+        if (endpoint_is_unix(ret) && lstat(ret->addr.un.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
+                return -EEXIST; /* a file of somebody's, not a left-over socket */
         /* llama-server never removes its socket file, and cannot bind over one. It is ours alone: nobody else is told its
          * name, and the record told us that nobody of ours lives behind it. */
         if (endpoint_is_unix(ret) && unlink(ret->addr.un.sun_path) < 0 && errno != ENOENT)
@@ -211,6 +215,7 @@ void member_save_record(struct member *m)
                 json_string(&w, "endpoint", m->endpoint_text);
                 json_string(&w, "digest", m->digest);
                 json_uint(&w, "startedAt", m->started_at);
+                json_bool(&w, "ready", m->was_ready);
                 json_key(&w, "gpu");
                 json_open_array(&w);
                 for (char *const *g = m->gpu; g && *g; g++)
@@ -237,8 +242,9 @@ void member_forget_record(struct member *m)
 {
         _cleanup_free_ char *name = record_name(m);
 
-        /* A wish of "down" outlives the process, so that a new daemon does not start what a person stopped. */
-        if (!m->removed && !m->in.want_up && m->entry->autostart && !m->fleet->stopping)
+        /* A person's wish outlives the process: a new daemon starts neither what was stopped by hand, nor forgets what was
+         * started by hand. A stop of the whole daemon ends such wishes. */
+        if (!m->removed && m->in.want_up != m->entry->autostart && !m->fleet->stopping)
                 member_save_record(m);
         else if (name)
                 (void)record_remove(m->fleet->instances_dir, name);
@@ -286,14 +292,14 @@ int member_take_over(struct member *m, usec_t now)
         digest = json_get_string(record, "digest");
         if (!streq_ptr(json_get_string(record, "bootId"), process_boot_id()))
                 goto out;
-        if (streq_ptr(json_get_string(record, "wish"), "down"))
-                m->in.want_up = false;
+        if (json_get_string(record, "wish") && !m->removed)
+                m->in.want_up = streq(json_get_string(record, "wish"), "up");
         if (pid <= 1 || !at || endpoint_parse(at, &endpoint) < 0)
                 goto out;
         r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit,
                           m, &process);
         if (r < 0) {
-                if (m->in.want_up && !m->removed)
+                if (r == -ESRCH && m->in.want_up && !m->removed)
                         died_meanwhile(m, record, now);
                 goto out;
         }
@@ -303,12 +309,14 @@ int member_take_over(struct member *m, usec_t now)
         m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
         m->spawned_at = usec_sub(now, usec_sub(loop_realtime(m->fleet->loop), m->started_at));
         m->adopted = m->has_run = true;
+        m->was_ready = json_get_bool(record, "ready", false);
         m->oom_before = oom_kills();
         (void)snprintf(m->digest, sizeof m->digest, "%s", digest ? digest : "");
         for (size_t i = 0; i < json_count(json_get(record, "argv")); i++)
                 (void)text_list_add(&m->command.argv, json_as_string(json_at(json_get(record, "argv"), i)));
         for (size_t i = 0; i < json_count(json_get(record, "gpu")); i++)
                 (void)text_list_add(&m->gpu, json_as_string(json_at(json_get(record, "gpu"), i)));
+        fleet_mask_pinned(m);
         member_follow_process(m, process);
         liveness_start(&m->live, now);
         (void)member_probe_at(m, &m->endpoint);
@@ -383,4 +391,25 @@ void member_load_counts(struct member *m)
         if (json_is_object(json_get(v, "evidence")))
                 m->evidence = json_print(json_get(v, "evidence"), false);
         json_free(v);
+}
+
+uint64_t member_counts_of_others(struct fleet *f)
+{
+        char **names = NULL;
+        uint64_t sum = 0;
+
+        if (file_list(f->counts_dir, ".json", CONFIG_INSTANCES_MAX * 4, &names) < 0)
+                return 0;
+        for (char **n = names; n && *n; n++) {
+                _cleanup_free_ char *name = strndup(*n, strlen(*n) - strlen(".json"));
+                struct json_value *v;
+
+                if (!name || fleet_member(f, name))
+                        continue;
+                v = load_json(f->counts_dir, *n);
+                sum += (uint64_t)json_get_int(v, "seq", 0);
+                json_free(v);
+        }
+        text_list_free(names);
+        return sum;
 }

@@ -15,6 +15,7 @@
 enum { HELP_MAX = 1024 * 1024, BINARIES_MAX = 64 };
 
 #define HELP_TIMEOUT (15 * USEC_PER_SEC)
+#define HELP_AGAIN   (60 * USEC_PER_SEC)
 
 struct binary {
         struct binaries *all;
@@ -24,6 +25,7 @@ struct binary {
         off_t size;
         struct timespec mtime;
         bool known;
+        usec_t asked_at;
         struct help help;
         struct process *process; /* the --help that runs */
         struct timer *timer;
@@ -225,6 +227,8 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
                 return -EINPROGRESS;
         if (stat(path, &st) < 0)
                 return -errno;
+        if (bin->known && bin->help.n_flags == 0 && usec_sub(loop_now(b->loop), bin->asked_at) > HELP_AGAIN)
+                bin->known = false; /* it failed, or was too slow: a cold GPU driver, say */
         if (bin->known && st.st_dev == bin->dev && st.st_ino == bin->ino && st.st_size == bin->size &&
             st.st_mtim.tv_sec == bin->mtime.tv_sec && st.st_mtim.tv_nsec == bin->mtime.tv_nsec) {
                 *ret_path = bin->path;
@@ -236,6 +240,7 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
         bin->size = st.st_size;
         bin->mtime = st.st_mtim;
         bin->known = false;
+        bin->asked_at = loop_now(b->loop);
         help_finish(&bin->help);
         r = start_asking(bin);
         return r < 0 ? r : -EINPROGRESS;

@@ -51,9 +51,10 @@ static int kernel_log_says(pid_t pid)
 
 bool oom_has_killed(pid_t pid, uint64_t before)
 {
-        int says = kernel_log_says(pid);
+        uint64_t after = oom_kills();
 
-        if (says >= 0)
-                return says > 0;
-        return oom_kills() > before;
+        /* The counter alone may mean somebody else's process, the log alone an old one with the same number. */
+        if (after != 0 && after <= before)
+                return false;
+        return kernel_log_says(pid) != 0;
 }

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -176,6 +177,18 @@ static int tear_down(void **state)
         (void)nftw(w->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
         free(w);
         return 0;
+}
+
+static void reload(struct world *w)
+{
+        struct json_writer j;
+        struct buffer b;
+
+        buffer_init(&b, 0);
+        json_begin(&j, &b);
+        if (fleet_reload(w->fleet, false, &j) < 0)
+                fail_msg("%s", b.data);
+        buffer_finish(&b);
 }
 
 static char *why(struct world *w, const char *name)
@@ -422,6 +435,191 @@ static void a_reload_touches_only_what_changed(void **state)
         assert_int_equal(fleet_find(w->fleet, "a")->pid, a);
 }
 
+static pid_t start_foreign(struct world *w, const char *sock)
+{
+        _cleanup_free_ char *model = text_format("%s/m.gguf", w->dir);
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                (void)freopen("/dev/null", "w", stderr);
+                (void)execl(FAKE, FAKE, "-m", model, "--host", sock, (char *)NULL);
+                _exit(127);
+        }
+        return pid;
+}
+
+static void end_foreign(pid_t pid)
+{
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void a_foreign_server_is_watched_and_never_touched(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *sock = text_format("%s/x.sock", w->dir),
+                            *sock2 = text_format("%s/y.sock", w->dir);
+        _cleanup_free_ char *entry = text_format("{\"name\": \"f\", \"adopt\": \"unix:%s\"}", sock);
+        _cleanup_free_ char *entry2 = text_format("{\"name\": \"f\", \"adopt\": \"unix:%s\"}", sock2);
+        char *message;
+        struct stat st;
+        pid_t pid, pid2;
+
+        write_config(w, entry);
+        open_fleet(w);
+        wait_status(w, "f", "crashed"); /* nobody is there yet */
+        pid = start_foreign(w, sock);
+        wait_status(w, "f", "ready");
+        assert_int_equal(fleet_order(w->fleet, "f", FLEET_STOP, &message), -EPERM);
+        free(message);
+        end_foreign(pid);
+        wait_status(w, "f", "crashed");
+        (void)unlink(sock);
+        pid = start_foreign(w, sock);
+        wait_status(w, "f", "ready");
+        /* Its address changes: it is looked for at the new one. */
+        pid2 = start_foreign(w, sock2);
+        write_config(w, entry2);
+        reload(w);
+        w->until = time_monotonic() + PATIENCE;
+        while (!fleet_find(w->fleet, "f")->endpoint ||
+               !strstr(fleet_find(w->fleet, "f")->endpoint, "y.sock") ||
+               !streq(fleet_find(w->fleet, "f")->status, "ready"))
+                assert_true(turn(w));
+        write_config(w, "");
+        reload(w);
+        w->until = time_monotonic() + PATIENCE;
+        while (fleet_find(w->fleet, "f"))
+                assert_true(turn(w));
+        assert_int_equal(stat(sock, &st), 0); /* theirs */
+        assert_int_equal(stat(sock2, &st), 0);
+        end_foreign(pid);
+        end_foreign(pid2);
+}
+
+static void a_fixed_endpoint_is_spawned_without_a_false_start(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *entry = text_format(
+                "{\"name\": \"e\", \"model\": \"m.gguf\", \"endpoint\": \"unix:%s/e.sock\"}", w->dir);
+
+        write_config(w, entry);
+        open_fleet(w);
+        wait_status(w, "e", "ready");
+        assert_int_equal(fleet_find(w->fleet, "e")->retries, 0);
+        assert_null(fleet_find(w->fleet, "e")->last_error);
+        assert_true(fleet_find(w->fleet, "e")->pid > 0);
+}
+
+static void a_wish_by_hand_outlives_a_crash_of_ours(void **state)
+{
+        struct world *w = *state;
+        char *message;
+        pid_t pid;
+
+        write_config(w, "{\"name\": \"hand\", \"model\": \"m.gguf\", \"autostart\": false}, {\"name\": "
+                        "\"a\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        assert_string_equal(fleet_find(w->fleet, "hand")->status, "initial");
+        assert_int_equal(fleet_order(w->fleet, "hand", FLEET_START, &message), 0);
+        free(message);
+        assert_int_equal(fleet_order(w->fleet, "a", FLEET_STOP, &message), 0);
+        free(message);
+        wait_status(w, "hand", "ready");
+        wait_status(w, "a", "initial");
+        pid = fleet_find(w->fleet, "hand")->pid;
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        wait_status(w, "hand", "ready");
+        assert_int_equal(fleet_find(w->fleet, "hand")->pid, pid);
+        assert_string_equal(fleet_find(w->fleet, "a")->status, "initial");
+}
+
+static void replicas_taken_over_roll_too(void **state)
+{
+        struct world *w = *state;
+        pid_t pids[2];
+        bool both = false;
+
+        write_config(w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 2}");
+        open_fleet(w);
+        wait_status(w, "q-0", "ready");
+        wait_status(w, "q-1", "ready");
+        pids[0] = fleet_find(w->fleet, "q-0")->pid;
+        pids[1] = fleet_find(w->fleet, "q-1")->pid;
+        w->fleet = fleet_free(w->fleet);
+        write_config(
+                w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 2, \"args\": [\"-c\", \"512\"]}");
+        open_fleet(w);
+        w->until = time_monotonic() + PATIENCE;
+        while (!both) {
+                bool gone0 = kill(pids[0], 0) < 0, gone1 = kill(pids[1], 0) < 0;
+                const char *s0 = fleet_find(w->fleet, "q-0")->status,
+                           *s1 = fleet_find(w->fleet, "q-1")->status;
+
+                if (gone0 && gone1)
+                        assert_true(streq(s0, "ready") || streq(s1, "ready")); /* never both away */
+                both = gone0 && gone1 && streq(s0, "ready") && streq(s1, "ready");
+                assert_true(turn(w));
+        }
+}
+
+static void stop_then_start_is_no_crash(void **state)
+{
+        struct world *w = *state;
+        char *message;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"args\": [\"--ignore-term\"]}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        assert_int_equal(fleet_order(w->fleet, "a", FLEET_STOP, &message), 0);
+        free(message);
+        wait_status(w, "a", "stopping");
+        assert_int_equal(fleet_order(w->fleet, "a", FLEET_START, &message), 0);
+        free(message);
+        wait_status(w, "a", "ready");
+        assert_int_equal(fleet_find(w->fleet, "a")->retries, 0);
+        assert_null(fleet_find(w->fleet, "a")->last_error);
+}
+
+static void autostart_by_reload_starts(void **state)
+{
+        struct world *w = *state;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"autostart\": false}");
+        open_fleet(w);
+        (void)turn(w);
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        reload(w);
+        wait_status(w, "a", "ready");
+}
+
+static void the_aggregate_never_goes_back(void **state)
+{
+        struct world *w = *state;
+        uint64_t seq;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"b\", \"model\": \"m.gguf\"}");
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        wait_status(w, "b", "ready");
+        assert_string_equal(fleet_aggregate(w->fleet)->status, "ready");
+        seq = fleet_aggregate(w->fleet)->seq;
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        reload(w);
+        w->until = time_monotonic() + PATIENCE;
+        while (fleet_find(w->fleet, "b"))
+                assert_true(turn(w));
+        assert_true(fleet_aggregate(w->fleet)->seq >= seq);
+        seq = fleet_aggregate(w->fleet)->seq;
+        w->fleet = fleet_free(w->fleet);
+        (void)turn(w); /* what is being written ends */
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        assert_true(fleet_aggregate(w->fleet)->seq > seq);
+}
+
 static void nothing_publishes_when_nothing_happens(void **state)
 {
         struct world *w = *state;
@@ -453,6 +651,13 @@ int main(void)
                 TEST(changed_settings_restart_what_was_taken_over),
                 TEST(replicas_restart_one_after_the_other),
                 TEST(a_reload_touches_only_what_changed),
+                TEST(a_foreign_server_is_watched_and_never_touched),
+                TEST(a_fixed_endpoint_is_spawned_without_a_false_start),
+                TEST(a_wish_by_hand_outlives_a_crash_of_ours),
+                TEST(replicas_taken_over_roll_too),
+                TEST(stop_then_start_is_no_crash),
+                TEST(autostart_by_reload_starts),
+                TEST(the_aggregate_never_goes_back),
                 TEST(nothing_publishes_when_nothing_happens),
         };
 
