@@ -741,8 +741,6 @@ void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner)
 /* A person took care of it: a new life. */
 static void forgive(struct member *m)
 {
-        if (instance_is_running(&m->in))
-                return;
         m->in.retries = 0;
         member_set_error(m, NULL);
 }
@@ -756,7 +754,8 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec
                 /* On its way down: up again when it is down, which is no crash. */
                 m->in.want_again = m->in.state >= INSTANCE_DRAINING && m->in.state <= INSTANCE_KILLING &&
                                    m->kill_kind == DEATH_UNKNOWN;
-                forgive(m);
+                if (!instance_is_running(&m->in))
+                        forgive(m);
                 member_step(m, EV_START, now);
                 break;
         case FLEET_STOP:
