@@ -106,6 +106,7 @@ test          cmd:curl                           curl                        cur
 test          cmd:git                            git                         git
 test          cmd:clang-format                   clang-format                clang-tools-extra
 test          cmd:clang-tidy                     clang-tidy                  clang-tools-extra
+test          cmd:mandoc                         mandoc                      mandoc
 test          cmd:ss                             iproute2                    iproute
 test          cmd:ps                             procps                      procps-ng
 test          cmd:mount                          mount                       util-linux

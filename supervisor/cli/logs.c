@@ -12,6 +12,7 @@ enum { LINES_DEFAULT = 100, LINES_MAX = 10000, INSTANCES_MAX = 256 };
 struct logs {
         struct cli *cli;
         char *names[INSTANCES_MAX];
+        char *labels[INSTANCES_MAX]; /* the names, harmless */
         struct client_stream *streams[INSTANCES_MAX];
         size_t n, prefix; /* columns of the longest name, 0: one instance, no prefix */
 };
@@ -21,6 +22,7 @@ static void logs_finish(struct logs *l)
         for (size_t i = 0; i < l->n; i++) {
                 client_stream_free(l->streams[i]);
                 free(l->names[i]);
+                free(l->labels[i]);
         }
 }
 
@@ -32,9 +34,11 @@ static int add_name(struct logs *l, const char *name)
         if (l->n == INSTANCES_MAX)
                 return cli_fail(l->cli, "that are too many instances at once: %d at most", INSTANCES_MAX);
         l->names[l->n] = text_dup(name);
-        if (!l->names[l->n])
-                return cli_fail(l->cli, "not enough memory");
+        l->labels[l->n] = text_dup(name);
         l->n++;
+        if (!l->names[l->n - 1] || !l->labels[l->n - 1])
+                return cli_fail(l->cli, "not enough memory");
+        (void)text_harmless(l->labels[l->n - 1]);
         return CLI_DONE;
 }
 
@@ -56,7 +60,7 @@ static int choose(struct logs *l, const struct rows *rows)
                         r = add_name(l, o->plain[k]); /* the daemon says what is wrong with it */
         }
         for (size_t i = 0; l->n > 1 && i < l->n; i++)
-                l->prefix = MAX(l->prefix, strlen(l->names[i]));
+                l->prefix = MAX(l->prefix, strlen(l->labels[i]));
         return r;
 }
 
@@ -100,7 +104,7 @@ static void print_line(const struct logs *l, size_t i, char *line, size_t len)
                 return;
         }
         if (l->prefix)
-                (void)printf("%s%-*s%s | ", screen_begin(s, c), (int)l->prefix, l->names[i],
+                (void)printf("%s%-*s%s | ", screen_begin(s, c), (int)l->prefix, l->labels[i],
                              screen_end(s, c));
         (void)fwrite(line, 1, len, stdout);
         (void)putchar('\n');

@@ -137,8 +137,7 @@ static enum outcome outcome_of(const struct order_wait *w, const struct target *
         if (w->order == ORDER_STOP)
                 return streq(row->status, "initial") || streq(row->status, "idle") ? OUTCOME_DONE
                                                                                    : OUTCOME_OPEN;
-        /* An order forgives: an error without its text is the one from before, and a rolling restart has not come to it yet. */
-        if (streq(row->status, "error") && row->last_error)
+        if (streq(row->status, "error"))
                 return OUTCOME_FAILED;
         if (!streq(row->status, "ready"))
                 return OUTCOME_OPEN;
@@ -163,6 +162,21 @@ static void tell(const struct order_wait *w, const char *name, const struct row 
         (void)fflush(stdout);
 }
 
+/* A replica that did not come back ends a rolling restart: those behind it keep their processes. */
+static bool is_left_alone(const struct order_wait *w, const struct target *t, const struct row *row)
+{
+        if (w->order != ORDER_RESTART || !row || !streq(row->status, "ready"))
+                return false;
+        for (size_t i = 0; i < w->n_targets; i++) {
+                const struct row *other = rows_find(&w->rows, w->targets[i].name);
+
+                if (&w->targets[i] != t && w->targets[i].outcome == OUTCOME_FAILED && other &&
+                    streq_ptr(other->entry, row->entry))
+                        return true;
+        }
+        return false;
+}
+
 /* True when no target is open any more. */
 static bool judge(struct order_wait *w)
 {
@@ -172,11 +186,17 @@ static bool judge(struct order_wait *w)
                 struct target *t = &w->targets[i];
                 const struct row *row = rows_find(&w->rows, t->name);
 
-                if (t->outcome == OUTCOME_OPEN) {
-                        t->outcome = outcome_of(w, t, row);
-                        if (t->outcome != OUTCOME_OPEN)
-                                tell(w, t->name, row);
-                }
+                if (t->outcome != OUTCOME_OPEN)
+                        continue;
+                t->outcome = outcome_of(w, t, row);
+                if (t->outcome != OUTCOME_OPEN)
+                        tell(w, t->name, row);
+        }
+        for (size_t i = 0; i < w->n_targets; i++) {
+                struct target *t = &w->targets[i];
+
+                if (t->outcome == OUTCOME_OPEN && is_left_alone(w, t, rows_find(&w->rows, t->name)))
+                        t->outcome = OUTCOME_FAILED;
                 over = over && t->outcome != OUTCOME_OPEN;
         }
         return over;
@@ -258,7 +278,10 @@ static int result_of(struct order_wait *w)
 
                 if (w->targets[i].outcome != OUTCOME_FAILED)
                         continue;
-                if (row)
+                if (row && streq(row->status, "ready"))
+                        r = cli_fail(w->cli, "%s was not restarted, since another replica did not come back",
+                                     row->name);
+                else if (row)
                         r = cli_fail(w->cli, "%s ended in error: %s (llama-supervisor why %s tells more)",
                                      row->name, row->last_error ? row->last_error : "no reason is known",
                                      row->name);

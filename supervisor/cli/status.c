@@ -70,6 +70,14 @@ static void put_field(struct buffer *out, const struct screen *s, const char *na
         (void)buffer_putc(out, '\n');
 }
 
+/* Whole seconds: nobody reads milliseconds of an uptime. */
+static const char *seconds_between(usec_t later, usec_t earlier, char *buf, size_t size)
+{
+        usec_t span = usec_sub(later, earlier) / USEC_PER_SEC * USEC_PER_SEC;
+
+        return span ? time_span(span, buf, size) : "0 s";
+}
+
 static void put_heading(struct buffer *out, const struct screen *s, const struct row *row, usec_t now)
 {
         const struct look *look = look_of(row->status);
@@ -80,12 +88,11 @@ static void put_heading(struct buffer *out, const struct screen *s, const struct
                                     screen_end(s, look->colour));
         (void)buffer_puts(out, screen_begin(s, COLOUR_BOLD));
         screen_put_text(out, row->name);
-        (void)buffer_printf(out, "%s is %s%s%s", screen_end(s, COLOUR_BOLD), screen_begin(s, look->colour),
-                            row->status, screen_end(s, look->colour));
+        (void)buffer_printf(out, "%s is %s", screen_end(s, COLOUR_BOLD), screen_begin(s, look->colour));
+        screen_put_text(out, row->status);
+        (void)buffer_puts(out, screen_end(s, look->colour));
         if (row->since && row->since <= now)
-                (void)buffer_printf(
-                        out, " for %s",
-                        time_span((now - row->since) / USEC_PER_SEC * USEC_PER_SEC, span, sizeof(span)));
+                (void)buffer_printf(out, " for %s", seconds_between(now, row->since, span, sizeof(span)));
         (void)buffer_putc(out, '\n');
 }
 
@@ -114,10 +121,7 @@ static void put_one(struct buffer *out, const struct screen *s, const struct jso
                   json_get_string(v, "modelPath") ? json_get_string(v, "modelPath") : row->model);
         if (row->pid) {
                 (void)snprintf(text, sizeof(text), "%" PRId64 "%s%s", row->pid, row->started ? ", up " : "",
-                               row->started
-                                       ? time_span(usec_sub(now, row->started) / USEC_PER_SEC * USEC_PER_SEC,
-                                                   span, sizeof(span))
-                                       : "");
+                               row->started ? seconds_between(now, row->started, span, sizeof(span)) : "");
                 put_field(out, s, "pid", text);
         }
         put_field(out, s, "endpoint", row->endpoint);

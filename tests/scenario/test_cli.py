@@ -2,6 +2,7 @@
 """The client verbs against a running daemon, in a pipe and on a terminal, and against one that is not there."""
 import contextlib
 import fcntl
+import http.server
 import json
 import os
 import pty
@@ -9,9 +10,11 @@ import re
 import select
 import signal
 import socket
+import socketserver
 import struct
 import subprocess
 import termios
+import threading
 import time
 
 import pytest
@@ -450,6 +453,68 @@ def test_logs_cannot_move_the_cursor(make_daemon):
         assert not bad.search(t.text)
 
 
+EVIL = "evil\x1b[2J\x1b]0;title\x07\x9b31m\r\x08"
+
+
+class EvilDaemon(http.server.BaseHTTPRequestHandler):
+    """What a daemon could say that is not ours, or that lets something through."""
+    INSTANCE = {"name": EVIL, "model": EVIL, "status": EVIL, "lastError": EVIL, "endpoint": EVIL, "modelPath": EVIL, "gpu": [EVIL],
+                "logPath": EVIL, "build": EVIL, "pid": 1, "seq": 1, "wantUp": True}
+    ANSWERS = {
+        "/api/v1/status": {"sentence": EVIL, "reloadError": EVIL, "version": EVIL},
+        "/api/v1/instances": {"instances": [INSTANCE]},
+        "/api/v1/history": {"events": [{"id": 1, "time": EVIL, "kind": EVIL, "instance": EVIL, "text": EVIL}], "next": 1},
+        "/why": {"instance": EVIL, "status": EVIL, "lastError": EVIL, "hint": EVIL, "logPath": EVIL, "lastDeathAt": EVIL,
+                 "command": {"shell": EVIL}, "evidence": {"exit": EVIL, "detail": EVIL, "line": EVIL, "log": [EVIL]}},
+        "/stop": {"message": EVIL},
+        "/api/v1/reload": {"keep": [EVIL], "restart": [{"name": EVIL, "because": [EVIL]}], "needsDaemonRestart": [EVIL]},
+    }
+
+    def answer(self):
+        path = self.path.split("?")[0]
+        body = None
+        for end, document in self.ANSWERS.items():
+            if path.endswith(end):
+                body = json.dumps(document).encode()
+        if path.endswith("/logs"):
+            body = EVIL.encode("utf-8", "surrogateescape") + b"\n" + bytes(set(range(256)) - {10}) + b"\n"
+        self.send_response(200 if body else 404)
+        body = body or json.dumps({"error": {"message": EVIL}}).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer
+
+    def address_string(self):
+        return "unix"
+
+    def log_message(self, *args):
+        pass
+
+
+def test_nothing_that_is_said_can_move_the_cursor(folder):
+    path = os.path.join(folder, "evil.sock")
+    bad = re.compile("[\x00-\x09\x0b-\x1f\x7f\x80-\x9f]")
+    with socketserver.ThreadingUnixStreamServer(path, EvilDaemon) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for args in (["status"], ["ls"], ["ps"], ["logs", "x"], ["logs", "x", EVIL], ["why", "x"], ["history"], ["stop", "x"], ["reload"],
+                         ["version"], ["start", "x"], ["status", EVIL], ["status", EVIL + "x"]):
+                result = run(*args, "--socket", path)
+                assert result.returncode in (0, 1), result
+                assert "evil" in result.stdout + result.stderr, result
+                assert not bad.search(result.stdout.replace("\t", " ") + result.stderr), (args, result)
+            with terminal("why", "--command", "x", "--socket", path, env={"NO_COLOR": "1"}) as t:
+                assert t.end() == 0
+                assert "evil" in t.text and not bad.search(t.text)
+        finally:
+            server.shutdown()
+            thread.join()
+    os.unlink(path)
+
+
 # ---- orders --------------------------------------------------------------------------------------------------------------
 
 def test_orders(fleet):
@@ -490,6 +555,24 @@ def test_waiting_for_what_fails(make_daemon):
     assert result.returncode == 1
     assert 0.7 <= time.monotonic() - began < PATIENCE
     assert "slow is still starting after 700 ms; the order stands" in result.stderr
+
+
+def test_waiting_for_a_rolling_restart(make_daemon, folder):
+    starts = os.path.join(folder, "starts")
+    daemon = make_daemon({"instances": [one("pair", "--crash-starts", "1", "--state-file", starts, "--load-ms", "300", replicas=2)],
+                          "restart": {"max_retries": 0}})
+    states = {daemon.wait_state(name, "error", "ready")["status"] for name in ("pair-0", "pair-1")}
+    assert states == {"error", "ready"}
+    text = ok(daemon.cli("restart", "pair", "--wait"))
+    assert "pair-0: ready" in text and "pair-1: ready" in text, "the error from before is none of this order"
+    assert {now["status"] for now in daemon.instances().values()} == {"ready"}
+    pids = {name: now["pid"] for name, now in daemon.instances().items()}
+    os.unlink(os.path.join(daemon.models, "tiny.gguf"))
+    result = daemon.cli("restart", "pair", "--wait")
+    assert result.returncode == 1
+    assert "pair-0 ended in error: " in result.stderr
+    assert "pair-1 was not restarted, since another replica did not come back" in result.stderr
+    assert daemon.instance("pair-1")["pid"] == pids["pair-1"]
 
 
 # ---- reload --------------------------------------------------------------------------------------------------------------
@@ -553,7 +636,8 @@ def test_why_after_a_crash(make_daemon):
     assert "the end of its log, %s:\n  " % daemon.instance("one")["logPath"] in text
     assert re.search(r"^one +crashed .* 1/3 +\d+s +died", ok(daemon.cli("status")), re.M)
     ok(daemon.cli("start", "one", "--wait"))
-    assert re.match(r"one is ready\n", ok(daemon.cli("why", "one")))
+    text = ok(daemon.cli("why", "one"))
+    assert re.match(r"one is ready\n", text) and re.search(r"^it once died +\S", text, re.M)
 
 
 def test_why_command(make_daemon):
@@ -659,6 +743,10 @@ def test_watch_in_a_pipe(fleet):
         assert {m["instance"] for m in messages} == {"solo"}
         assert {m["type"] for m in messages} == {"llama_status"}
         fleet.wait_state("solo", "ready")
+        fleet.write_config({"instances": [one("solo"), one("fresh")]})
+        ok(fleet.cli("reload"))
+        f.wait_text(r"(?m)^\S+Z  fresh  ready$")
+        f.wait_text(r"(?m)^\S+Z  pair-0  gone$")
         assert f.end(signal.SIGINT)[0] == -signal.SIGINT
 
 
