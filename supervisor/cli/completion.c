@@ -80,6 +80,7 @@ static void put_bash(struct buffer *out)
                           "        COMPREPLY=()\n"
                           "        case $prev in\n"
                           "        --config|--socket)\n"
+                          "                compopt -o filenames 2>/dev/null\n"
                           "                COMPREPLY=($(compgen -f -- \"$cur\"))\n"
                           "                return\n"
                           "                ;;\n"
@@ -107,12 +108,13 @@ static void put_bash(struct buffer *out)
                                "        if [[ $cur == -* ]]; then\n"
                                "                COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
                                "        elif [[ $files ]]; then\n"
+                               "                compopt -o filenames 2>/dev/null\n"
                                "                COMPREPLY=($(compgen -f -- \"$cur\"))\n"
                                "        else\n"
                                "                COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
                                "        fi\n"
                                "}\n"
-                               "complete -o filenames -F _llama_supervisor llama-supervisor\n");
+                               "complete -F _llama_supervisor llama-supervisor\n");
 }
 
 /* --- zsh */
@@ -157,7 +159,7 @@ static void put_zsh_case(struct buffer *out, const struct verb *v)
                 put_zsh_options(out, cli_common_options);
         switch (v->completes) {
         case COMPLETES_INSTANCE:
-                (void)buffer_printf(out, " \\\n                        '*:instance:(${names}%s)'",
+                (void)buffer_printf(out, " \\\n                        '*:instance:($names%s)'",
                                     is_order(v) ? " all" : "");
                 break;
         case COMPLETES_FILE:
@@ -184,8 +186,8 @@ static void put_zsh(struct buffer *out)
                           "# zsh completion for llama-supervisor, made by: llama-supervisor completion zsh\n"
                           "_llama_supervisor()\n"
                           "{\n"
-                          "        local -a verbs where\n"
-                          "        local i names curcontext=$curcontext state line\n"
+                          "        local -a verbs where names\n"
+                          "        local i curcontext=$curcontext state line\n"
                           "        verbs=(\n");
         for (const struct verb *v = cli_verbs; v->name; v++) {
                 (void)buffer_printf(out, "                '%s:", v->name);
@@ -206,8 +208,7 @@ static void put_zsh(struct buffer *out)
                                "                return\n"
                                "        fi\n"
                                "        [[ $state == arguments ]] || return\n"
-                               "        names=$(llama-supervisor ls $where 2>/dev/null)\n"
-                               "        names=${names//$'\\n'/ }\n"
+                               "        names=(${(f)\"$(llama-supervisor ls $where 2>/dev/null)\"})\n"
                                "        case $line[1] in\n");
         for (const struct verb *v = cli_verbs; v->name; v++)
                 put_zsh_case(out, v);

@@ -51,8 +51,8 @@ static enum colour colour_of(const char *kind)
                 const char *kind;
                 enum colour colour;
         } rows[] = {
-                {"died", COLOUR_ORANGE},       {"error", COLOUR_RED},       {"failed", COLOUR_RED},
-                {"reload_failed", COLOUR_RED}, {"unhealthy", COLOUR_AMBER}, {"ready", COLOUR_GREEN},
+                {"died", COLOUR_ORANGE},     {"gave_up", COLOUR_RED}, {"reload_failed", COLOUR_RED},
+                {"unhealthy", COLOUR_AMBER}, {"ready", COLOUR_GREEN},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++)

@@ -26,6 +26,11 @@ const struct look *look_of(const char *status)
         return &unknown;
 }
 
+const char *words_of(const char *status)
+{
+        return streq_ptr(status, "error") ? "in error" : status;
+}
+
 /* --- reading -------------------------------------------------------------------------------------------------------- */
 
 usec_t rows_moment(const char *iso)

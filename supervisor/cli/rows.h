@@ -11,6 +11,8 @@ struct look {
         const char *status, *symbol;
         enum colour colour;
 };
+/* The status behind "NAME is …". */
+const char *words_of(const char *status);
 /* That of an unknown status is a question mark. */
 const struct look *look_of(const char *status);
 

@@ -89,7 +89,7 @@ static void put_heading(struct buffer *out, const struct screen *s, const struct
         (void)buffer_puts(out, screen_begin(s, COLOUR_BOLD));
         screen_put_text(out, row->name);
         (void)buffer_printf(out, "%s is %s", screen_end(s, COLOUR_BOLD), screen_begin(s, look->colour));
-        screen_put_text(out, row->status);
+        screen_put_text(out, words_of(row->status));
         (void)buffer_puts(out, screen_end(s, look->colour));
         if (row->since && row->since <= now)
                 (void)buffer_printf(out, " for %s", seconds_between(now, row->since, span, sizeof(span)));

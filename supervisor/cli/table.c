@@ -147,6 +147,8 @@ static void put_cell(struct line *l, size_t k, const char *text, enum colour c)
                            : SIZE_MAX;
         if (left == 0)
                 return;
+        if (!*text)
+                c = COLOUR_NONE;
         if (l->t->columns[k].right && width < room)
                 l->owed += MIN(room - width, left - 1);
         left = l->s->width ? l->s->width - l->used - l->owed : SIZE_MAX;

@@ -49,7 +49,7 @@ static void put_state(const struct story *s, const struct json_value *why)
         screen_put_text(s->out, json_get_string(why, "instance"));
         (void)buffer_printf(s->out, "%s is %s", screen_end(s->screen, COLOUR_BOLD),
                             screen_begin(s->screen, look->colour));
-        screen_put_text(s->out, status);
+        screen_put_text(s->out, words_of(status));
         (void)buffer_puts(s->out, screen_end(s->screen, look->colour));
         if (row.next_try)
                 (void)buffer_printf(s->out, " (%s)", row_tries(&row, s->now, tries, sizeof(tries)));

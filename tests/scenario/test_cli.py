@@ -549,6 +549,7 @@ def test_waiting_for_what_fails(make_daemon):
         assert "bad: crashed: died while loading: out of GPU memory" in result.stdout, again
         assert "bad ended in error: " in result.stderr and "out of GPU memory" in result.stderr
         assert daemon.status("bad") == "error"
+    assert ok(daemon.cli("why", "bad")).startswith("bad is in error: it is not tried again by itself\n")
     assert "bad: initial" in ok(daemon.cli("stop", "bad", "--wait"))
     began = time.monotonic()
     result = daemon.cli("start", "slow", "--wait", "--timeout", "700ms")
