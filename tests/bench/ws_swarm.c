@@ -2,7 +2,7 @@
  *
  * ws_swarm HOST PORT PATH COUNT FROZEN: opens COUNT connections, of which the last FROZEN never read after their handshake; prints
  * "open N" when all have had their first frame. Then, for each line "T0" (CLOCK_MONOTONIC ns) on stdin, waits (10 s at most) until
- * every reader had a frame later than that line, and prints "got N p50_us p99_us last_us". Ends at EOF of stdin. */
+ * every reader had a frame, then for half a second more (what still comes belongs to the same news), and prints "got N p50_us p99_us last_us". Ends at EOF of stdin. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -147,6 +147,8 @@ int main(int argc, char **argv)
                 clients[i].frozen = true;
                 (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, clients[i].fd, NULL);
         }
+        for (int i = 0; i < count; i++)
+                clients[i].at = 0; /* what came with the opening is no news */
         (void)printf("open %d\n", n);
         (void)fflush(stdout);
         while (scanf("%lld", &t0) == 1) {
@@ -158,12 +160,6 @@ int main(int argc, char **argv)
                                 times[got++] = (clients[i].at - t0) / 1000;
                 }
                 qsort(times, (size_t)got, sizeof *times, by_time);
-                if (got)
-                        (void)printf("got %d %lld %lld %lld\n", got, times[got / 2], times[got * 99 / 100],
-                                     times[got - 1]);
-                else
-                        (void)printf("got 0 0 0 0\n");
-                (void)fflush(stdout);
                 /* What still comes belongs to this round. */
                 for (long long quiet = now_ns() + 500000000; now_ns() < quiet;) {
                         struct epoll_event events[512];
@@ -174,6 +170,12 @@ int main(int argc, char **argv)
                 }
                 for (int i = 0; i < count; i++)
                         clients[i].at = 0;
+                if (got)
+                        (void)printf("got %d %lld %lld %lld\n", got, times[got / 2], times[got * 99 / 100],
+                                     times[got - 1]);
+                else
+                        (void)printf("got 0 0 0 0\n");
+                (void)fflush(stdout);
         }
         return 0;
 }
