@@ -274,6 +274,8 @@ int fleet_start(struct fleet *f)
 
                 history_state(f->history, m->name, instance_status(m->in.state), loop_realtime(f->loop));
                 r = member_is_foreign_only(m) ? -ESRCH : member_take_over(m, now);
+                if (member_is_foreign_only(m))
+                        member_warn_of_own(m);
                 if (r < 0 && r != -ESRCH) {
                         log_err(m->name,
                                 "its process of an earlier supervisor lives, but could not be taken over "

@@ -134,6 +134,8 @@ void member_load_counts(struct member *m);
 uint64_t member_counts_of_others(struct fleet *f);
 /* Takes over what the record tells: 0 when a living process was taken over; -ESRCH it is gone (explained when it was ours). */
 int member_take_over(struct member *m, usec_t now);
+/* "adopt" now, but an earlier configuration had us start it: says which process of ours still runs. */
+void member_warn_of_own(struct member *m);
 
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);

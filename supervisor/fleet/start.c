@@ -262,6 +262,19 @@ static struct json_value *load_json(const char *dir, const char *name)
         return v;
 }
 
+/* Its leader is gone; what it left behind would hold the memory that the next one needs. */
+static void end_orphans(struct member *m, pid_t leader, const struct json_value *record)
+{
+        int n;
+
+        if (member_open_log(m) < 0)
+                return;
+        n = process_signal_orphans(m->fleet->loop, leader, (uint64_t)json_get_int(record, "startTime", 0),
+                                   logfile_path(m->log), SIGKILL);
+        if (n > 0)
+                log_info(m->name, "%d processes that it had left behind were killed", n);
+}
+
 static void died_meanwhile(struct member *m, const struct json_value *record, usec_t now)
 {
         struct death death = {.kind = DEATH_UNKNOWN, .detail = "it died while no supervisor was looking"};
@@ -299,6 +312,8 @@ int member_take_over(struct member *m, usec_t now)
         r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit,
                           m, &process);
         if (r < 0) {
+                if (r == -ESRCH)
+                        end_orphans(m, pid, record);
                 if (r == -ESRCH && m->in.want_up && !m->removed)
                         died_meanwhile(m, record, now);
                 goto out;
@@ -323,6 +338,24 @@ int member_take_over(struct member *m, usec_t now)
 out:
         json_free(record);
         return r;
+}
+
+void member_warn_of_own(struct member *m)
+{
+        _cleanup_free_ char *name = record_name(m);
+        struct json_value *record = load_json(m->fleet->instances_dir, name);
+        pid_t pid = (pid_t)json_get_int(record, "pid", 0);
+        uint64_t start_time;
+
+        if (pid > 1 && streq_ptr(json_get_string(record, "bootId"), process_boot_id()) &&
+            process_read_start_time(pid, &start_time) == 0 &&
+            start_time == (uint64_t)json_get_int(record, "startTime", 0))
+                log_warn(m->name,
+                         "is only watched now, but pid %d, which an earlier configuration started for it, "
+                         "still runs: "
+                         "end it by hand if it is not wanted",
+                         (int)pid);
+        json_free(record);
 }
 
 /* --- counts that outlive everything -------------------------------------------------------------------------------- */

@@ -28,10 +28,11 @@ struct process {
         pid_t pid, group, session;
         uint64_t start_time;
         int pidfd;
-        bool spawned;    /* by this object, not taken over */
-        bool is_child;   /* of our process, so nobody but us reaps it */
-        bool exited;     /* and reaped, if it was our child */
-        bool group_gone; /* nobody is left, or the number belongs to others now */
+        bool spawned;       /* by this object, not taken over */
+        bool is_child;      /* of our process, so nobody but us reaps it */
+        bool exited;        /* and reaped, if it was our child */
+        bool group_gone;    /* nobody is left, or the number belongs to others now */
+        const char *output; /* of orphans only: what their stdout or stderr must be */
 };
 
 /* linux/pidfd.h of Linux 6.13 and later, which Debian 12 has not; 64 bytes are its first version. exit_code is filled
@@ -490,6 +491,41 @@ int process_signal_group(struct process *p, int signo)
 int process_group_count(struct process *p)
 {
         return each_member(p, count_member, 0);
+}
+
+static bool writes_to(pid_t pid, const char *output)
+{
+        char path[48], target[4096];
+        ssize_t n;
+
+        for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) {
+                (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+                n = readlink(path, target, sizeof target - 1);
+                target[MAX(n, 0)] = '\0';
+                if (n > 0 && streq(target, output))
+                        return true;
+        }
+        return false;
+}
+
+static bool signal_orphan(const struct process *p, const struct proc_stat *st, int signo)
+{
+        return writes_to(st->pid, p->output) && signal_member(p, st, signo);
+}
+
+int process_signal_orphans(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,
+                           int signo)
+{
+        struct process gone = {.loop = loop,
+                               .pid = leader,
+                               .group = leader,
+                               .session = leader,
+                               .pidfd = -1,
+                               .start_time = start_time,
+                               .exited = true,
+                               .output = output};
+
+        return each_member(&gone, signal_orphan, signo);
 }
 
 /* --- facts ---------------------------------------------------------------------------------------------------- */

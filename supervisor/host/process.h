@@ -74,6 +74,11 @@ int process_signal_group(struct process *p, int signo);
 /* Members of the group or session that live (zombies do not), besides the leader. */
 int process_group_count(struct process *p);
 
+/* A leader of an earlier daemon is dead, its session may not be (a wrapper script died, the server that it started lives):
+ * signals those of its session that are not older than it and write to `output`, its log file. Returns how many. */
+int process_signal_orphans(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,
+                           int signo);
+
 /* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
 int process_cpu_time(const struct process *p, usec_t *ret);
 int process_rss(const struct process *p, uint64_t *ret_bytes);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -620,6 +621,54 @@ static void the_aggregate_never_goes_back(void **state)
         assert_true(fleet_aggregate(w->fleet)->seq > seq);
 }
 
+/* A wrapper script dies together with the daemon; the server that it had started must not stay beside the next one. */
+static void orphans_of_a_dead_wrapper_are_ended(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *wrapper = text_format("%s/wrapper", w->dir);
+        _cleanup_free_ char *entry = text_format(
+                "{\"name\": \"a\", \"model\": \"m.gguf\", \"llama_server\": {\"binary\": \"%s\"}}", wrapper);
+        struct timespec moment = {.tv_nsec = 20 * 1000 * 1000};
+        pid_t leader, server = 0;
+        FILE *f = fopen(wrapper, "w");
+        char line[64], path[128];
+
+        (void)fprintf(f, "#!/bin/sh\n%s \"$@\" &\necho $! > %s/server.pid\nwait\n", FAKE, w->dir);
+        (void)fclose(f);
+        (void)chmod(wrapper, 0755);
+        write_config(w, entry);
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        leader = fleet_find(w->fleet, "a")->pid;
+        (void)snprintf(path, sizeof path, "%s/server.pid", w->dir);
+        f = fopen(path, "r");
+        assert_non_null(f);
+        assert_non_null(fgets(line, sizeof line, f));
+        (void)fclose(f);
+        server = (pid_t)strtol(line, NULL, 10);
+        assert_int_not_equal(server, leader);
+        w->fleet = fleet_free(w->fleet);
+        assert_int_equal(kill(leader, SIGKILL), 0);
+        assert_int_equal(waitpid(leader, NULL, 0), leader);
+        assert_int_equal(kill(server, 0), 0);
+        open_fleet(w);
+        wait_status(w, "a", "ready");
+        for (unsigned i = 0; i < 500 && kill(server, 0) == 0; i++) {
+                char stat_path[32], text[256] = "";
+
+                (void)snprintf(stat_path, sizeof stat_path, "/proc/%d/stat", (int)server);
+                f = fopen(stat_path, "r");
+                if (f) {
+                        (void)!fread(text, 1, sizeof text - 1, f);
+                        (void)fclose(f);
+                }
+                if (strstr(text, ") Z "))
+                        break; /* dead; some PID 1 have no hurry to reap */
+                (void)nanosleep(&moment, NULL);
+                assert_true(i < 499);
+        }
+}
+
 static void nothing_publishes_when_nothing_happens(void **state)
 {
         struct world *w = *state;
@@ -658,6 +707,7 @@ int main(void)
                 TEST(stop_then_start_is_no_crash),
                 TEST(autostart_by_reload_starts),
                 TEST(the_aggregate_never_goes_back),
+                TEST(orphans_of_a_dead_wrapper_are_ended),
                 TEST(nothing_publishes_when_nothing_happens),
         };
 
