@@ -191,13 +191,13 @@ static uint64_t row_digest(const struct config_key *key, const struct config_ins
         uint64_t h = hash(HASH_START, key->path);
         struct json_writer w;
 
+        buffer_init(&value, 0);
         if (key->type == TYPE_ENV || key->type == TYPE_STRINGS) { /* printing would mask secrets */
                 list = *(char **const *)(const void *)((const char *)in + key->offset);
                 for (size_t i = 0; list && list[i]; i++)
                         h = hash(h, list[i]);
                 return list && list[0] ? h : 0;
         }
-        buffer_init(&value, 0);
         json_begin(&w, &value);
         if (!config_value_print(key, in, &w) || !value.data || streq_ptr(value.data, key->fallback))
                 return 0;

@@ -49,6 +49,13 @@ static void on_request(void *owner, struct request *req)
                 doors_respond_error(req, 404, "nothing here");
 }
 
+/* AddressSanitizer keeps what was freed for a while, so that under it the figure says nothing and is 0. */
+#ifdef __SANITIZE_ADDRESS__
+static long rss_kb(void)
+{
+        return 0;
+}
+#else
 static long rss_kb(void)
 {
         char line[256];
@@ -62,6 +69,7 @@ static long rss_kb(void)
                 (void)fclose(f);
         return kb;
 }
+#endif
 
 static void tell_counts(struct house *h)
 {
