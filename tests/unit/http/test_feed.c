@@ -623,6 +623,8 @@ static void logs_are_followed(void **state)
         tell(c, "remove a");
         expect_text(fd, "topic log:a ends");
         expect_text(fd, "llama_status_removed");
+        say(fd, "{\"type\":\"unsubscribe\",\"topics\":[]}");
+        expect_text(fd, "{\"type\":\"subscribed\",\"topics\":[\"status\"]}");
         (void)close(fd);
 }
 
