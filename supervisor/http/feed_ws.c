@@ -391,6 +391,8 @@ int ws_accept(struct ws *ws, struct request *req, const struct ws_events *events
         r = request_detach(req, &fd, &theirs);
         if (r < 0) {
                 free_conn(c);
+                /* Out of descriptors, or sent behind requests whose answers the client has not read yet (-EBUSY). */
+                doors_respond_error(req, 503, "cannot take this connection over: %s", strerror(-r));
                 return r;
         }
         end = memmem(theirs.data, theirs.len, "\r\n\r\n", 4);

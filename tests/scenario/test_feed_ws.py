@@ -348,3 +348,26 @@ def test_a_message_flood(ws):
     except (BrokenPipeError, ConnectionResetError):
         pass
     assert ws.closed() in (1008, 1006)
+
+
+def test_behind_unread_answers(daemon):
+    """A handshake sent right behind questions whose answers nobody has read cannot be taken over: it is told so, not forgotten."""
+    question = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    handshake = (b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    host, port = daemon.address.split("//")[1].split(":")
+    refused = 0
+    for n in range(1, 13):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(harness.PATIENCE)
+            client.connect((host, int(port)))
+            client.sendall(n * question + handshake)
+            time.sleep(0.05)
+            data = b""
+            while data.count(b"HTTP/1.1 ") < n + 1:     # recv fails when none comes
+                more = client.recv(65536)
+                assert more, data[-300:]
+                data += more
+            refused += b"HTTP/1.1 503 " in data
+    assert refused and daemon.get("/health").status == 200
