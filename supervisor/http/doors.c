@@ -329,6 +329,7 @@ static int open_control(struct doors *d, const struct config *config, char **ret
                 return complain(ret_error, r, d->control, "another daemon answers there already");
         if (r < 0)
                 return complain(ret_error, r, d->control, strerror(-r));
+        listener_set_vital(l);
         give_to_group(d->control);
         return 0;
 }

@@ -141,7 +141,8 @@ static void take_connection(struct listener *l, int fd, const struct endpoint *f
         struct server *s = l->server;
         struct address *address = NULL;
 
-        if (s->counts.connections >= s->limits.connections_max) {
+        if (s->counts.connections >= s->limits.connections_max + (l->vital ? VITAL_EXTRA : 0) ||
+            (fd >= s->fd_max && !l->vital)) {
                 s->counts.refused_cap++;
                 turn_away(fd);
                 return;
@@ -337,6 +338,11 @@ struct listener *listener_free(struct listener *l)
         free(l->tag);
         free(l);
         return NULL;
+}
+
+void listener_set_vital(struct listener *l)
+{
+        l->vital = true;
 }
 
 const struct endpoint *listener_endpoint(const struct listener *l)

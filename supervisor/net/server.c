@@ -3,7 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+
+enum { DESCRIPTORS_KEPT_MIN = 64 };
 
 const struct server_limits server_limits_default = {
         .head_timeout = 10 * USEC_PER_SEC,
@@ -17,6 +21,18 @@ const struct server_limits server_limits_default = {
         .body_rate = 1024,
         .send_buffer = 128 * 1024,
 };
+
+/* The kernel gives the lowest free number, so a number tells how many are taken, detached connections included. */
+static int first_kept_descriptor(void)
+{
+        struct rlimit limit;
+        rlim_t n;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT_MAX)
+                return INT_MAX;
+        n = limit.rlim_cur;
+        return (int)(n - MIN(MAX(n / 8, (rlim_t)DESCRIPTORS_KEPT_MIN), n / 2));
+}
 
 /* Runs after the deferred calls of all connections and requests, which were queued before it. */
 static void server_release(struct deferred *d)
@@ -47,6 +63,7 @@ int server_new(struct loop *loop, const struct server_limits *limits, server_req
         for (unsigned i = 0; i < ADDRESS_BUCKETS; i++)
                 list_init(&s->addresses[i]);
         deferred_init(&s->later, server_release);
+        s->fd_max = first_kept_descriptor();
         s->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (s->reserve < 0) {
                 r = -errno;

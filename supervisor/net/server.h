@@ -9,7 +9,8 @@
  * averaged over 10 s windows after a grace of 30 s, a response whose reader takes nothing for 60 s (noticed within another
  * quarter of it) is cut.
  * Caps: connections in all and per remote address (IPv6: per /64; loopback and unix are not capped per address), header
- * 16 KB. A client over a cap gets a 503 as far as that goes without waiting. When descriptors run out, accepting pauses
+ * 16 KB; and an eighth of the descriptors that the process may have (64 at least, half of them at most) is left to its other work,
+ * whoever holds the rest. A client over a cap gets a 503 as far as that goes without waiting. When descriptors run out, accepting pauses
  * 100 ms at a time, and whoever was first in line is told 503.
  * Every refusal of ours is {"error":{"message","type","code","param":null}} with Connection: close. We close in order: FIN,
  * then read and drop for at most 2 s, so that the answer is not lost to a reset. */
@@ -61,6 +62,8 @@ const struct server_counts *server_counts(const struct server *s);
  * Port 0: see listener_endpoint. */
 int server_listen(struct server *s, const struct endpoint *at, mode_t mode, const char *tag,
                   struct listener **ret);
+/* The operator's own: it is served when all others are refused (64 connections beyond the cap, and the descriptors kept free). */
+void listener_set_vital(struct listener *l);
 const struct endpoint *listener_endpoint(const struct listener *l); /* as bound */
 const char *listener_tag(const struct listener *l);
 void server_stop_listening(struct server *s); /* existing requests go on, with Connection: close */

@@ -23,6 +23,7 @@ enum {
         REQUESTS_A_TURN = 100,          /* of one connection */
         DRAIN_MAX = 64 * 1024,          /* of an unwanted body, to keep a connection */
         LINGER_BYTES_MAX = 16 * 1024 * 1024,
+        VITAL_EXTRA = 64, /* connections of vital listeners beyond the cap */
 };
 
 /* Connections from one remote address. */
@@ -45,6 +46,7 @@ struct server {
         struct list addresses[ADDRESS_BUCKETS];
         struct timer *pause; /* armed while accepting pauses */
         int reserve;         /* a descriptor to give up when there are no others */
+        int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
         bool stopping, dead;
 };
@@ -54,6 +56,7 @@ struct listener {
         struct server *server;
         struct endpoint at;
         char *tag;
+        bool vital;
         int fd; /* -1 once it listens no more */
         struct watch *watch;
         dev_t dev; /* of the socket file, to know whether it is still ours */

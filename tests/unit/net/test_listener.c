@@ -201,6 +201,70 @@ static void per_address_cap(void **state)
         scene_free(s);
 }
 
+/* Clients must not take what probes, logs and new children need, nor lock the operator out. */
+static void descriptors_are_kept(void **state)
+{
+        struct rlimit before, few;
+        struct listener *vital;
+        struct endpoint own;
+        struct scene *s;
+        int fds[80], next, fd;
+        char path[128];
+
+        (void)state;
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        next = fcntl(0, F_DUPFD, 0);
+        close(next);
+        few = before;
+        few.rlim_cur = (rlim_t)next + 200; /* clients and server are one process here: two a connection */
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        s = scene_new(NULL, "127.0.0.1:0");
+        (void)snprintf(path, sizeof path, "%s/own", s->dir);
+        assert_int_equal(endpoint_parse(path, &own), 0);
+        assert_int_equal(server_listen(s->server, &own, 0600, NULL, &vital), 0);
+        listener_set_vital(vital);
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+                fds[i] = client(s);
+                run_for(s, 1000);
+        }
+        assert_true(server_counts(s->server)->refused_cap > 0);
+        assert_int_equal(server_counts(s->server)->accept_errors, 0);
+        assert_false(hear(s, fds[ARRAY_SIZE(fds) - 1], NULL));
+        assert_true(starts_with(s->heard, "HTTP/1.1 503 "));
+
+        /* The operator's socket answers all the same, beyond the cap on connections too. */
+        s->at = own;
+        fd = client(s);
+        say(fd, "GET /hi HTTP/1.1\r\nHost: a\r\n\r\n");
+        forget(s);
+        hear(s, fd, "\r\n\r\nhi");
+        close(fd);
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+                close(fds[i]);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        scene_free(s);
+}
+
+static void vital_beyond_the_cap(void **state)
+{
+        struct server_limits limits = server_limits_default;
+        struct scene *s;
+        int fds[70];
+
+        (void)state;
+        limits.connections_max = 2;
+        s = scene_new(&limits, NULL);
+        listener_set_vital(s->listener);
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+                fds[i] = client(s);
+        run_for(s, 20000);
+        assert_int_equal(server_counts(s->server)->connections, 66); /* more, and bounded */
+        assert_int_equal(server_counts(s->server)->refused_cap, 4);
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+                close(fds[i]);
+        scene_free(s);
+}
+
 static usec_t cpu_time(void)
 {
         struct timespec t;
@@ -254,7 +318,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(unix_listener_file),   cmocka_unit_test(tcp_listeners),
                 cmocka_unit_test(too_many_connections), cmocka_unit_test(per_address_cap),
-                cmocka_unit_test(out_of_descriptors),
+                cmocka_unit_test(out_of_descriptors),   cmocka_unit_test(descriptors_are_kept),
+                cmocka_unit_test(vital_beyond_the_cap),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
