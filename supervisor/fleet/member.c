@@ -517,7 +517,7 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
                 member_step(m, EV_ABSENT, now);
                 return;
         }
-        (void)snprintf(text, sizeof text, "nobody well answers at %.100s: %s", m->endpoint_text,
+        (void)snprintf(text, sizeof text, "no healthy llama-server answers at %.100s: %s", m->endpoint_text,
                        m->facts.probe_detail);
         member_set_error(m, text);
         if (!lost) {

@@ -28,7 +28,9 @@ static const char page_top[] =
         "th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid "
         "#8884;vertical-align:top}\n"
         "td.n,th.n{text-align:right}\n"
-        "code{font-size:.9em}\n"
+        "tr.d>td{border-bottom:0;padding-bottom:0}\n"
+        "code{font-size:.9em;overflow-wrap:anywhere}\n"
+        "@media(max-width:45rem){.w{display:none}th,td{padding-right:.5rem}}\n"
         ".ready{color:#1a7f37}.crashed,.error,.unhealthy{color:#cf222e}\n"
         "@media(prefers-color-scheme:dark){.ready{color:#3fb950}.crashed,.error,.unhealthy{color:#ff7b72}}\n"
         "</style>\n"
@@ -65,22 +67,27 @@ static void put_instance(struct buffer *b, const struct report *r)
 
         if (r->uptime)
                 (void)time_span(r->uptime * USEC_PER_SEC, span, sizeof(span));
-        (void)buffer_puts(b, "<tr><td><a href=\"/api/v1/instances/");
+        (void)buffer_puts(b, r->last_error ? "<tr class=\"d\"><td><a href=\"/api/v1/instances/"
+                                           : "<tr><td><a href=\"/api/v1/instances/");
         put_text(b, r->instance);
         (void)buffer_puts(b, "\">");
         put_text(b, r->instance);
-        (void)buffer_puts(b, "</a></td><td>");
+        (void)buffer_puts(b, "</a></td><td class=\"w\">");
         put_text(b, r->model);
         (void)buffer_puts(b, "</td><td class=\"");
         put_text(b, r->status);
         (void)buffer_puts(b, "\">");
         put_text(b, r->status);
-        (void)buffer_printf(b, "</td><td class=\"n\">%s</td><td class=\"n\">%llu</td><td>", span,
-                            (unsigned long long)r->restarts);
-        put_text(b, r->last_error);
-        (void)buffer_puts(b, "</td><td><a href=\"/api/v1/instances/");
+        (void)buffer_printf(
+                b, "</td><td class=\"n\">%s</td><td class=\"n\">%llu</td><td><a href=\"/api/v1/instances/",
+                span, (unsigned long long)r->restarts);
         put_text(b, r->instance);
         (void)buffer_puts(b, "/logs\">log</a></td></tr>\n");
+        if (!r->last_error)
+                return;
+        (void)buffer_puts(b, "<tr><td colspan=\"6\">");
+        put_text(b, r->last_error);
+        (void)buffer_puts(b, "</td></tr>\n");
 }
 
 static void put_instances(struct buffer *b, struct fleet *f)
@@ -92,9 +99,9 @@ static void put_instances(struct buffer *b, struct fleet *f)
                                      "<code>llama-supervisor reload</code>.</p>\n");
                 return;
         }
-        (void)buffer_puts(
-                b, "<table>\n<tr><th>Instance</th><th>Model</th><th>State</th><th class=\"n\">Up for</th>"
-                   "<th class=\"n\">Restarts</th><th>Last error</th><th></th></tr>\n");
+        (void)buffer_puts(b, "<table>\n<tr><th>Instance</th><th class=\"w\">Model</th><th>State</th><th "
+                             "class=\"n\">Up for</th>"
+                             "<th class=\"n\">Restarts</th><th></th></tr>\n");
         for (size_t i = 0; i < n; i++)
                 put_instance(b, fleet_report(f, i));
         (void)buffer_puts(b, "</table>\n");
