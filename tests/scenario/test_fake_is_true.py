@@ -406,14 +406,17 @@ def begin(server, stream):
 
 
 def test_sigterm_with_a_stream(real_llama_server, fake_llama_server, make_server, slow_model, tiny_model):
-    """It ends at the next ping, with a truncated body. (With an interval of 1 s the real one ends at once, without a ping.)"""
+    """It ends at the next ping, with a truncated body. (With an interval of 1 s, and with a longer one on a busy machine, the
+    real one may end at once, without a ping.)"""
     for server in busy_pair(make_server, real_llama_server, fake_llama_server, slow_model, tiny_model, "--sse-ping-interval", "2"):
         with begin(server, True) as client:
             server.process.send_signal(signal.SIGTERM)
             got = b""
             while piece := client.recv(65536):
                 got += piece
-            assert got.endswith(b"3\r\n:\n\n\r\n"), got[-100:]
+            assert got.endswith(b"\n\n\r\n"), got[-100:]
+            if server.args[0] == fake_llama_server:
+                assert got.endswith(b"3\r\n:\n\n\r\n"), got[-100:]
             assert b"[DONE]" not in got
         assert server.end() == 0
 
