@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -274,14 +275,24 @@ def test_bodies_are_bounded(daemon):
     assert_gone(daemon, sid)
 
 
+def test_a_packet_flood_ends_the_session(daemon):
+    sid = handshake(daemon)["sid"]
+    assert post(daemon, sid, "\x1e".join(["40"] + 150 * ["3"])).text == "ok"
+    assert_gone(daemon, sid)
+
+
 def test_what_waits_is_bounded(daemon):
     """A client that asks and never polls: its answers are bounded, then it is closed."""
     sid = handshake(daemon)["sid"]
     assert post(daemon, sid, "40").text == "ok"
-    for _ in range(50):
-        answer = post(daemon, sid, "\x1e".join('42%d["requestLlamaStatus"]' % i for i in range(90)))
+    asked = 0
+    for n in [90] + 15 * [10]:                              # never faster than 100 at once and 20 a second
+        answer = post(daemon, sid, "\x1e".join('42%d["requestLlamaStatus"]' % i for i in range(n)))
         if answer.status == 400:
             break
+        asked += n
+        time.sleep(0.55)
+    assert 90 <= asked < 240
     assert answer.json == {"code": 1, "message": "Session ID unknown"}
 
 
