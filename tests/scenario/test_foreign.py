@@ -1,0 +1,220 @@
+"""Servers and sockets that are not ours: taken as they are, told truly, never signalled; and nobody can pretend to be ours."""
+# ctest: real asan
+import http.server
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+import harness
+from faults import alone_crashed, crashed, deaths, events, one, order, socket_of, start_again, stays
+
+SHORT = {"health": {"timeout": "500ms", "interval": "50ms"}}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def foreign(make_server, server, tiny_model):
+    """foreign(port) starts somebody else's llama-server there, and returns it ready."""
+    def start(port):
+        return make_server(server, "-m", tiny_model, "-c", "2048", "-np", "1", "-t", "1", "--port", str(port),
+                           host="127.0.0.1").wait_ready()
+    return start
+
+
+def lost(daemon, *words):
+    told = daemon.wait("a", lambda now: now["status"] == "crashed" and now["lastError"], what="lost")
+    assert told["pid"] is None and told["startedAt"] is None and told["nextRetryAt"] is None, told
+    said = harness.assert_same_truth(daemon, "a", status="crashed", retries=0)
+    for word in words:
+        assert word in said["lastError"], said
+    return said
+
+
+# ---- adopt ---------------------------------------------------------------------------------------------------------------
+
+def test_a_foreign_server_comes_and_goes(make_daemon, foreign, server):
+    port = free_port()
+    address = "http://127.0.0.1:%d" % port
+    config = harness.merged(SHORT, {"instances": [{"name": "a", "adopt": address}]})
+    daemon = make_daemon(config, server=server)
+    lost(daemon, "connection refused", address)
+    other = foreign(port)
+    now = daemon.wait_state("a", "ready")
+    assert now["pid"] is None and now["adopted"] and now["models"] and now["startedAt"], now
+    harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
+    # Nobody may order it about.
+    for verb in ("stop", "restart"):
+        answer = daemon.api("POST", "/api/v1/instances/a/" + verb)
+        assert answer.status in (403, 409) and "somebody else's" in answer.text, answer
+    assert daemon.cli("stop", "a").returncode == 1
+    # It hangs for a while: told, not touched.
+    other.process.send_signal(signal.SIGSTOP)
+    daemon.wait("a", lambda now: now["status"] in ("unhealthy", "crashed"), what="hung")
+    lost(daemon, "does not answer")
+    other.process.send_signal(signal.SIGCONT)
+    daemon.wait_state("a", "ready")
+    assert other.process.poll() is None
+    # It goes, and another comes.
+    assert other.end(signal.SIGTERM) == 0
+    lost(daemon, "connection refused")
+    another = foreign(port)
+    daemon.wait_state("a", "ready")
+    harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
+    # The daemon goes and comes: it lives on.
+    daemon.stop()
+    assert another.process.poll() is None and another.end(0, timeout=0.3) == "still there"
+    daemon.start()
+    daemon.wait_state("a", "ready")
+    assert another.process.poll() is None
+    assert deaths(daemon) == []
+
+
+def test_a_foreign_server_on_a_unix_socket(make_daemon, make_server, server, tiny_model):
+    other = make_server(server, "-m", tiny_model, "-c", "2048", "-np", "1", "-t", "1").wait_ready()
+    daemon = make_daemon(harness.merged(SHORT, {"instances": [{"name": "a", "adopt": "unix:" + other.socket}]}), server=server)
+    daemon.wait_state("a", "ready")
+    harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
+    daemon.stop()
+    assert other.answers(200) and os.path.exists(other.socket)
+
+
+# ---- endpoint ------------------------------------------------------------------------------------------------------------
+
+def at(port, *over, **more):
+    return one("", SHORT, *over, endpoint="http://127.0.0.1:%d" % port, **more)
+
+
+def test_nobody_is_at_the_endpoint(make_daemon, server):
+    """Then one of ours is started there, and supervised as any other."""
+    port = free_port()
+    daemon = make_daemon(at(port), server=server)
+    pid = daemon.wait_state("a", "ready")["pid"]
+    assert pid and harness.request("http://127.0.0.1:%d" % port, "GET", "/health").status == 200
+    harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
+    os.kill(pid, signal.SIGKILL)
+    alone_crashed(daemon, "killed", "somebody killed it")
+    start_again(daemon)                          # on the same port, at once
+    daemon.kill9()
+    daemon.start()                               # ours, not somebody else's: it is taken over with its pid
+    now = daemon.wait_state("a", "ready")
+    assert now["pid"] and now["adopted"]
+
+
+def test_somebody_is_at_the_endpoint(make_daemon, foreign, server):
+    """Taken as it is. When it goes, one of ours takes its place."""
+    port = free_port()
+    other = foreign(port)
+    daemon = make_daemon(at(port), server=server)
+    now = daemon.wait_state("a", "ready")
+    assert now["pid"] is None and now["adopted"], now
+    harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
+    assert daemon.children() == []
+    assert other.end(signal.SIGTERM) == 0
+    now = daemon.wait("a", lambda now: now["status"] == "ready" and now["pid"], what="ours")
+    stays(daemon, now["pid"])
+    assert len(events(daemon, "lost")) == 1 and deaths(daemon) == []
+
+
+class NotALlama(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):                           # noqa: N802 (the name is http.server's)
+        self.send_response(404)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"no")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("who", ["silent", "web server"])
+def test_another_program_is_at_the_endpoint(make_daemon, server, who):
+    """Told, not killed, and no other is started there; when it has gone, ours comes."""
+    if who == "silent":
+        taken = socket.create_server(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    else:
+        taken = http.server.ThreadingHTTPServer(("127.0.0.1", 0), NotALlama)
+        port = taken.server_address[1]
+        threading.Thread(target=taken.serve_forever, daemon=True).start()
+    try:
+        daemon = make_daemon(at(port), server=server)
+        lost(daemon, "nobody well answers at", str(port), "HTTP 404" if who == "web server" else "no answer")
+        why = daemon.cli("why", "a")
+        assert "nobody well answers" in why.stdout, why
+        assert daemon.children() == []
+    finally:
+        if who != "silent":
+            taken.shutdown()
+            taken.server_close()
+        taken.close() if who == "silent" else None
+    now = daemon.wait("a", lambda now: now["status"] == "ready" and now["pid"], what="ours")
+    stays(daemon, now["pid"])
+
+
+def test_the_port_is_taken_before_ours_binds(make_daemon, server):
+    """Bound by a program that does not listen (yet): nobody answers there, and llama-server cannot bind."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        daemon = make_daemon(at(port), server=server)
+        alone_crashed(daemon, "endpoint_taken", "taken by another program", "exit code 1")
+        assert "couldn't bind" in deaths(daemon)[-1]["evidence"]["line"]
+    start_again(daemon)
+
+
+# ---- the private socket ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("what", ["socket", "file", "link"])
+def test_something_stale_lies_where_the_socket_should(make_daemon, server, folder, what):
+    """llama-server never removes its socket file, and cannot bind over one."""
+    daemon = make_daemon(one(), start=False, server=server)
+    precious = os.path.join(folder, "precious")
+    with open(precious, "w") as f:
+        f.write("mine")
+    if what == "socket":
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(socket_of(daemon))
+    elif what == "link":
+        os.symlink(precious, socket_of(daemon))
+    else:
+        with open(socket_of(daemon), "w") as f:
+            f.write("stale")
+    daemon.start()
+    stays(daemon, daemon.wait_state("a", "ready")["pid"])
+    with open(precious) as f:
+        assert f.read() == "mine"
+    assert os.stat(socket_of(daemon)).st_mode & 0o777 == 0o600 or os.stat(socket_of(daemon)).st_mode & 0o077 == 0
+
+
+def test_an_impostor_on_the_private_socket(make_daemon, make_server, server, tiny_model):
+    """Another llama-server has put its socket in the place of ours and answers well: that says nothing about ours. SO_PEERCRED
+    tells. Ours, which nobody can reach any more, is replaced; the impostor is not ours to kill."""
+    daemon = make_daemon(one("", {"health": {"interval": "20ms"}}), server=server)
+    pid = daemon.wait_state("a", "ready")["pid"]
+    impostor = make_server(server, "-m", tiny_model, "-c", "2048", "-np", "1", "-t", "1").wait_ready()
+    os.rename(impostor.socket, socket_of(daemon))
+    crashed(daemon, "unresponsive", "another program (pid %d) answers on its socket" % impostor.process.pid)
+    assert impostor.process.poll() is None
+    now = start_again(daemon)
+    assert now["pid"] not in (pid, impostor.process.pid)
+    stays(daemon, now["pid"], deaths_before=1)
+    assert impostor.process.poll() is None
+
+
+def test_a_helper_of_its_own_may_answer(make_daemon, fake_llama_server):
+    """A program of its process group (a wrapper's child) is no impostor."""
+    daemon = make_daemon(one("--peer-lie"))
+    pid = daemon.wait_state("a", "ready")["pid"]
+    time.sleep(0.5)
+    stays(daemon, pid)
+    order(daemon, "stop")
+    daemon.wait_state("a", "initial")
+    harness.wait_for(lambda: daemon.children() == [], what="both have ended")
