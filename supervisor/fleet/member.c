@@ -501,8 +501,6 @@ static bool is_impostor(struct member *m, const struct probe_answer *a)
 static void seek(struct member *m, const struct probe_answer *a, usec_t now)
 {
         char text[256];
-        const struct help *help;
-        const char *path;
         bool lost = m->in.state == INSTANCE_LOST;
 
         if (a->kind == PROBE_WELL || a->kind == PROBE_LOADING) {
@@ -516,9 +514,7 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
         if (a->kind == PROBE_REFUSED && !member_is_foreign_only(m)) {
                 if (m->in.state == INSTANCE_SEEKING && !fleet_may_load(m))
                         return; /* nobody is there, and somebody else loads on its GPU: the next answer will do */
-                /* While the --help of its program is being read it cannot be started: the next look comes soon. */
-                if (binaries_ask(m->fleet->binaries, m->entry->binary, &path, &help) != -EINPROGRESS)
-                        member_step(m, EV_ABSENT, now);
+                member_step(m, EV_ABSENT, now);
                 return;
         }
         (void)snprintf(text, sizeof text, "no healthy llama-server answers at %.100s: %s", m->endpoint_text,

@@ -172,26 +172,31 @@ def test_the_port_is_taken_before_ours_binds(make_daemon, server):
 
 # ---- the private socket ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("what", ["socket", "file", "link"])
-def test_something_stale_lies_where_the_socket_should(make_daemon, server, folder, what):
+def test_a_stale_socket_lies_there(make_daemon, server):
     """llama-server never removes its socket file, and cannot bind over one."""
     daemon = make_daemon(one(), start=False, server=server)
-    precious = os.path.join(folder, "precious")
-    with open(precious, "w") as f:
-        f.write("mine")
-    if what == "socket":
-        with socket.socket(socket.AF_UNIX) as s:
-            s.bind(socket_of(daemon))
-    elif what == "link":
-        os.symlink(precious, socket_of(daemon))
-    else:
-        with open(socket_of(daemon), "w") as f:
-            f.write("stale")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(socket_of(daemon))
     daemon.start()
     stays(daemon, daemon.wait_state("a", "ready")["pid"])
+    assert os.stat(socket_of(daemon)).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_something_else_lies_there(make_daemon, server, folder, what):
+    """What is no socket was not left by a llama-server: told, and not removed."""
+    daemon = make_daemon(one(), start=False, server=server)
+    precious = os.path.join(folder, "precious") if what == "link" else socket_of(daemon)
+    with open(precious, "w") as f:
+        f.write("mine")
+    if what == "link":
+        os.symlink(precious, socket_of(daemon))
+    daemon.start()
+    alone_crashed(daemon, "spawn_failed", "could not start", "its socket: File exists")
     with open(precious) as f:
         assert f.read() == "mine"
-    assert os.stat(socket_of(daemon)).st_mode & 0o777 == 0o600 or os.stat(socket_of(daemon)).st_mode & 0o077 == 0
+    os.unlink(socket_of(daemon))
+    start_again(daemon)
 
 
 def test_an_impostor_on_the_private_socket(make_daemon, make_server, server, tiny_model):
