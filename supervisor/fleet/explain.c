@@ -124,7 +124,7 @@ void member_put_why(struct member *m, struct json_writer *w)
         struct report r;
         struct loop *loop = m->fleet->loop;
 
-        member_fill_report(m, &r, loop_now(loop), loop_realtime(loop));
+        member_fill_report(m, &r, loop_now(loop));
         json_open_object(w);
         json_string(w, "instance", m->name);
         json_string(w, "status", r.status);

@@ -433,7 +433,6 @@ static void roll(struct fleet *f, usec_t now)
 
 static void publish(struct fleet *f, usec_t now)
 {
-        usec_t realtime = loop_realtime(f->loop);
         size_t n = 0;
 
         for (size_t i = 0; i < f->n_members; i++) {
@@ -442,7 +441,7 @@ static void publish(struct fleet *f, usec_t now)
                 if (!m->changed && !m->figures_changed)
                         continue;
                 m->seq++;
-                member_fill_report(m, &m->report, now, realtime);
+                member_fill_report(m, &m->report, now);
                 f->changes[n++] = (struct fleet_change){.report = &m->report,
                                                         .figures_only = !m->changed,
                                                         .gone = m->removed && !instance_is_running(&m->in)};
@@ -604,7 +603,7 @@ const struct report *fleet_report(struct fleet *f, size_t i)
 {
         struct member *m = f->members[i];
 
-        member_fill_report(m, &m->report, loop_now(f->loop), loop_realtime(f->loop));
+        member_fill_report(m, &m->report, loop_now(f->loop));
         return &m->report;
 }
 

@@ -244,13 +244,16 @@ static void compact(struct history *h)
 static void append(struct history *h, struct buffer *line)
 {
         size_t kept = h->n;
+        ssize_t n;
 
         if (h->fd < 0 || line->failed)
                 return;
-        if (write(h->fd, line->data, line->len) != (ssize_t)line->len) {
+        n = write(h->fd, line->data, line->len);
+        if (n != (ssize_t)line->len) {
+                /* Half a write into a file is a full disk, and sets no errno. */
                 if (!h->failed)
                         log_warn(NULL, "%s/%s could not be written: %s; history is kept in memory only",
-                                 h->dir, FILE_NAME, strerror(errno));
+                                 h->dir, FILE_NAME, strerror(n < 0 ? errno : ENOSPC));
                 h->failed = true;
                 return;
         }

@@ -276,8 +276,10 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                 return;
         }
         if (m->foreign) {
-                if (!m->started_at)
+                if (!m->started_at) {
                         m->started_at = loop_realtime(m->fleet->loop);
+                        m->spawned_at = now;
+                }
                 (void)snprintf(text, sizeof text, "answers at %.70s", m->endpoint_text);
                 member_set_error(m, NULL);
                 member_event(m, "found", text);
@@ -705,11 +707,10 @@ void member_settle(struct member *m, usec_t now)
 
 /* --- reports ------------------------------------------------------------------------------------------------------------ */
 
-void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t realtime)
+void member_fill_report(struct member *m, struct report *ret, usec_t now)
 {
         bool alive = m->process || m->foreign;
 
-        (void)now;
         *ret = (struct report){
                 .instance = m->name,
                 .model = m->entry->name,
@@ -723,7 +724,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t
                                        ? -1
                                        : (int)m->in.policy.max_retries,
                 .started_at = alive ? m->started_at : 0,
-                .uptime = alive && m->started_at ? usec_sub(realtime, m->started_at) / USEC_PER_SEC : 0,
+                .uptime = alive && m->started_at ? usec_sub(now, m->spawned_at) / USEC_PER_SEC : 0,
                 .next_retry_at = m->next_retry_at,
                 .pid = m->process ? process_pid(m->process) : 0,
                 .gpu = m->gpu,

@@ -113,7 +113,7 @@ void member_set_entry(struct member *m, const struct config_instance *entry, uns
 void member_step(struct member *m, enum instance_event event, usec_t now);
 void member_settle(struct member *m, usec_t now);
 void member_touch(struct member *m);
-void member_fill_report(struct member *m, struct report *ret, usec_t now, usec_t realtime);
+void member_fill_report(struct member *m, struct report *ret, usec_t now);
 void member_set_error(struct member *m, const char *text);
 bool member_is_foreign_only(const struct member *m); /* "adopt": never spawned, never stopped */
 int member_open_log(struct member *m);

@@ -322,7 +322,7 @@ int member_take_over(struct member *m, usec_t now)
         m->endpoint = endpoint;
         (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
         m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
-        m->spawned_at = usec_sub(now, usec_sub(loop_realtime(m->fleet->loop), m->started_at));
+        m->spawned_at = usec_sub(now, process_age(process)); /* the wall clock may have been set meanwhile */
         m->adopted = m->has_run = true;
         m->was_ready = json_get_bool(record, "ready", false);
         m->oom_before = oom_kills();

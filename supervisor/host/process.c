@@ -540,6 +540,16 @@ uint64_t process_start_time(const struct process *p)
         return p->start_time;
 }
 
+usec_t process_age(const struct process *p)
+{
+        uint64_t hz = (uint64_t)sysconf(_SC_CLK_TCK);
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_BOOTTIME, &ts);
+        return usec_sub((usec_t)ts.tv_sec * USEC_PER_SEC + (usec_t)ts.tv_nsec / 1000,
+                        p->start_time * USEC_PER_SEC / hz);
+}
+
 bool process_is_ours(const struct process *p)
 {
         return p->spawned;
