@@ -57,7 +57,6 @@ void conn_close(struct conn *c)
         if (c->dead || c->closing)
                 return;
         c->closing = true;
-        c->more = false;
         if (!stream_queued(c->stream))
                 conn_fin(c);
         if (!c->processing)
@@ -336,7 +335,7 @@ static void conn_process(struct conn *c, bool view_is_in)
         c->processing = true;
         c->more = false;
         while (!c->dead && !c->closing && step(c))
-                if (++steps >= 3 * REQUESTS_A_TURN) {
+                if (++steps >= STEPS_A_TURN) {
                         c->more = true;
                         break;
                 }

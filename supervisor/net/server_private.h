@@ -20,8 +20,9 @@ enum {
         INPUT_MAX =
                 64 * 1024, /* unread bytes (pipelined, or a body nobody asked for) before reading pauses */
         PIPELINE_QUEUE_MAX = 64 * 1024, /* unsent bytes at which no further pipelined request is begun */
-        REQUESTS_A_TURN = 100,          /* of one connection */
-        DRAIN_MAX = 64 * 1024,          /* of an unwanted body, to keep a connection */
+        STEPS_A_TURN =
+                100, /* pieces of input (requests, bodies) that one connection may have done at a time */
+        DRAIN_MAX = 64 * 1024, /* of an unwanted body, to keep a connection */
         LINGER_BYTES_MAX = 16 * 1024 * 1024,
         VITAL_EXTRA = 64, /* connections of vital listeners beyond the cap */
 };

@@ -49,7 +49,7 @@ struct scene {
         bool free_in_gone;
 };
 
-static char big[BIG]; /* zeros */
+static char big[BIG]; /* filled by scene_new */
 
 /* --- the owner's side --------------------------------------------------------------------------------------------- */
 
@@ -171,6 +171,7 @@ static inline struct scene *scene_new(const struct server_limits *limits, const 
         char path[128];
 
         assert_non_null(s);
+        memset(big, 'z', sizeof big);
         (void)snprintf(s->dir, sizeof s->dir, "/tmp/lsv-server-XXXXXX");
         assert_non_null(mkdtemp(s->dir));
         assert_int_equal(loop_new(&s->loop), 0);

@@ -79,19 +79,27 @@ static void request_byte_by_byte(void **state)
 static void who_asks_where(void **state)
 {
         struct scene *s = scene_new(NULL, "127.0.0.1:0");
+        const struct http1_request *head;
         int fd = client(s);
 
         (void)state;
-        say(fd, "GET /later HTTP/1.1\r\nHost: a\r\nX-Long: v\r\n\r\n");
+        say(fd, "GET /later?q HTTP/1.1\r\nHost: a\r\nX-Long: v\r\n\r\n");
         wait_for(s, &s->n_reqs, 1);
         assert_string_equal(request_peer(s->reqs[0]), "127.0.0.1");
         assert_string_equal(listener_tag(request_listener(s->reqs[0])), "door");
         assert_true(slice_eq_str(request_head(s->reqs[0])->host, "a"));
         /* The head stays readable whatever comes behind it. */
-        say(fd, "GET /hi HTTP/1.1\r\nHost: b\r\n\r\n");
+        say(fd, "PUT /hi HTTP/1.1\r\nAccept: zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\r\nHost: "
+                "b\r\n\r\n");
         run_for(s, 3000);
-        assert_true(slice_eq_str(request_head(s->reqs[0])->target, "/later"));
-        assert_true(slice_eq_str(request_head(s->reqs[0])->headers[1].value, "v"));
+        head = request_head(s->reqs[0]);
+        assert_true(slice_eq_str(head->method_name, "GET"));
+        assert_true(slice_eq_str(head->target, "/later?q"));
+        assert_true(slice_eq_str(head->path, "/later"));
+        assert_true(slice_eq_str(head->query, "q"));
+        assert_true(slice_eq_str(head->host, "a"));
+        assert_true(slice_eq_str(head->headers[1].name, "X-Long"));
+        assert_true(slice_eq_str(head->headers[1].value, "v"));
         request_respond(s->reqs[0], 200, NULL, NULL, "first", 5);
         hear(s, fd, "\r\n\r\nhi");
         close(fd);
@@ -134,15 +142,34 @@ static void say_many(int fd, int n)
         buffer_finish(&text);
 }
 
+struct pace {
+        struct scene *scene;
+        unsigned before, most;
+};
+
+static void on_turn(void *owner, usec_t now)
+{
+        struct pace *p = owner;
+
+        (void)now;
+        p->most = MAX(p->most, p->scene->seen - p->before);
+        p->before = p->scene->seen;
+}
+
 static void thousand_pipelined(void **state)
 {
         struct scene *s = scene_new(NULL, NULL);
+        struct pace pace = {.scene = s};
         int fd = client(s);
         char line[64];
 
         (void)state;
+        assert_int_equal(loop_add_turn(s->loop, on_turn, &pace), 0);
         say_many(fd, 1000);
         hear(s, fd, "n=999;");
+        loop_remove_turn(s->loop, on_turn, &pace);
+        /* One client does not keep the loop to itself. */
+        assert_in_range(pace.most, 50, 300);
         assert_int_equal(s->seen, 1000);
         for (int i = 0, at = 0; i < 1000; i++) {
                 char *found;
@@ -168,6 +195,29 @@ static void pipelined_then_shut(void **state)
         assert_int_equal(shutdown(fd, SHUT_WR), 0);
         assert_false(hear(s, fd, NULL));
         assert_int_equal(count(s->heard, "HTTP/1.1 200 OK"), 700);
+        close(fd);
+        scene_free(s);
+}
+
+static void half_closed_client_gets_all(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+        usec_t began;
+
+        (void)state;
+        say(fd, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->seen, 1);
+        assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        run_for(s, 5000);
+        assert_false(hear(s, fd, NULL));
+        assert_in_range(s->heard_len, BIG, BIG + 200);
+        /* Both have said all there is to say: nothing lingers. */
+        began = time_monotonic();
+        while (server_counts(s->server)->connections) {
+                run_for(s, 1000);
+                assert_true(time_monotonic() - began < USEC_PER_SEC);
+        }
         close(fd);
         scene_free(s);
 }
@@ -205,15 +255,15 @@ static void pipelining_without_reading(void **state)
         size_t sent = 0, total = 0;
 
         (void)state;
-        for (unsigned i = 0; i < 20000; i++) {
+        for (unsigned refused = 0; refused < 100 && sent < 10000000;) {
                 ssize_t n = send(fd, text, sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 
                 if (n > 0)
                         sent += (size_t)n;
-                if (n < 0)
+                else {
+                        refused++;
                         run_for(s, 100);
-                if (i > 10000 && n < 0)
-                        break;
+                }
         }
         run_for(s, 10000);
         assert_in_range(s->seen, 1, 4);
@@ -480,6 +530,28 @@ static void body_asked_for_later(void **state)
         scene_free(s);
 }
 
+/* The owner begins its answer while the body still comes, and then the body turns out to be broken: no second answer. */
+static void broken_body_behind_an_answer(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+
+        (void)state;
+        say(fd, "POST /later HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        wait_for(s, &s->n_reqs, 1);
+        assert_int_equal(request_read_body(s->reqs[0], 100, on_body, s), 0);
+        request_begin(s->reqs[0], 200, NULL, NULL);
+        assert_int_equal(request_read_body(s->reqs[0], 100, on_body, s), -EINVAL);
+        hear(s, fd, "\r\n\r\n");
+        say(fd, "zz\r\n");
+        assert_false(hear(s, fd, NULL));
+        assert_int_equal(count(s->heard, "HTTP/1.1"), 1);
+        assert_null(strstr(s->heard, "error"));
+        assert_int_equal(s->gone, 1);
+        close(fd);
+        scene_free(s);
+}
+
 static void unread_bodies(void **state)
 {
         struct scene *s = scene_new(NULL, NULL);
@@ -531,6 +603,30 @@ static void refused_upload_hears_why(void **state)
         scene_free(s);
 }
 
+/* What comes after a refusal is read and dropped, but not for ever. */
+static void endless_refused_upload(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+        usec_t began = time_monotonic();
+        size_t sent = 0;
+
+        (void)state;
+        say(fd, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+        while (server_counts(s->server)->connections || !s->gone) {
+                ssize_t n = send(fd, big, sizeof big, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+                if (n > 0)
+                        sent += (size_t)n;
+                else
+                        run_for(s, 0);
+                assert_true(time_monotonic() - began < 15 * USEC_PER_SEC);
+        }
+        assert_true(sent < 18000000);
+        close(fd);
+        scene_free(s);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -540,6 +636,7 @@ int main(void)
                 cmocka_unit_test(a_header_that_cannot_be_sent),
                 cmocka_unit_test(thousand_pipelined),
                 cmocka_unit_test(pipelined_then_shut),
+                cmocka_unit_test(half_closed_client_gets_all),
                 cmocka_unit_test(order_is_kept),
                 cmocka_unit_test(pipelining_without_reading),
                 cmocka_unit_test(refusals),
@@ -549,7 +646,9 @@ int main(void)
                 cmocka_unit_test(body_at_its_bound),
                 cmocka_unit_test(hundred_continue),
                 cmocka_unit_test(body_asked_for_later),
+                cmocka_unit_test(broken_body_behind_an_answer),
                 cmocka_unit_test(unread_bodies),
+                cmocka_unit_test(endless_refused_upload),
                 cmocka_unit_test(refused_upload_hears_why),
         };
 

@@ -369,6 +369,21 @@ static void idle_connections(void **state)
         began = time_monotonic();
         assert_false(hear(s, fd, NULL));
         assert_in_range(time_monotonic() - began, 90 * USEC_PER_MSEC, 5 * USEC_PER_SEC);
+        assert_int_equal(server_counts(s->server)->timeouts_idle, 2);
+        close(fd);
+
+        /* A head that came in two pieces leaves no deadline behind. */
+        limits.idle_timeout = 20 * USEC_PER_SEC;
+        scene_free(s);
+        s = scene_new(&limits, NULL);
+        fd = client(s);
+        say(fd, "GET /hi HT");
+        run_for(s, 10000);
+        say(fd, "TP/1.1\r\nHost: a\r\n\r\n");
+        forget(s);
+        hear(s, fd, "\r\n\r\nhi");
+        run_for(s, 200000);
+        assert_true(still_open(s, fd));
         close(fd);
 
         /* A request that is being answered may take as long as it likes. */
@@ -380,7 +395,7 @@ static void idle_connections(void **state)
         request_respond(s->reqs[0], 200, NULL, NULL, "ok", 2);
         forget(s);
         hear(s, fd, "\r\n\r\nok");
-        assert_int_equal(server_counts(s->server)->timeouts_idle, 2);
+        assert_int_equal(server_counts(s->server)->timeouts_idle, 0);
         close(fd);
         scene_free(s);
 }
@@ -418,6 +433,31 @@ static void slow_body(void **state)
         scene_free(s);
 }
 
+/* Each body has a grace of its own, also one that nobody wants. */
+static void next_body_has_its_grace(void **state)
+{
+        struct server_limits limits = quick();
+        struct scene *s = scene_new(&limits, NULL);
+        int fd = client(s);
+
+        (void)state;
+        say(fd, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
+        for (unsigned i = 0; i < 9; i++) {
+                run_for(s, 20000);
+                say_n(fd, big, 100);
+        }
+        wait_for(s, &s->bodies, 1);
+        say(fd, "POST /hi HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
+        hear(s, fd, "\r\n\r\nhi");
+        run_for(s, 60000);
+        say_n(fd, big, 900);
+        say(fd, "GET /echo-query?last HTTP/1.1\r\nHost: a\r\n\r\n");
+        hear(s, fd, "\r\n\r\nlast");
+        assert_int_equal(server_counts(s->server)->timeouts_body, 0);
+        close(fd);
+        scene_free(s);
+}
+
 /* Slow, but above the floor. */
 static void body_above_the_floor(void **state)
 {
@@ -446,7 +486,7 @@ static void frozen_reader(void **state)
         struct server_limits limits = quick();
 
         (void)state;
-        for (unsigned i = 0; i < 2; i++) {
+        for (unsigned i = 0; i < 3; i++) {
                 struct scene *s = scene_new(&limits, NULL);
                 int fd = client(s);
                 usec_t began;
@@ -462,11 +502,14 @@ static void frozen_reader(void **state)
                 began = time_monotonic();
                 while (server_counts(s->server)->connections) {
                         run_for(s, 1000);
+                        /* What is written on top is no sign of life. */
+                        if (i == 2 && !s->gone)
+                                (void)request_write(s->reqs[0], "x", 1);
                         assert_true(time_monotonic() - began < 5 * USEC_PER_SEC);
                 }
                 assert_true(time_monotonic() - began >= 99 * USEC_PER_MSEC);
                 assert_int_equal(server_counts(s->server)->timeouts_write, 1);
-                assert_int_equal(s->gone, i);
+                assert_int_equal(s->gone, i > 0);
                 close(fd);
                 scene_free(s);
         }
@@ -655,6 +698,7 @@ int main(void)
                 cmocka_unit_test(dripping_head),
                 cmocka_unit_test(idle_connections),
                 cmocka_unit_test(slow_body),
+                cmocka_unit_test(next_body_has_its_grace),
                 cmocka_unit_test(body_above_the_floor),
                 cmocka_unit_test(frozen_reader),
                 cmocka_unit_test(trickling_reader),
