@@ -35,7 +35,7 @@ static void request_recycle(struct request *req)
 {
         struct server *s = req->server;
 
-        if (s->dead || s->n_spares >= SPARE_REQUESTS_MAX) {
+        if (s->n_spares >= SPARE_REQUESTS_MAX) {
                 (void)request_free(req);
                 return;
         }
@@ -108,7 +108,6 @@ static void request_finish(struct request *req)
         if (!req->close_after && !request_body_is_whole(req)) {
                 c->draining = true;
                 c->rest = req->decoder;
-                c->rest.max = c->rest.total + DRAIN_MAX;
         }
         conn_wrote(c);
         conn_request_ended(c, req->close_after);
@@ -176,17 +175,11 @@ bool request_feed(struct request *req)
                 return false;
         if (http1_body_is_done(&req->decoder))
                 r = HTTP1_DONE;
-        else if (req->head.framing == HTTP1_LENGTH && req->head.content_length > req->body_max) {
-                refuse_body(req, -EMSGSIZE);
-                return false;
-        }
         while (r == HTTP1_AGAIN) {
                 struct slice data = {NULL, 0};
                 size_t used = 0;
 
                 r = http1_body_feed(&req->decoder, c->view, c->view_len, &used, &data);
-                if (r >= 0 && data.n > req->body_max - req->body.len)
-                        r = -EMSGSIZE;
                 if (r < 0) {
                         refuse_body(req, r);
                         return false;
@@ -217,8 +210,7 @@ int request_read_body(struct request *req, size_t max, request_body_fn *on_body,
                 return -EINVAL;
         req->on_body = on_body;
         req->body_owner = owner;
-        req->body_max = max;
-        req->decoder.max = max; /* 0 means "no bound" there, so request_feed looks, too */
+        req->decoder.max = max; /* nothing was fed yet */
         req->body_asked = true;
         whole = http1_body_is_done(&req->decoder);
         over = req->head.framing == HTTP1_LENGTH && req->head.content_length > max;

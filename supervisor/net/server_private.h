@@ -95,7 +95,6 @@ struct request {
         struct buffer raw; /* the head's bytes, which head points into */
         struct buffer body, out;
         struct http1_body decoder;
-        size_t body_max;
         request_gone_fn *on_gone;
         request_body_fn *on_body;
         request_drain_fn *on_drain;

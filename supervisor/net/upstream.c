@@ -368,7 +368,8 @@ static int read_head(struct exchange *x, const char *data, size_t len, size_t *r
         }
         x->status = head.status;
         x->keep_alive = head.keep_alive && head.status != 101;
-        http1_body_init_response(&x->decoder, &head, x->body_max);
+        http1_body_init_response(&x->decoder, &head, 0);
+        x->decoder.max = x->body_max; /* where 0 means no body */
         if (head.framing == HTTP1_LENGTH && head.content_length <= MIN(x->body_max, BODY_AT_ONCE) &&
             buffer_reserve(&x->body, (size_t)head.content_length) < 0)
                 return -ENOMEM;
@@ -393,10 +394,6 @@ static void exchange_read_body(struct exchange *x, const char *data, size_t len)
 
                 r = http1_body_feed(&x->decoder, data, len, &used, &piece);
                 if (r < 0) {
-                        exchange_finish(x, EXCHANGE_MALFORMED, false);
-                        return;
-                }
-                if (piece.n > x->body_max - x->body.len) {
                         exchange_finish(x, EXCHANGE_MALFORMED, false);
                         return;
                 }

@@ -6,6 +6,7 @@
 #include "net/server.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -46,7 +47,10 @@ struct scene {
         struct upstream *up;
         struct exchange *exchange;
         unsigned exchanges_done;
-        bool free_in_gone;
+        bool free_in_gone, answer_later; /* of on_body */
+        int taken;                       /* what "/detach" took */
+        struct buffer taken_bytes;
+        unsigned descriptors;
 };
 
 static char big[BIG]; /* filled by scene_new */
@@ -81,6 +85,8 @@ static inline void on_body(void *owner, struct request *req, const char *body, s
         assert_int_equal(body[len], 0);
         memcpy(s->body, body, len);
         s->body_len = len;
+        if (s->answer_later)
+                return;
         request_respond(req, 200, "text/plain", NULL, body, len);
 }
 
@@ -133,6 +139,10 @@ static inline void on_request(void *owner, struct request *req)
         } else if (slice_eq_str(head->path, "/free")) {
                 s->server = server_free(s->server);
                 request_respond(req, 200, NULL, NULL, "x", 1);
+        } else if (slice_eq_str(head->path, "/detach")) {
+                assert_int_equal(request_detach(req, &s->taken, &s->taken_bytes), 0);
+        } else if (slice_eq_str(head->path, "/nothing")) {
+                request_end(req);
         } else if (slice_eq_str(head->path, "/abort")) {
                 request_abort(req);
         } else if (slice_eq_str(head->path, "/stream")) {
@@ -165,6 +175,18 @@ static inline void run_for(struct scene *s, usec_t span)
         loop_run(s->loop);
 }
 
+static inline unsigned open_descriptors(void)
+{
+        DIR *dir = opendir("/proc/self/fd");
+        unsigned n = 0;
+
+        assert_non_null(dir);
+        while (readdir(dir))
+                n++;
+        (void)closedir(dir);
+        return n;
+}
+
 static inline struct scene *scene_new(const struct server_limits *limits, const char *address)
 {
         struct scene *s = calloc(1, sizeof *s);
@@ -172,6 +194,10 @@ static inline struct scene *scene_new(const struct server_limits *limits, const 
 
         assert_non_null(s);
         memset(big, 'z', sizeof big);
+        /* libuv's first loop opens a signal pipe for the whole process. */
+        assert_int_equal(loop_new(&s->loop), 0);
+        s->loop = loop_free(s->loop);
+        s->descriptors = open_descriptors();
         (void)snprintf(s->dir, sizeof s->dir, "/tmp/lsv-server-XXXXXX");
         assert_non_null(mkdtemp(s->dir));
         assert_int_equal(loop_new(&s->loop), 0);
@@ -191,6 +217,7 @@ static inline void scene_free(struct scene *s)
         s->stop = timer_free(s->stop);
         assert_null(loop_free(s->loop));
         assert_int_equal(rmdir(s->dir), 0);
+        assert_int_equal(open_descriptors(), s->descriptors);
         free(s);
 }
 

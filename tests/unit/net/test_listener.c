@@ -70,7 +70,7 @@ static void tcp_listeners(void **state)
         struct scene *s = scene_new(NULL, "127.0.0.1:0");
         struct listener *l = NULL, *v6 = NULL;
         struct endpoint at, none = {0};
-        int fd;
+        int fd, r;
 
         (void)state;
         assert_int_not_equal(s->at.addr.in.sin_port, 0);
@@ -92,7 +92,9 @@ static void tcp_listeners(void **state)
         /* IPv6 alone: the same port of IPv4 stays free for the other listener. */
         assert_int_equal(endpoint_parse("[::]:0", &at), 0);
         at.addr.in6.sin6_port = s->at.addr.in.sin_port;
-        if (server_listen(s->server, &at, 0, "six", &v6) == 0) {
+        r = server_listen(s->server, &at, 0, "six", &v6);
+        if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL) {
+                assert_int_equal(r, 0);
                 assert_int_equal(endpoint_parse("[::1]:0", &s->at), 0);
                 s->at.addr.in6.sin6_port = at.addr.in6.sin6_port;
                 fd = client(s);
@@ -160,7 +162,7 @@ static void per_address_cap(void **state)
         struct server_limits limits = server_limits_default;
         struct in_addr own;
         struct scene *s;
-        int fds[4], local;
+        int fds[4], local[3];
 
         (void)state;
         if (!own_address(&own)) {
@@ -180,13 +182,13 @@ static void per_address_cap(void **state)
         /* Others are not concerned, and a place that is given back can be taken again. */
         s->at.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         for (unsigned i = 0; i < 3; i++) {
-                local = client(s);
-                say(local, "GET /hi HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                local[i] = client(s);
+                say(local[i], "GET /hi HTTP/1.1\r\nHost: a\r\n\r\n");
                 forget(s);
-                assert_false(hear(s, local, NULL));
-                assert_true(starts_with(s->heard, "HTTP/1.1 200 "));
-                close(local);
+                hear(s, local[i], "\r\n\r\nhi");
         }
+        for (unsigned i = 0; i < 3; i++)
+                close(local[i]);
         s->at.addr.in.sin_addr = own;
         close(fds[0]);
         run_for(s, 3000);

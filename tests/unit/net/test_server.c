@@ -27,6 +27,8 @@ static void whole_answers(void **state)
                  "keep-alive\r\n\r\nhi",
                  true},
                 {"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", true},
+                {"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+                 "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", true},
                 {"GET /echo-query?a=1&b HTTP/1.1\r\nHost: a\r\n\r\n",
                  "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\na=1&b", true},
         };
@@ -526,6 +528,25 @@ static void body_asked_for_later(void **state)
         assert_int_equal(s->bodies, 1);
         wait_for(s, &s->bodies, 2);
         assert_int_equal(s->body_len, 3);
+
+        /* The owner takes its time behind the body, too. */
+        s->answer_later = true;
+        say(fd, "POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+        wait_for(s, &s->n_reqs, 3);
+        assert_int_equal(request_read_body(s->reqs[2], 100, on_body, s), 0);
+        run_for(s, 5000);
+        assert_int_equal(s->bodies, 3);
+        request_respond(s->reqs[2], 200, NULL, NULL, "slow", 4);
+        hear(s, fd, "\r\n\r\nslow");
+
+        /* No body at all is allowed. */
+        say(fd, "POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
+        wait_for(s, &s->n_reqs, 4);
+        assert_int_equal(request_read_body(s->reqs[3], 0, on_body, s), 0);
+        forget(s);
+        assert_false(hear(s, fd, NULL));
+        assert_true(starts_with(s->heard, "HTTP/1.1 413 "));
+        assert_int_equal(s->gone, 1);
         close(fd);
         scene_free(s);
 }

@@ -11,6 +11,7 @@ static void streamed(void **state)
         (void)state;
         say(fd, "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
         wait_for(s, &s->n_reqs, 1);
+        assert_int_equal(request_read_body(s->reqs[0], 100, on_body, s), -EINVAL);
         hear(s, fd, "\r\n\r\n"); /* the head does not wait for the first write */
         assert_int_equal(request_write(s->reqs[0], "one", 3), 0);
         assert_int_equal(request_write(s->reqs[0], "", 0), 0);
@@ -71,6 +72,8 @@ static void one_write_for_head_and_body(void **state)
                 hear(s, fd, "hi");
                 assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
                 assert_int_equal(info.tcpi_data_segs_in, 1);
+                assert_false(i == 1 && !still_open(s, fd));
+                assert_int_equal(recv(fd, s->heard, sizeof s->heard, MSG_DONTWAIT), -1);
                 close(fd);
                 run_for(s, 3000);
                 scene_free(s);
@@ -125,6 +128,34 @@ static void slow_reader(void **state)
         }
         assert_in_range(got, taken + 20, taken + 200);
         assert_int_equal(s->gone, 0);
+        close(fd);
+        scene_free(s);
+}
+
+/* What is written while older bytes still wait comes behind them, even if the socket had room again. */
+static void order_under_pressure(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+        char block[10000];
+        ssize_t n;
+
+        (void)state;
+        say(fd, "GET /stream HTTP/1.0\r\n\r\n");
+        wait_for(s, &s->n_reqs, 1);
+        for (unsigned i = 0; i < 60 && request_queued(s->reqs[0]) < 30000; i++) {
+                memset(block, 'A' + (int)i, sizeof block);
+                assert_int_equal(request_write(s->reqs[0], block, sizeof block), 0);
+        }
+        assert_true(request_queued(s->reqs[0]) >= 30000);
+        while ((n = recv(fd, s->heard + s->heard_len, 4096, MSG_DONTWAIT)) > 0)
+                s->heard_len += (size_t)n;
+        assert_int_equal(request_write(s->reqs[0], "~", 1), 0);
+        request_end(s->reqs[0]);
+        assert_false(hear(s, fd, NULL));
+        for (size_t i = (size_t)(strstr(s->heard, "\r\n\r\n") + 5 - s->heard); i < s->heard_len; i++)
+                assert_true(s->heard[i] >= s->heard[i - 1]);
+        assert_int_equal(s->heard[s->heard_len - 1], '~');
         close(fd);
         scene_free(s);
 }
@@ -209,21 +240,51 @@ static void client_goes(void **state)
                 }
 }
 
-/* Pipelined bytes pause the reading; the end of the client is still seen. */
+/* Pipelined bytes pause the reading; the end of the client is still seen, and at once when something is written. */
 static void client_goes_behind_a_full_pipeline(void **state)
+{
+        (void)state;
+        for (unsigned i = 0; i < 2; i++) {
+                struct scene *s = scene_new(NULL, NULL);
+                int fd = client(s);
+                usec_t began;
+
+                say(fd, "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+                wait_for(s, &s->n_reqs, 1);
+                for (unsigned j = 0; j < 400; j++) {
+                        (void)send(fd, big, 4096, MSG_NOSIGNAL | MSG_DONTWAIT);
+                        run_for(s, 100);
+                }
+                close(fd);
+                began = time_monotonic();
+                if (i == 1)
+                        assert_int_equal(request_write(s->reqs[0], "x", 1), -EPIPE);
+                wait_for(s, &s->gone, 1);
+                if (i == 1)
+                        assert_true(time_monotonic() - began < 300 * USEC_PER_MSEC);
+                scene_free(s);
+        }
+}
+
+/* A client that shut its sending side and then goes for good does not keep its answer waiting. */
+static void half_closed_client_goes(void **state)
 {
         struct scene *s = scene_new(NULL, NULL);
         int fd = client(s);
+        usec_t began;
 
         (void)state;
-        say(fd, "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
-        wait_for(s, &s->n_reqs, 1);
-        for (unsigned i = 0; i < 400; i++) {
-                (void)send(fd, big, 4096, MSG_NOSIGNAL | MSG_DONTWAIT);
-                run_for(s, 100);
-        }
+        say(fd, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->seen, 1);
+        assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        run_for(s, 5000);
+        assert_int_equal(server_counts(s->server)->connections, 1);
         close(fd);
-        wait_for(s, &s->gone, 1);
+        began = time_monotonic();
+        while (server_counts(s->server)->connections) {
+                run_for(s, 1000);
+                assert_true(time_monotonic() - began < 5 * USEC_PER_SEC);
+        }
         scene_free(s);
 }
 
@@ -437,19 +498,25 @@ static void slow_body(void **state)
 static void next_body_has_its_grace(void **state)
 {
         struct server_limits limits = quick();
-        struct scene *s = scene_new(&limits, NULL);
-        int fd = client(s);
+        struct scene *s;
+        int fd;
 
         (void)state;
+        limits.idle_timeout = 20 * USEC_PER_SEC;
+        limits.body_grace = 50 * USEC_PER_MSEC;
+        limits.body_window = USEC_PER_SEC;
+        limits.body_rate = 100;
+        s = scene_new(&limits, NULL);
+        fd = client(s);
         say(fd, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
-        for (unsigned i = 0; i < 9; i++) {
-                run_for(s, 20000);
-                say_n(fd, big, 100);
-        }
+        say_n(fd, big, 899);
+        run_for(s, 100000);
+        say_n(fd, big, 1);
         wait_for(s, &s->bodies, 1);
+        run_for(s, 1200000); /* the first body's window would have ended, and nearly empty */
         say(fd, "POST /hi HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
         hear(s, fd, "\r\n\r\nhi");
-        run_for(s, 60000);
+        run_for(s, 20000);
         say_n(fd, big, 900);
         say(fd, "GET /echo-query?last HTTP/1.1\r\nHost: a\r\n\r\n");
         hear(s, fd, "\r\n\r\nlast");
@@ -662,6 +729,25 @@ static void detached(void **state)
         }
 }
 
+static void detached_at_once(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+
+        (void)state;
+        buffer_init(&s->taken_bytes, 0);
+        say(fd, "GET /hi HTTP/1.1\r\nHost: a\r\n\r\nGET /detach HTTP/1.1\r\nHost: a\r\n\r\nframes");
+        hear(s, fd, "\r\n\r\nhi");
+        assert_string_equal(s->taken_bytes.data, "GET /detach HTTP/1.1\r\nHost: a\r\n\r\nframes");
+        assert_true(still_open(s, fd));
+        assert_int_equal(server_counts(s->server)->connections, 0);
+        buffer_finish(&s->taken_bytes);
+        close(s->taken);
+        assert_false(hear(s, fd, NULL));
+        close(fd);
+        scene_free(s);
+}
+
 static void what_cannot_be_detached(void **state)
 {
         struct scene *s = scene_new(NULL, NULL);
@@ -690,9 +776,11 @@ int main(void)
                 cmocka_unit_test(streamed),
                 cmocka_unit_test(one_write_for_head_and_body),
                 cmocka_unit_test(slow_reader),
+                cmocka_unit_test(order_under_pressure),
                 cmocka_unit_test(aborted),
                 cmocka_unit_test(client_goes),
                 cmocka_unit_test(client_goes_behind_a_full_pipeline),
+                cmocka_unit_test(half_closed_client_goes),
                 cmocka_unit_test(write_meets_a_gone_client),
                 cmocka_unit_test(client_and_upstream_go_together),
                 cmocka_unit_test(dripping_head),
@@ -706,6 +794,7 @@ int main(void)
                 cmocka_unit_test(server_freed_with_open_requests),
                 cmocka_unit_test(server_freed_from_its_callbacks),
                 cmocka_unit_test(detached),
+                cmocka_unit_test(detached_at_once),
                 cmocka_unit_test(what_cannot_be_detached),
         };
 
