@@ -213,7 +213,7 @@ static int unix_connect(const struct endpoint *to, int *ret)
 /* 0 when there is a result (to be told), -EAGAIN when the backlog is full. */
 static int try_unix(struct stream *s)
 {
-        int fd, r;
+        int fd = -1, r;
 
         r = unix_connect(s->to, &fd);
         if (r == -EAGAIN)
