@@ -104,6 +104,7 @@ struct feed {
         struct timer *sse_timer;
         struct list logs; /* feed_socket.c: clients with log lines that wait */
         struct timer *log_timer;
+        unsigned n_follows;
         struct socketio *socketio; /* socketio.c */
 };
 

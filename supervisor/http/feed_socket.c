@@ -15,8 +15,9 @@
 #include "http/respond.h"
 
 enum {
-        NOTES_MAX = 32, /* answers that wait for a reader; more are dropped, and counted as refused */
-        FOLLOWS_MAX = 16,
+        NOTES_MAX = 32,        /* answers that wait for a reader; more are dropped, and counted as refused */
+        FOLLOWS_MAX = 16,      /* of a connection */
+        FOLLOWS_ALL_MAX = 256, /* each line is handed to every one of them */
         LINES_SIZE_MAX = 32 * 1024,
         LOG_LINE_MAX = 4096,
         TOPIC_MAX = 8 + FEED_NAME_MAX,
@@ -169,6 +170,10 @@ static void on_line(void *owner, const char *line, size_t len)
         char text[LOG_LINE_MAX];
         size_t before = x->lines.len;
 
+        if (x->skipped) { /* full: a flood must cost next to nothing for each that follows it */
+                x->skipped++;
+                return;
+        }
         len = MIN(len, sizeof(text));
         memcpy(text, line, len);
         len = text_harmless_n(text, len);
@@ -196,6 +201,7 @@ static void follow_free(struct follow *x)
 {
         fleet_unfollow(x->follower);
         x->client->n_follows--;
+        x->client->sub.feed->n_follows--;
         list_remove(&x->node);
         buffer_finish(&x->lines);
         free(x);
@@ -210,6 +216,11 @@ static void follow_new(struct client *c, const char *name)
                 return;
         if (c->n_follows == FOLLOWS_MAX) {
                 say_error(c, "topic log:%s: at most %d logs a connection", name, FOLLOWS_MAX);
+                return;
+        }
+        if (c->sub.feed->n_follows >= FOLLOWS_ALL_MAX) {
+                c->sub.feed->counts.refused++;
+                say_error(c, "topic log:%s: too many clients follow logs already", name);
                 return;
         }
         x = calloc(1, sizeof(*x) + strlen(name) + 1);
@@ -227,6 +238,7 @@ static void follow_new(struct client *c, const char *name)
                 return;
         }
         c->n_follows++;
+        c->sub.feed->n_follows++;
         list_append(&c->follows, &x->node);
 }
 

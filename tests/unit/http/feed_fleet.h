@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "fleet/fleet.h"
 
-enum { FAKE_MAX = 1100, FAKE_SUBSCRIBERS = 8, FAKE_FOLLOWERS = 64 };
+enum { FAKE_MAX = 1100, FAKE_SUBSCRIBERS = 8, FAKE_FOLLOWERS = 300 };
 
 struct fake_instance {
         struct report report;

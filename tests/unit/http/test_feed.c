@@ -628,6 +628,57 @@ static void logs_are_followed(void **state)
         (void)close(fd);
 }
 
+/* What comes behind lines that were skipped is counted with them, and not put next to those in front of them. */
+static void a_flood_has_no_gaps(void **state)
+{
+        struct child *c = *state;
+        char buf[70000];
+        int fd;
+
+        tell(c, "add a");
+        fd = open_ws(c, "/ws");
+        expect_text(fd, "\"instance\":\"a\"");
+        say(fd, "{\"type\":\"subscribe\",\"topics\":[\"log:a\"]}");
+        expect_text(fd, "subscribed");
+        tell(c, "flood a 1000\nline a x"); /* in one turn */
+        tell(c, "figures a 1");            /* the answer to the second of them */
+        assert_int_equal(next_frame(fd, buf, sizeof(buf)), 0x81);
+        assert_non_null(strstr(buf, "\"skipped\":"));
+        assert_null(strstr(buf, "\"skipped\":0"));
+        assert_null(strstr(buf, "\"x\""));
+        (void)close(fd);
+}
+
+static void logs_are_followed_by_so_many(void **state)
+{
+        struct child *c = *state;
+        char text[1024] = "{\"type\":\"subscribe\",\"topics\":[\"log:i0\"", add[32];
+        int fds[17];
+
+        for (unsigned i = 0; i < 16; i++) {
+                (void)snprintf(add, sizeof(add), "add i%u", i);
+                tell(c, add);
+                if (i > 0)
+                        (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), ",\"log:i%u\"", i);
+        }
+        (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "]}");
+        for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+                fds[i] = open_ws(c, "/ws?instance=i0");
+                expect_text(fds[i], "\"instance\":\"i0\"");
+                say(fds[i], text);
+                expect_text(fds[i], i < 16 ? "\"log:i15\"" : "too many clients follow logs");
+        }
+        (void)close(fds[0]);
+        expect_count(c, "ws", 16);
+        say(fds[16], "{\"type\":\"subscribe\",\"topics\":[\"log:i3\"]}");
+        for (unsigned i = 1; i < 16; i++) /* what else it was refused */
+                expect_text(fds[16], "too many clients follow logs");
+        expect_text(fds[16], "\"topics\":[\"status\"]");
+        expect_text(fds[16], "\"log:i3\"");
+        for (unsigned i = 1; i < ARRAY_SIZE(fds); i++)
+                (void)close(fds[i]);
+}
+
 static void figures_wait_for_their_second(void **state)
 {
         struct child *c = *state;
@@ -900,6 +951,8 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup_teardown(handshakes, start, stop),
                 cmocka_unit_test_setup_teardown(what_follows_the_head_is_read, start, stop),
                 cmocka_unit_test_setup_teardown(bad_messages_are_answered, start, stop),
+                cmocka_unit_test_setup_teardown(a_flood_has_no_gaps, start, stop),
+                cmocka_unit_test_setup_teardown(logs_are_followed_by_so_many, start, stop),
                 cmocka_unit_test_setup_teardown(logs_are_followed, start, stop),
                 cmocka_unit_test_setup_teardown(figures_wait_for_their_second, start, stop),
                 cmocka_unit_test_setup_teardown(slow_readers_get_the_newest, start, stop),
