@@ -377,7 +377,6 @@ static void ask_large_body(struct world *w)
 static void ask_half_body(struct world *w)
 {
         int fd = dial(&w->tcp);
-        _cleanup_free_ char *metrics = NULL;
 
         send_text(fd, "POST /api/v1/instances/one/stop HTTP/1.1\r\nHost: localhost\r\n" JSON
                       "Content-Length: 2\r\n\r\n{");
