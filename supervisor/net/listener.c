@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -254,6 +255,18 @@ static int bind_unix(struct listener *l, mode_t mode)
         return r;
 }
 
+/* A peer that vanished without a word is noticed after about two minutes, also where nothing is ever sent to it: a log that is
+ * followed and stays silent. Accepted sockets inherit it. */
+static void set_keepalive(int fd)
+{
+        int on = 1, idle = 60, interval = 15, count = 4;
+
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
 static int bind_tcp(struct listener *l)
 {
         int on = 1, size = (int)l->server->limits.send_buffer;
@@ -261,6 +274,7 @@ static int bind_tcp(struct listener *l)
 
         if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
                 return -errno;
+        set_keepalive(l->fd);
         /* Accepted sockets inherit it. */
         if (size)
                 (void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);

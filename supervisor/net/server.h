@@ -7,7 +7,7 @@
  * turn: on_gone. A client that shuts its sending side down before it has its answer counts as gone.
  * Deadlines: the whole head within 10 s of its first byte, idle 75 s between requests, body not slower than 1 KB/s
  * averaged over 10 s windows after a grace of 30 s, a response whose reader takes nothing for 60 s (noticed within another
- * quarter of it) is cut.
+ * quarter of it) is cut; a TCP peer that answers no keep-alive for two minutes is gone.
  * Caps: connections in all and per remote address (IPv6: per /64; loopback and unix are not capped per address), header
  * 16 KB; and an eighth of the descriptors that the process may have (64 at least, half of them at most) is left to its other work,
  * whoever holds the rest. A client over a cap gets a 503 as far as that goes without waiting. When descriptors run out, accepting pauses

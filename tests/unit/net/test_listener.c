@@ -267,6 +267,37 @@ static void vital_beyond_the_cap(void **state)
         scene_free(s);
 }
 
+/* The kernel's own table says whether a keep-alive timer (2) runs, and when it is due. */
+static void silent_peers_are_asked(void **state)
+{
+        struct scene *s = scene_new(NULL, "127.0.0.1:0");
+        unsigned mine = ntohs(s->at.addr.in.sin_port), found = 0, local, st, timer;
+        unsigned long due;
+        char line[256];
+        FILE *f;
+        int fd;
+
+        (void)state;
+        fd = client(s);
+        say(fd, "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+        run_for(s, 5000);
+        f = fopen("/proc/net/tcp", "re");
+        assert_non_null(f);
+        while (fgets(line, sizeof line, f))
+                if (sscanf(line, " %*d: %*8x:%x %*8x:%*x %x %*x:%*x %x:%lx", &local, &st, &timer, &due) ==
+                            4 &&
+                    local == mine && st == 1) {
+                        found++;
+                        assert_int_equal(timer, 2);
+                        assert_in_range(due, 1, 6100);
+                }
+        (void)fclose(f);
+        assert_int_equal(found, 1);
+        close(fd);
+        run_for(s, 3000);
+        scene_free(s);
+}
+
 static usec_t cpu_time(void)
 {
         struct timespec t;
@@ -320,7 +351,7 @@ int main(void)
                 cmocka_unit_test(unix_listener_file),   cmocka_unit_test(tcp_listeners),
                 cmocka_unit_test(too_many_connections), cmocka_unit_test(per_address_cap),
                 cmocka_unit_test(out_of_descriptors),   cmocka_unit_test(descriptors_are_kept),
-                cmocka_unit_test(vital_beyond_the_cap),
+                cmocka_unit_test(vital_beyond_the_cap), cmocka_unit_test(silent_peers_are_asked),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
