@@ -348,6 +348,11 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
                 tell_state(m, from, now);
         if (m->in.state != INSTANCE_WAITING)
                 m->next_retry_at = 0;
+        /* A back-off of nothing needs no timer, and no millisecond of its. */
+        if (m->in.state == INSTANCE_WAITING && m->in.deadline <= now) {
+                m->facts.deadline = true;
+                member_touch(m);
+        }
         if (event == EV_EXITED && m->in.state == INSTANCE_WAITING)
                 tell_retry(m, now);
         if (event == EV_EXHAUSTED && m->in.state != from)
