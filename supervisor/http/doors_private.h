@@ -11,7 +11,13 @@
 #define DOORS_CONTROL "control" /* the tag of the control socket's listener */
 
 /* What runs over more than one turn is bounded in number; one more is answered 503 and counted. */
-enum { DOORS_FOLLOWERS_MAX = 256, DOORS_SCRAPES_MAX = 8, DOORS_BODY_MAX = 4096, DOORS_PATH_MAX = 1024 };
+enum {
+        DOORS_FOLLOWERS_MAX = 256,
+        DOORS_CONTROL_EXTRA = 32,
+        DOORS_SCRAPES_MAX = 8,
+        DOORS_BODY_MAX = 4096,
+        DOORS_PATH_MAX = 1024
+};
 
 struct doors_counts {
         uint64_t gate_refused[GATE_VERDICTS];

@@ -165,7 +165,8 @@ void logs_handle(struct call *call)
                 respond_text(call->req, 200, LOG_TYPE, NULL, text, len);
                 return;
         }
-        if (d->n_follows >= DOORS_FOLLOWERS_MAX) {
+        /* Strangers cannot keep the operator from its log. */
+        if (d->n_follows >= DOORS_FOLLOWERS_MAX + (call->control ? DOORS_CONTROL_EXTRA : 0)) {
                 d->counts.busy++;
                 respond_error_with(call->req, 503, NULL, "Retry-After: 5\r\n",
                                    "too many readers follow logs already");

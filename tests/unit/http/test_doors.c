@@ -532,6 +532,33 @@ static void follow_and_leave(struct world *w)
         }
 }
 
+static void follow_too_many(struct world *w)
+{
+        int fds[DOORS_FOLLOWERS_MAX + DOORS_CONTROL_EXTRA + 1];
+        struct endpoint control;
+
+        assert_int_equal(endpoint_from_unix(w->doors->control, &control), 0);
+        for (int i = 0; i < (int)ARRAY_SIZE(fds); i++) {
+                _cleanup_buffer_ struct buffer b = {0};
+
+                buffer_init(&b, 0);
+                if (i == DOORS_FOLLOWERS_MAX) { /* others are refused, the control socket is not */
+                        int fd = dial(&w->tcp);
+
+                        send_text(fd, FOLLOW);
+                        read_until(fd, "too many readers follow logs already", &b);
+                        close(fd);
+                        buffer_clear(&b);
+                }
+                fds[i] = dial(i < DOORS_FOLLOWERS_MAX ? &w->tcp : &control);
+                send_text(fds[i], FOLLOW);
+                read_until(fds[i], i + 1 < (int)ARRAY_SIZE(fds) ? "2 lines\na line\n" : "too many readers",
+                           &b);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+                close(fds[i]);
+}
+
 static void follow_until_gone(struct world *w)
 {
         _cleanup_free_ char *all = NULL;
@@ -573,8 +600,8 @@ static void follow_slowly(struct world *w)
 
 static void logs(void **state)
 {
-        static void (*const clients[])(struct world * w) = {follow_and_leave, follow_until_gone,
-                                                            follow_slowly};
+        static void (*const clients[])(struct world * w) = {follow_and_leave, follow_too_many,
+                                                            follow_until_gone, follow_slowly};
 
         (void)state;
         for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
