@@ -59,13 +59,17 @@ static void put_quoted(struct json_writer *w, const char *text, size_t len)
         (void)buffer_putc(w->out, '"');
         for (size_t i = 0; i < len;) {
                 n = text_utf8_sequence(s + i, len - i);
-                if (n && s[i] >= 0x20 && s[i] != '"' && s[i] != '\\' && s[i] != 0x7f) {
+                bool c1 = n == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0; /* a terminal may obey it */
+
+                if (n && !c1 && s[i] >= 0x20 && s[i] != '"' && s[i] != '\\' && s[i] != 0x7f) {
                         i += n;
                         continue;
                 }
                 (void)buffer_append(w->out, text + plain, i - plain);
                 if (n == 0)
                         (void)buffer_puts(w->out, "\xef\xbf\xbd");
+                else if (c1)
+                        (void)buffer_printf(w->out, "\\u%04x", s[++i]);
                 else if (s[i] == '"' || s[i] == '\\')
                         (void)buffer_printf(w->out, "\\%c", s[i]);
                 else if (s[i] == '\n')

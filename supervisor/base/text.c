@@ -116,6 +116,19 @@ static size_t ansi_sequence(const unsigned char *s, size_t len)
         return s[1] >= 0x20 && s[1] <= 0x7e ? 2 : 1;
 }
 
+/* Controls that a terminal or a reader's eye obeys: C0 but tab, DEL, C1 (U+0080 to U+009F), and the marks that turn the
+ * direction of writing (U+202A to U+202E, U+2066 to U+2069). */
+static bool is_control(const unsigned char *s, size_t n)
+{
+        if (n == 1)
+                return (s[0] < 0x20 && s[0] != '\t') || s[0] == 0x7f;
+        if (n == 2)
+                return s[0] == 0xc2 && s[1] < 0xa0;
+        return n == 3 && s[0] == 0xe2 &&
+               ((s[1] == 0x80 && s[2] >= 0xaa && s[2] <= 0xae) ||
+                (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9));
+}
+
 size_t text_harmless_n(char *text, size_t len)
 {
         unsigned char *s = (unsigned char *)text;
@@ -127,8 +140,7 @@ size_t text_harmless_n(char *text, size_t len)
                         continue;
                 }
                 n = text_utf8_sequence(s + in, len - in);
-                if (n == 0 || (s[in] < 0x20 && s[in] != '\t') || s[in] == 0x7f ||
-                    (n == 2 && s[in] == 0xc2 && s[in + 1] < 0xa0)) {
+                if (n == 0 || is_control(s + in, n)) {
                         s[out++] = '?';
                         in += n ? n : 1;
                         continue;

@@ -12,8 +12,8 @@ int text_parse_size(const char *s, uint64_t *ret);
 /* "22.1 GB", "266 KB": for people (powers of 1024); 16 bytes are enough. Returns buf. */
 char *text_size(uint64_t bytes, char *buf, size_t size);
 
-/* In place: ANSI escape sequences are removed, other control bytes (C0 but tab, DEL, C1 in UTF-8) become '?', broken
- * UTF-8 becomes '?' byte by byte. The result is valid UTF-8 and not longer. Returns its length. */
+/* In place: ANSI escape sequences are removed, other control characters (C0 but tab, DEL, C1, marks of writing
+ * direction) become '?', broken UTF-8 becomes '?' byte by byte. The result is valid UTF-8 and not longer. Returns its length. */
 size_t text_harmless_n(char *s, size_t len);
 size_t text_harmless(char *s); /* the same on a C string, terminated again */
 
