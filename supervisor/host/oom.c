@@ -52,9 +52,12 @@ static int kernel_log_says(pid_t pid)
 bool oom_has_killed(pid_t pid, uint64_t before)
 {
         uint64_t after = oom_kills();
+        int says;
 
-        /* The counter alone may mean somebody else's process, the log alone an old one with the same number. */
         if (after != 0 && after <= before)
                 return false;
-        return kernel_log_says(pid) != 0;
+        /* The counter alone may mean somebody else's process, the log alone an old one with the same number. In a
+         * container often neither can be read (0, -1), and then nothing is known. */
+        says = kernel_log_says(pid);
+        return after != 0 ? says != 0 : says == 1;
 }
