@@ -61,8 +61,9 @@ struct process *process_free(struct process *p);
 
 pid_t process_pid(const struct process *p);
 uint64_t process_start_time(const struct process *p); /* field 22 of /proc/pid/stat, clock ticks since boot */
-usec_t process_age(const struct process *p); /* since it was started, whatever the wall clock did; 10 ms steps */
-bool process_is_ours(const struct process *p);        /* spawned by us, not taken over */
+usec_t
+process_age(const struct process *p); /* since it was started, whatever the wall clock did; 10 ms steps */
+bool process_is_ours(const struct process *p);   /* spawned by us, not taken over */
 bool process_has_group(const struct process *p); /* leads its group, so that the group is signalled with it */
 bool process_has_exited(const struct process *p);
 
