@@ -146,15 +146,16 @@ def test_another_program_is_at_the_endpoint(make_daemon, server, who):
         threading.Thread(target=taken.serve_forever, daemon=True).start()
     try:
         daemon = make_daemon(at(port), server=server)
-        lost(daemon, "nobody well answers at", str(port), "HTTP 404" if who == "web server" else "no answer")
+        lost(daemon, "no healthy llama-server answers at", str(port), "HTTP 404" if who == "web server" else "no answer")
         why = daemon.cli("why", "a")
-        assert "nobody well answers" in why.stdout, why
+        assert "no healthy llama-server answers" in why.stdout, why
         assert daemon.children() == []
     finally:
-        if who != "silent":
+        if who == "silent":
+            taken.close()
+        else:
             taken.shutdown()
             taken.server_close()
-        taken.close() if who == "silent" else None
     now = daemon.wait("a", lambda now: now["status"] == "ready" and now["pid"], what="ours")
     stays(daemon, now["pid"])
 
