@@ -65,7 +65,7 @@ const struct cause causes[] = {
         [CAUSE_MODEL_READ] = {"model_unreadable", "the model file could not be loaded",
                               "check that it is a whole GGUF file which the daemon's user may read"},
         [CAUSE_ENDPOINT_TAKEN] = {"endpoint_taken", "its address is taken by another program",
-                                  "free the port or choose another \"endpoint\""},
+                                  "free the port or the path, or choose another \"endpoint\""},
         [CAUSE_ARGUMENT] = {"bad_argument", "llama-server refused an argument",
                             "compare \"args\" with `llama-server --help` of this binary"},
         [CAUSE_LIBRARY] = {"missing_library", "a shared library is missing",
@@ -189,6 +189,9 @@ static const struct cause *spawn_cause(int error)
         case EACCES:
         case EPERM:
                 return &causes[CAUSE_BINARY_FORBIDDEN];
+        case EEXIST:
+        case EADDRINUSE:
+                return &causes[CAUSE_ENDPOINT_TAKEN];
         case ENODEV:
                 return &causes[CAUSE_GPU_MISSING];
         case ENOEXEC:
@@ -250,7 +253,8 @@ char *death_text(const struct death *death, char *buf, size_t size)
                 (void)snprintf(buf, size, "%s", death->detail ? death->detail : "killed by the supervisor");
                 break;
         case DEATH_UNKNOWN:
-                (void)snprintf(buf, size, "exit status unknown");
+                (void)snprintf(buf, size, "exit status unknown%s%s", death->detail ? ": " : "",
+                               death->detail ? death->detail : "");
                 break;
         }
         return buf;

@@ -285,6 +285,9 @@ static void died_meanwhile(struct member *m, const struct json_value *record, us
         if (member_open_log(m) == 0 && logfile_read_last(m->log, 40, LOGFILE_TAIL_BYTES, &log, &len) == 0)
                 death.log = log;
         death.lived = started ? usec_sub(loop_realtime(m->fleet->loop), started) : 0;
+        /* It is a try like every other: counted, and forgiven once the next one has been well for long enough. */
+        if (m->in.policy.max_retries == INSTANCE_RETRIES_FOREVER || m->in.retries < m->in.policy.max_retries)
+                m->in.retries++;
         member_explain_death(m, &death, now);
 }
 

@@ -193,7 +193,7 @@ def test_something_else_lies_there(make_daemon, server, folder, what):
     if what == "link":
         os.symlink(precious, socket_of(daemon))
     daemon.start()
-    alone_crashed(daemon, "spawn_failed", "could not start", "its socket: File exists")
+    alone_crashed(daemon, "endpoint_taken", "could not start", "its socket: File exists")
     with open(precious) as f:
         assert f.read() == "mine"
     os.unlink(socket_of(daemon))

@@ -88,6 +88,7 @@ static const struct row {
         {{DEATH_SPAWN, ENOENT, .binary = "llama-server"}, "binary_missing"},
         {{DEATH_SPAWN, EACCES, .binary = "llama-server"}, "binary_forbidden"},
         {{DEATH_SPAWN, ENOEXEC, .binary = "llama-server"}, "binary_format"},
+        {{DEATH_SPAWN, EEXIST, .binary = "llama-server"}, "endpoint_taken"},
         {{DEATH_SPAWN, ENODEV, .binary = "llama-server"}, "gpu_missing"},
         {{DEATH_SPAWN, EMFILE, .binary = "llama-server"}, "spawn_failed"},
         {{DEATH_EXIT, 1, .log = "error: failed to download model from Hugging Face\n"}, "download_failed"},

@@ -236,7 +236,8 @@ static void a_death_is_told_and_mended(void **state)
         _cleanup_free_ char *told = NULL;
         pid_t pid;
 
-        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}");
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\",\n"
+                        "\"restart\": {\"backoff_initial\": \"2s\", \"backoff_max\": \"2s\"}}");
         open_fleet(w);
         wait_status(w, "a", "ready");
         pid = fleet_find(w->fleet, "a")->pid;
