@@ -13,11 +13,19 @@ static void conn_settle(struct conn *c);
 
 /* --- ends --------------------------------------------------------------------------------------------------------- */
 
+/* What its reader has not taken, within the server's sum. */
+static void conn_account(struct conn *c, size_t queued)
+{
+        c->server->queued += queued - c->accounted;
+        c->accounted = queued;
+}
+
 void conn_kill(struct conn *c)
 {
         if (c->dead)
                 return;
         c->dead = true;
+        conn_account(c, 0);
         c->stream = stream_free(c->stream);
         c->timer = timer_free(c->timer);
         list_remove(&c->node);
@@ -118,6 +126,8 @@ static void conn_set_timer(struct conn *c)
 
 void conn_wrote(struct conn *c)
 {
+        if (!c->dead)
+                conn_account(c, stream_queued(c->stream));
         if (c->dead || c->stuck || !stream_queued(c->stream))
                 return;
         c->stuck = true;
@@ -298,6 +308,12 @@ static bool begin_request(struct conn *c)
                 conn_refuse(c, -n, c->parser.reason);
                 return false;
         }
+        /* Whole answers wait for readers who do not take them: in sum as little as one server may hold. */
+        if (s->queued > s->limits.queued_max && !c->listener->vital) {
+                s->counts.refused_queued++;
+                conn_refuse(c, 503, "too much waits for slow readers: try again later");
+                return false;
+        }
         if (keep_head(s->next, c->view, (size_t)n) < 0) {
                 buffer_clear(&s->next->raw);
                 conn_refuse(c, 503, "out of memory");
@@ -473,6 +489,7 @@ static void on_drain(void *owner)
         struct request *req = c->req;
 
         c->stuck = false;
+        conn_account(c, 0);
         if (c->closing) {
                 conn_fin(c);
                 conn_settle(c);

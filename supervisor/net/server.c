@@ -16,6 +16,7 @@ const struct server_limits server_limits_default = {
         .connections_max = 20000,
         .per_address_max = 256,
         .write_buffer_max = 1024 * 1024,
+        .queued_max = 64 * 1024 * 1024,
         .body_grace = 30 * USEC_PER_SEC,
         .body_window = 10 * USEC_PER_SEC,
         .body_rate = 1024,

@@ -33,6 +33,7 @@ struct server_limits {
         usec_t head_timeout, idle_timeout, write_timeout;
         unsigned connections_max, per_address_max;
         size_t write_buffer_max; /* bytes queued to one client before request_write says -ENOBUFS; 1 MB */
+        size_t queued_max; /* bytes queued to all clients before new requests get 503 (not on vital listeners); 64 MB */
         usec_t body_grace, body_window;
         unsigned body_rate; /* bytes per second */
         unsigned
@@ -41,8 +42,9 @@ struct server_limits {
 extern const struct server_limits server_limits_default;
 
 struct server_counts {
-        uint64_t accepted, refused_cap, refused_address, accept_errors, requests, bad_requests, timeouts_head,
-                timeouts_idle, timeouts_body, timeouts_write, clients_gone, accept_pauses;
+        uint64_t accepted, refused_cap, refused_address, refused_queued, accept_errors, requests,
+                bad_requests, timeouts_head, timeouts_idle, timeouts_body, timeouts_write, clients_gone,
+                accept_pauses;
         unsigned connections;
 };
 

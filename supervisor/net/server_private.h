@@ -49,6 +49,7 @@ struct server {
         int reserve;         /* a descriptor to give up when there are no others */
         int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
+        size_t queued; /* bytes that wait for readers, of all connections */
         bool stopping, dead;
 };
 
@@ -78,6 +79,7 @@ struct conn {
         size_t view_len;
         struct http1_parser parser;
         struct http1_body rest; /* while draining: the body that nobody wanted */
+        size_t accounted;       /* its part of server.queued */
         uint64_t received, lingered, body_mark, sent_mark;
         usec_t idle_since, head_since, linger_until, body_check, sent_check, sent_at;
         char peer[INET6_ADDRSTRLEN];

@@ -548,6 +548,42 @@ static void body_above_the_floor(void **state)
         scene_free(s);
 }
 
+/* Many who ask for much and read nothing: what waits for them is bounded in sum; who reads is served again when they go. */
+static void frozen_readers_in_sum(void **state)
+{
+        struct server_limits limits = server_limits_default;
+        struct scene *s;
+        int fds[8];
+        unsigned n = 0;
+
+        (void)state;
+        limits.queued_max = 1024 * 1024;
+        s = scene_new(&limits, NULL);
+        while (n < ARRAY_SIZE(fds) && server_counts(s->server)->refused_queued == 0) {
+                usec_t until = time_monotonic() + 10 * USEC_PER_SEC;
+                uint64_t requests = server_counts(s->server)->requests;
+
+                fds[n] = client(s);
+                say(fds[n++], "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+                while (server_counts(s->server)->requests == requests &&
+                       server_counts(s->server)->refused_queued == 0) {
+                        run_for(s, 1000);
+                        assert_true(time_monotonic() < until);
+                }
+        }
+        assert_int_equal(server_counts(s->server)->refused_queued, 1);
+        while (n > 0)
+                close(fds[--n]);
+        while (server_counts(s->server)->connections)
+                run_for(s, 1000);
+        fds[0] = client(s);
+        say(fds[0], "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        run_for(s, 20000);
+        assert_int_equal(server_counts(s->server)->refused_queued, 1);
+        close(fds[0]);
+        scene_free(s);
+}
+
 static void frozen_reader(void **state)
 {
         struct server_limits limits = quick();
@@ -788,6 +824,7 @@ int main(void)
                 cmocka_unit_test(slow_body),
                 cmocka_unit_test(next_body_has_its_grace),
                 cmocka_unit_test(body_above_the_floor),
+                cmocka_unit_test(frozen_readers_in_sum),
                 cmocka_unit_test(frozen_reader),
                 cmocka_unit_test(trickling_reader),
                 cmocka_unit_test(stop_listening),
