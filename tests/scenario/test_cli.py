@@ -55,8 +55,10 @@ def fleet(make_daemon):
 
 
 def kill_child(daemon, name, signo=signal.SIGKILL):
+    """Returns once the daemon knows: whoever waits for "ready" afterwards waits for the next process."""
     pid = daemon.instance(name)["pid"]
     os.kill(pid, signo)
+    daemon.wait(name, lambda now: now["pid"] != pid, what="its death is known")
     return pid
 
 
