@@ -666,9 +666,8 @@ def test_history(fleet):
     last = int(rows[-1][0])
     assert ok(fleet.cli("history", "--since", str(last))).splitlines()[1:] == []
     kill_child(fleet, "solo")
-    fleet.wait_state("solo", "ready")
-    new = ok(fleet.cli("history", "--since", str(last))).splitlines()[1:]
-    assert any(line.split()[2:4] == ["solo", "died"] for line in new)
+    wait_for(lambda: any(line.split()[2:4] == ["solo", "died"]
+                         for line in ok(fleet.cli("history", "--since", str(last))).splitlines()[1:]))
     assert {line.split()[2] for line in ok(fleet.cli("history", "solo")).splitlines()[1:]} == {"solo"}
     assert len(ok(fleet.cli("history", "-n", "1")).splitlines()) == 2
 
