@@ -113,9 +113,23 @@ struct config_instance {
         struct config_health health;   /* effective */
         struct config_stop stop;       /* effective */
 
-        /* Parsed and checked, without effect in this version. */
-        bool on_demand;
+        /* What requests for it meet. */
+        unsigned slots; /* parallel requests; 0: what the server tells (/props total_slots) */
+        char *request_set; /* JSON object text, NULL: members put into every request body, over what the client sent */
+        char **request_strip; /* top-level keys taken out of every request body */
+
+        bool on_demand; /* loaded by the first request, unloaded after idle_timeout without one */
         usec_t idle_timeout;
+        bool pinned;            /* never evicted to make room for another model */
+        uint64_t demand_memory; /* bytes of GPU memory it needs, 0: what is learnt or estimated */
+
+        struct {
+                usec_t wait, idle,
+                        cooldown; /* with replicas_max: one more when requests wait longer than `wait`, one less when
+                                              * one was idle for `idle`, not twice within `cooldown` */
+        } scale;
+
+        /* Parsed and checked, without effect in this version. */
         uint64_t limit_memory; /* bytes, 0: none */
         double limit_cpus;     /* 0: none */
         unsigned limit_pids;   /* 0: none */
@@ -132,9 +146,33 @@ enum config_balance {
 
 struct config_gateway {
         enum config_balance balance;
-        unsigned queue_max, retries;
+        char *default_model; /* of requests that name none; NULL: the only entry there is, else an error */
+        unsigned queue_max, retries; /* retries: instances tried in all before the first byte */
         usec_t queue_timeout;
+        usec_t shed_target,
+                shed_interval; /* CoDel: when every wait was over target for an interval, shed; target 0: never */
+        uint64_t body_max;     /* bytes of one request body */
+        struct {
+                usec_t connect, first_byte, idle, total;
+        } timeouts;        /* of one try; total of the whole request once it has an instance */
+        usec_t slow_start; /* after a load an instance's share grows to its whole over so long; 0: at once */
+        unsigned eject_failures; /* 5xx or resets in a row; 0: never ejected */
+        usec_t eject_initial, eject_max;
         char **allowed_hosts, **allowed_origins; /* in effect on every route, gateway or not */
+};
+
+/* Models that share room. */
+struct config_group {
+        char *name;
+        bool exclusive; /* one of them at a time; else they come and go together */
+        char **members; /* names of on-demand entries */
+        struct config_where where;
+};
+
+struct config_demand {
+        unsigned max_loaded; /* on-demand instances at a time, 0: no bound */
+        uint64_t gpu_memory; /* bytes of each GPU that instances may take together, 0: no bound */
+        char **preload;      /* on-demand entries loaded with the daemon */
 };
 
 enum config_hub_driver {
@@ -186,6 +224,9 @@ struct config {
         unsigned history_events;
 
         struct config_gateway gateway;
+        struct config_demand demand;
+        struct config_group *groups;
+        size_t n_groups;
         char *spool_dir;
         char *auth_keys_file;
         unsigned
