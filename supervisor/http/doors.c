@@ -107,7 +107,7 @@ static bool has_scope(const struct call *call)
 
         if (call->control)
                 return true;
-        switch (call->route->scope) {
+        switch (route_scope_of(call->route, call->head->method)) {
         case ROUTE_OPEN:
                 return true;
         case ROUTE_READ:
@@ -153,12 +153,12 @@ static void handle_call(struct call *call)
                 doors_respond_error(call->req, 403,
                                     "this needs the scope \"%s\", which a caller without a key does not have "
                                     "(auth.anonymous); the local control socket may do everything",
-                                    route_scope_name(call->route->scope));
+                                    route_scope_name(route_scope_of(call->route, call->head->method)));
                 return;
         }
         if (!passes_query(call))
                 return;
-        if (call->head->method == HTTP1_POST && !(call->route->flags & ROUTE_ANY_BODY)) {
+        if (route_is_order(call->head->method) && !(call->route->flags & ROUTE_ANY_BODY)) {
                 v = gate_check_order(call->head);
                 if (v != GATE_PASS) {
                         refuse_by_gate(call->doors, call->req, v);
@@ -170,7 +170,10 @@ static void handle_call(struct call *call)
                 request_end(call->req);
                 return;
         }
-        call->route->handle(call);
+        if (route_is_order(call->head->method) && call->route->handle_order)
+                call->route->handle_order(call);
+        else
+                call->route->handle(call);
 }
 
 static void on_request(void *owner, struct request *req)
@@ -184,7 +187,7 @@ static void on_request(void *owner, struct request *req)
         if (!call.control && !passes_gate(d, req))
                 return;
         if (slice_eq(call.head->path, SLICE("*"))) {
-                respond_text(req, 204, NULL, "Allow: GET, HEAD, POST, OPTIONS\r\n", NULL, 0);
+                respond_text(req, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", NULL, 0);
                 return;
         }
         r = http1_path_normal(call.head->path, path, sizeof(path));

@@ -2,7 +2,7 @@
  *
  * What it is against: a page of somebody else's in a browser on this machine. DNS rebinding makes such a page's own name point at
  * us, so a Host that is a name must be one of ours; a cross-origin request tells its Origin, so that must be one of ours;
- * a simple form sends no preflight, so an order (POST) must have a content type that no form can send.
+ * a simple form sends no preflight, so an order (POST, DELETE) must have a content type that no form can send.
  *
  * Host passes when it is localhost, 127.0.0.1 or [::1], any port, on a loopback or unix listener; the listener's own address, any
  * port (a number cannot be rebound, and a forwarded port is a common thing); any numeric address or localhost on a listener on all

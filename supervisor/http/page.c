@@ -114,7 +114,10 @@ static void put_routes(struct buffer *b)
                 bool link =
                         r->methods & ROUTE_GET && !strchr(r->pattern, '{') && !(r->flags & ROUTE_ANY_BODY);
 
-                (void)buffer_printf(b, "<tr><td>%s</td><td>", r->methods & ROUTE_GET ? "GET" : "POST");
+                (void)buffer_printf(b, "<tr><td>%s</td><td>",
+                                    r->methods & ROUTE_GET    ? "GET"
+                                    : r->methods & ROUTE_POST ? "POST"
+                                                              : "DELETE");
                 if (link)
                         (void)buffer_printf(b, "<a href=\"%s\"><code>%s</code></a>", r->pattern, r->pattern);
                 else

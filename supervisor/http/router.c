@@ -53,6 +53,8 @@ bool route_allows(const struct route *route, enum http1_method method)
                 return route->methods & ROUTE_GET;
         case HTTP1_POST:
                 return route->methods & ROUTE_POST;
+        case HTTP1_DELETE:
+                return route->methods & ROUTE_DELETE;
         case HTTP1_OPTIONS:
                 return true;
         default:
@@ -60,10 +62,21 @@ bool route_allows(const struct route *route, enum http1_method method)
         }
 }
 
+bool route_is_order(enum http1_method method)
+{
+        return method == HTTP1_POST || method == HTTP1_DELETE;
+}
+
+enum route_scope route_scope_of(const struct route *route, enum http1_method method)
+{
+        return route_is_order(method) && route->order_scope != ROUTE_OPEN ? route->order_scope : route->scope;
+}
+
 char *route_methods(const struct route *route, char *buf, size_t size)
 {
-        (void)snprintf(buf, size, "%s%sOPTIONS", route->methods & ROUTE_GET ? "GET, HEAD, " : "",
-                       route->methods & ROUTE_POST ? "POST, " : "");
+        (void)snprintf(buf, size, "%s%s%sOPTIONS", route->methods & ROUTE_GET ? "GET, HEAD, " : "",
+                       route->methods & ROUTE_POST ? "POST, " : "",
+                       route->methods & ROUTE_DELETE ? "DELETE, " : "");
         return buf;
 }
 

@@ -12,6 +12,7 @@ struct call; /* doors_private.h: one request at its handler */
 enum route_method {
         ROUTE_GET = 1 << 0, /* HEAD too */
         ROUTE_POST = 1 << 1,
+        ROUTE_DELETE = 1 << 2,
 };
 
 /* What a caller must be allowed to do; the words of auth.anonymous. */
@@ -33,11 +34,13 @@ struct route {
         const char *pattern;
         unsigned methods, flags;
         enum route_scope scope;
+        enum route_scope order_scope; /* of POST and DELETE where GET asks for less; ROUTE_OPEN: scope */
         /* Query parameters that it knows, NULL-ended; others are refused by name. NULL: the handler reads the query itself. */
         const char *const *params;
         void (*handle)(struct call *call);
-        const char *content_type; /* of a HEAD on a stream */
-        const char *doc;          /* one line, for the page and the documents */
+        void (*handle_order)(struct call *call); /* of POST and DELETE; NULL: handle */
+        const char *content_type;                /* of a HEAD on a stream */
+        const char *doc;                         /* one line, for the page and the documents */
 };
 
 enum { ROUTE_NAME_MAX = 128 };
@@ -49,7 +52,9 @@ struct route_match {
 /* 0 or -ENOENT. A name that is too long for name[] belongs to nothing: -ENOENT. */
 int router_find(const struct route *table, const char *path, struct route_match *ret);
 bool route_allows(const struct route *route, enum http1_method method);
-/* "GET, HEAD, OPTIONS" into buf (32 bytes are enough); returns buf. */
+bool route_is_order(enum http1_method method); /* POST and DELETE: they change something */
+enum route_scope route_scope_of(const struct route *route, enum http1_method method);
+/* "GET, HEAD, POST, DELETE, OPTIONS" into buf (40 bytes are enough); returns buf. */
 char *route_methods(const struct route *route, char *buf, size_t size);
 /* For "did you mean": the nearest path of the table, {name} filled in from `path`; buf or NULL. */
 const char *router_nearest(const struct route *table, const char *path, char *buf, size_t size);

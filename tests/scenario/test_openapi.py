@@ -59,7 +59,7 @@ def operations():
 
 
 def route_table():
-    """pattern: (methods, scope) of the const table in supervisor/http/api.c."""
+    """pattern: {method: scope} of the const table in supervisor/http/api.c."""
     with open(os.path.join(harness.SOURCE, "supervisor", "http", "api.c"), encoding="utf-8") as f:
         source = f.read()
     table = source[source.index("doors_routes[] = {"):]
@@ -67,8 +67,10 @@ def route_table():
     routes = {}
     for row in table.split("{.pattern = ")[1:]:
         methods = {name.lower() for name in re.search(r"\.methods = ([^,]+),", row).group(1).replace("ROUTE_", "").split(" | ")}
-        scope = re.search(r"\.scope = ROUTE_(\w+)", row).group(1).lower()
-        routes[row.split('"')[1]] = (methods, "none" if scope == "open" else scope)
+        scope = re.search(r"\.scope = ROUTE_(\w+)", row).group(1).lower().replace("open", "none")
+        order = re.search(r"\.order_scope = ROUTE_(\w+)", row)
+        order = order.group(1).lower() if order else scope
+        routes[row.split('"')[1]] = {method: scope if method == "get" else order for method in methods}
     assert len(routes) > 10
     return routes
 
@@ -78,10 +80,8 @@ def route_table():
 def test_the_documents_and_the_router_know_the_same_routes():
     routes, documented = route_table(), {}
     for method, path, operation in operations():
-        methods, scopes = documented.setdefault(path, (set(), set()))
-        methods.add(method)
-        scopes.add(operation["x-scope"])
-    assert {path: (methods, {scope}) for path, (methods, scope) in routes.items()} == documented
+        documented.setdefault(path, {})[method] = operation["x-scope"]
+    assert routes == documented
     assert {c["address"] for c in ASYNCAPI["channels"].values()} <= set(routes)
 
 

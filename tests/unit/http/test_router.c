@@ -17,7 +17,11 @@ static const struct route table[] = {
         {.pattern = "/api/v1/instances/{name}", .methods = ROUTE_GET},
         {.pattern = "/api/v1/instances/{name}/logs", .methods = ROUTE_GET, .params = log_params},
         {.pattern = "/api/v1/instances/{name}/start", .methods = ROUTE_POST},
-        {.pattern = "/socket.io/", .methods = ROUTE_GET | ROUTE_POST},
+        {.pattern = "/socket.io/", .methods = ROUTE_GET | ROUTE_POST, .scope = ROUTE_READ},
+        {.pattern = "/thing",
+         .methods = ROUTE_GET | ROUTE_POST | ROUTE_DELETE,
+         .scope = ROUTE_READ,
+         .order_scope = ROUTE_ADMIN},
         {0},
 };
 
@@ -80,8 +84,8 @@ static void names_are_bounded(void **state)
 
 static void methods_and_allow(void **state)
 {
-        const struct route *get = table + 1, *post = table + 5, *both = table + 6;
-        char buf[32];
+        const struct route *get = table + 1, *post = table + 5, *both = table + 6, *all = table + 7;
+        char buf[40];
 
         (void)state;
         assert_true(route_allows(get, HTTP1_GET));
@@ -97,6 +101,26 @@ static void methods_and_allow(void **state)
         assert_string_equal(route_methods(get, buf, sizeof(buf)), "GET, HEAD, OPTIONS");
         assert_string_equal(route_methods(post, buf, sizeof(buf)), "POST, OPTIONS");
         assert_string_equal(route_methods(both, buf, sizeof(buf)), "GET, HEAD, POST, OPTIONS");
+        assert_false(route_allows(both, HTTP1_DELETE));
+        assert_true(route_allows(all, HTTP1_DELETE));
+        assert_string_equal(route_methods(all, buf, sizeof(buf)), "GET, HEAD, POST, DELETE, OPTIONS");
+}
+
+static void orders_may_need_more(void **state)
+{
+        const struct route *both = table + 6, *all = table + 7;
+
+        (void)state;
+        assert_true(route_is_order(HTTP1_POST));
+        assert_true(route_is_order(HTTP1_DELETE));
+        assert_false(route_is_order(HTTP1_GET));
+        assert_false(route_is_order(HTTP1_HEAD));
+        assert_false(route_is_order(HTTP1_OPTIONS));
+        assert_int_equal(route_scope_of(all, HTTP1_GET), ROUTE_READ);
+        assert_int_equal(route_scope_of(all, HTTP1_HEAD), ROUTE_READ);
+        assert_int_equal(route_scope_of(all, HTTP1_POST), ROUTE_ADMIN);
+        assert_int_equal(route_scope_of(all, HTTP1_DELETE), ROUTE_ADMIN);
+        assert_int_equal(route_scope_of(both, HTTP1_POST), ROUTE_READ);
 }
 
 static void did_you_mean(void **state)
@@ -157,9 +181,9 @@ static void query_names_are_known(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(paths_are_exact),       cmocka_unit_test(names_are_bounded),
-                cmocka_unit_test(methods_and_allow),     cmocka_unit_test(did_you_mean),
-                cmocka_unit_test(query_names_are_known),
+                cmocka_unit_test(paths_are_exact),      cmocka_unit_test(names_are_bounded),
+                cmocka_unit_test(methods_and_allow),    cmocka_unit_test(did_you_mean),
+                cmocka_unit_test(orders_may_need_more), cmocka_unit_test(query_names_are_known),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
