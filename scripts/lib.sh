@@ -87,6 +87,7 @@ build         cmd:pkg-config                     pkg-config                  pkg
 build         pc:libuv                           libuv1-dev                  libuv-devel
 build         pc:json-c                          libjson-c-dev               json-c-devel
 build         pc:libwebsockets                   libwebsockets-dev           libwebsockets-devel
+build         pc:libcrypto                       libssl-dev                  openssl-devel
 build         lws-uv                             libwebsockets-evlib-uv      libwebsockets
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
 run,test      cmd:python3                        python3                     python3
