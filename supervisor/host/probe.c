@@ -72,9 +72,11 @@ static enum probe_kind classify(struct probe *p, const struct exchange_answer *a
         case EXCHANGE_REFUSED:
                 return PROBE_REFUSED;
         case EXCHANGE_RESET:
+        case EXCHANGE_STALE:
                 return PROBE_RESET;
         case EXCHANGE_TIMEOUT_CONNECT:
         case EXCHANGE_TIMEOUT_FIRST:
+        case EXCHANGE_TIMEOUT_IDLE:
         case EXCHANGE_TIMEOUT:
                 return PROBE_TIMEOUT;
         case EXCHANGE_MALFORMED:
@@ -111,8 +113,8 @@ static void on_health(void *owner, const struct exchange_answer *a, usec_t now)
 static void ask(struct probe *p, usec_t now)
 {
         struct exchange_spec spec = {
-                .method = "GET",
-                .target = "/health",
+                .method = SLICE("GET"),
+                .target = SLICE("/health"),
                 .headers = p->headers,
                 .connect_timeout = p->timeout,
                 .first_timeout = p->timeout,
@@ -233,7 +235,7 @@ static void on_fetch(void *owner, const struct exchange_answer *a, usec_t now)
 static void fetch_next(struct probe *p)
 {
         struct exchange_spec spec = {
-                .method = "GET",
+                .method = SLICE("GET"),
                 .headers = p->headers,
                 .connect_timeout = p->timeout,
                 .first_timeout = p->timeout,
@@ -242,7 +244,7 @@ static void fetch_next(struct probe *p)
         };
 
         while (!p->fetch && p->n_queue > 0) {
-                spec.target = p->queue[0];
+                spec.target = slice_str(p->queue[0]);
                 if (upstream_start(p->upstream, &spec, on_fetch, p, &p->fetch) == 0)
                         return;
                 p->fetch = NULL;

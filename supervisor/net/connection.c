@@ -447,7 +447,7 @@ void conn_request_ended(struct conn *c, bool close_after)
 
 /* --- the stream's events ------------------------------------------------------------------------------------------ */
 
-static void on_read(void *owner, const char *data, size_t len)
+static void on_read(void *owner, char *data, size_t len)
 {
         struct conn *c = owner;
         bool view_is_in = c->in.len > 0;

@@ -307,6 +307,18 @@ int stream_read(struct stream *s, bool on)
         return r == UV_EALREADY ? 0 : r;
 }
 
+ssize_t stream_take(struct stream *s, char *buf, size_t size)
+{
+        ssize_t n;
+
+        if (s->fd < 0)
+                return 0;
+        do {
+                n = recv(s->fd, buf, size, MSG_DONTWAIT);
+        } while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+}
+
 /* --- writing ---------------------------------------------------------------------------------------------------- */
 
 size_t stream_queued(const struct stream *s)
@@ -409,6 +421,7 @@ int stream_write(struct stream *s, const struct iovec *iov, unsigned n)
         if (r < 0) {
                 s->pending.failed = false;
                 /* A part of it has gone, so what follows could not be understood. */
+                s->taken += skip;
                 return skip ? stream_break(s, -ENOMEM) : -ENOMEM;
         }
         s->taken += total;

@@ -20,8 +20,8 @@ struct stream;
 struct stream_events {
         /* Once after stream_connect: 0 or -errno. -EAGAIN never: a full backlog is waited for, the deadline is the owner's. */
         void (*on_connect)(void *owner, int error);
-        /* The bytes are valid during the call. Reading begins with stream_read. */
-        void (*on_read)(void *owner, const char *data, size_t len);
+        /* The bytes are valid during the call, and may be written over. Reading begins with stream_read. */
+        void (*on_read)(void *owner, char *data, size_t len);
         /* 0 for the peer's EOF (writing may go on), -errno when the stream is broken, which may also follow an EOF; each at
          * most once, and nothing is read after. A stream that is not being read is told broken when a write finds out. */
         void (*on_end)(void *owner, int error);
@@ -38,6 +38,8 @@ int stream_connect(struct loop *loop, const struct endpoint *to, const struct st
 struct stream *stream_free(struct stream *s);
 
 int stream_read(struct stream *s, bool on);
+/* What a broken stream (on_end with an error) still holds from its peer: bytes, or <= 0 when there are no more. */
+ssize_t stream_take(struct stream *s, char *buf, size_t size);
 /* Sends or queues all of it. 0, -EPIPE when the stream is broken (on_end follows), -ENOMEM (nothing was taken). */
 int stream_write(struct stream *s, const struct iovec *iov, unsigned n);
 size_t stream_queued(const struct stream *s); /* bytes that the kernel has not taken yet */

@@ -149,8 +149,10 @@ static inline void on_request(void *owner, struct request *req)
                 request_begin(req, 200, "text/event-stream", NULL);
                 keep(s, req);
         } else if (slice_eq_str(head->path, "/relay")) {
-                struct exchange_spec spec = {
-                        .method = "GET", .target = "/", .timeout = 20 * USEC_PER_SEC, .body_max = 1000};
+                struct exchange_spec spec = {.method = SLICE("GET"),
+                                             .target = SLICE("/"),
+                                             .timeout = 20 * USEC_PER_SEC,
+                                             .body_max = 1000};
 
                 keep(s, req);
                 assert_int_equal(upstream_start(s->up, &spec, on_answer, s, &s->exchange), 0);

@@ -234,7 +234,7 @@ static void no_body_wanted(void **state)
         answer(&s, ok_hi);
         finish(&s, EXCHANGE_MALFORMED);
         hang_up(&s);
-        spec.method = "HEAD";
+        spec.method = SLICE("HEAD");
         start(&s, &spec);
         take(&s, request, sizeof request);
         answer(&s, "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n");
@@ -365,6 +365,7 @@ static void large_request(void **state)
         struct exchange_spec spec = plain();
         char *body = malloc(SIZE), *got = malloc(65536);
         size_t total = 0;
+        struct iovec piece;
         struct scene s;
 
         (void)state;
@@ -372,9 +373,8 @@ static void large_request(void **state)
         assert_non_null(got);
         memset(body, 'q', SIZE);
         scene_init(&s, 1);
-        spec.method = "POST";
-        spec.body = body;
-        spec.body_len = SIZE;
+        spec.method = SLICE("POST");
+        set_body(&spec, &piece, body, SIZE);
         start(&s, &spec);
         take(&s, got, 65536);
         total += strlen(got);

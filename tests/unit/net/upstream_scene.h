@@ -35,6 +35,14 @@ struct scene {
         bool free_upstream, start_again;
 };
 
+/* A body of one piece. */
+static inline void set_body(struct exchange_spec *spec, struct iovec *piece, const void *data, size_t len)
+{
+        *piece = (struct iovec){(void *)data, len};
+        spec->body = piece;
+        spec->n_body = 1;
+}
+
 static const char ok_hi[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 static inline void on_stop(void *owner, usec_t now)
@@ -126,8 +134,8 @@ static inline void on_done(void *owner, const struct exchange_answer *answer, us
 static inline struct exchange_spec plain(void)
 {
         return (struct exchange_spec){
-                .method = "GET",
-                .target = "/health",
+                .method = SLICE("GET"),
+                .target = SLICE("/health"),
                 .connect_timeout = 20 * USEC_PER_SEC,
                 .first_timeout = 20 * USEC_PER_SEC,
                 .timeout = 20 * USEC_PER_SEC,
