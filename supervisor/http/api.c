@@ -1,4 +1,4 @@
-/* api.c: the table of routes, and the REST handlers that answer at once. */
+/* api.c: the REST handlers that answer at once. */
 #include <errno.h>
 #include <stdio.h>
 #include <sys/sysinfo.h>
@@ -15,14 +15,14 @@
 
 /* --- what is ------------------------------------------------------------------------------------------------------ */
 
-static void health_handle(struct call *call)
+void health_handle(struct call *call)
 {
         static const char ok[] = "{\"status\":\"ok\"}\n";
 
         respond_text(call->req, 200, "application/json", NULL, ok, sizeof(ok) - 1);
 }
 
-static void ready_handle(struct call *call)
+void ready_handle(struct call *call)
 {
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
@@ -65,7 +65,7 @@ static void put_host(struct json_writer *w)
         json_close_object(w);
 }
 
-static void status_handle(struct call *call)
+void status_handle(struct call *call)
 {
         struct doors *d = call->doors;
         const struct config *config = fleet_config(d->fleet);
@@ -103,7 +103,7 @@ static void status_handle(struct call *call)
         respond_json(call->req, 200, NULL, &b);
 }
 
-static void instances_handle(struct call *call)
+void instances_handle(struct call *call)
 {
         struct fleet *f = call->doors->fleet;
         _cleanup_buffer_ struct buffer b = {0};
@@ -121,7 +121,7 @@ static void instances_handle(struct call *call)
         respond_json(call->req, 200, NULL, &b);
 }
 
-static void instance_handle(struct call *call)
+void instance_handle(struct call *call)
 {
         const struct report *r = fleet_find(call->doors->fleet, call->name);
         _cleanup_buffer_ struct buffer b = {0};
@@ -137,7 +137,7 @@ static void instance_handle(struct call *call)
         respond_json(call->req, 200, NULL, &b);
 }
 
-static void why_handle(struct call *call)
+void why_handle(struct call *call)
 {
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
@@ -154,7 +154,7 @@ static void why_handle(struct call *call)
                 respond_json(call->req, 200, NULL, &b);
 }
 
-static void history_handle(struct call *call)
+void history_handle(struct call *call)
 {
         struct doors *d = call->doors;
         _cleanup_buffer_ struct buffer b = {0};
@@ -288,22 +288,22 @@ static void begin_order(struct call *call, struct order order)
         }
 }
 
-static void start_handle(struct call *call)
+void start_handle(struct call *call)
 {
         begin_order(call, (struct order){.verb = FLEET_START});
 }
 
-static void stop_handle(struct call *call)
+void stop_handle(struct call *call)
 {
         begin_order(call, (struct order){.verb = FLEET_STOP});
 }
 
-static void restart_handle(struct call *call)
+void restart_handle(struct call *call)
 {
         begin_order(call, (struct order){.verb = FLEET_RESTART});
 }
 
-static void reload_handle(struct call *call)
+void reload_handle(struct call *call)
 {
         struct order order = {.reload = true};
 
@@ -313,138 +313,17 @@ static void reload_handle(struct call *call)
 
 /* --- the feed --------------------------------------------------------------------------------------------------------- */
 
-static void websocket_handle(struct call *call)
+void websocket_handle(struct call *call)
 {
         feed_websocket(call->doors->feed, call->req);
 }
 
-static void events_handle(struct call *call)
+void events_handle(struct call *call)
 {
         feed_sse(call->doors->feed, call->req);
 }
 
-static void socketio_handle(struct call *call)
+void socketio_handle(struct call *call)
 {
         feed_socketio(call->doors->feed, call->req);
 }
-
-/* --- the table ---------------------------------------------------------------------------------------------------------- */
-
-static const char *const none[] = {NULL};
-static const char *const of_logs[] = {"follow", "lines", NULL};
-static const char *const of_history[] = {"since", "instance", NULL};
-static const char *const of_reload[] = {"dry_run", NULL};
-
-const struct route doors_routes[] = {
-        {.pattern = "/",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .handle = page_handle,
-         .doc = "This page"},
-        {.pattern = "/health",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_OPEN,
-         .handle = health_handle,
-         .doc = "The daemon is alive"},
-        {.pattern = "/ready",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_OPEN,
-         .handle = ready_handle,
-         .doc = "Enough instances are ready, or 503"},
-        {.pattern = "/metrics",
-         .methods = ROUTE_GET,
-         .flags = ROUTE_STREAM,
-         .scope = ROUTE_READ,
-         .handle = scrape_handle,
-         .content_type = "text/plain; version=0.0.4; charset=utf-8",
-         .doc = "Prometheus text"},
-        {.pattern = "/api/v1/status",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = none,
-         .handle = status_handle,
-         .doc = "The daemon and the fleet in a few numbers"},
-        {.pattern = "/api/v1/instances",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = none,
-         .handle = instances_handle,
-         .doc = "All instances"},
-        {.pattern = "/api/v1/instances/{name}",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = none,
-         .handle = instance_handle,
-         .doc = "One instance"},
-        {.pattern = "/api/v1/instances/{name}/logs",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = of_logs,
-         .handle = logs_handle,
-         .doc = "The end of its log: ?lines=N, ?follow=1"},
-        {.pattern = "/api/v1/instances/{name}/why",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = none,
-         .handle = why_handle,
-         .doc = "Why it is as it is, and its command"},
-        {.pattern = "/api/v1/instances/{name}/start",
-         .methods = ROUTE_POST,
-         .scope = ROUTE_ADMIN,
-         .params = none,
-         .handle = start_handle,
-         .doc = "Starts an instance, an entry, or \"all\""},
-        {.pattern = "/api/v1/instances/{name}/stop",
-         .methods = ROUTE_POST,
-         .scope = ROUTE_ADMIN,
-         .params = none,
-         .handle = stop_handle,
-         .doc = "Stops it"},
-        {.pattern = "/api/v1/instances/{name}/restart",
-         .methods = ROUTE_POST,
-         .scope = ROUTE_ADMIN,
-         .params = none,
-         .handle = restart_handle,
-         .doc = "Restarts it, replicas one after the other"},
-        {.pattern = "/api/v1/history",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .params = of_history,
-         .handle = history_handle,
-         .doc = "What happened: ?since=ID, ?instance=NAME"},
-        {.pattern = "/api/v1/reload",
-         .methods = ROUTE_POST,
-         .scope = ROUTE_ADMIN,
-         .params = of_reload,
-         .handle = reload_handle,
-         .doc = "Reads the configuration again: ?dry_run=1"},
-        {.pattern = "/api/v1/events",
-         .methods = ROUTE_GET,
-         .flags = ROUTE_STREAM,
-         .scope = ROUTE_READ,
-         .handle = events_handle,
-         .content_type = "text/event-stream",
-         .doc = "The status feed as server-sent events"},
-        {.pattern = "/ws",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .handle = websocket_handle,
-         .doc = "The status feed as a WebSocket"},
-        {.pattern = "/socket.io/",
-         .methods = ROUTE_GET | ROUTE_POST,
-         .flags = ROUTE_ANY_BODY | ROUTE_OWN_OPTIONS,
-         .scope = ROUTE_READ,
-         .handle = socketio_handle,
-         .doc = "The status feed for Socket.IO v4 clients"},
-        {.pattern = "/openapi.json",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .handle = openapi_handle,
-         .doc = "These routes for programs (OpenAPI 3.1)"},
-        {.pattern = "/asyncapi.json",
-         .methods = ROUTE_GET,
-         .scope = ROUTE_READ,
-         .handle = asyncapi_handle,
-         .doc = "The status feed for programs (AsyncAPI 3.0)"},
-        {0},
-};

@@ -53,7 +53,7 @@ struct call {
         bool control;     /* came by the control socket */
 };
 
-/* The table of all routes (api.c), ended by a row without pattern. */
+/* The table of all routes (routes.c), ended by a row without pattern. */
 extern const struct route doors_routes[];
 
 /* --- query parameters; each answers 400 naming the parameter and returns false when it is wrong */
@@ -68,7 +68,23 @@ bool call_get_text(struct call *call, const char *name, char *buf, size_t size, 
 void call_no_instance(struct call *call, const char *name);
 void doors_no_instance(struct doors *d, struct request *req, const char *name);
 
-/* --- handlers that have a file of their own ---------------------------------------------------------------------- */
+/* --- handlers ------------------------------------------------------------------------------------------------------- */
+/* api.c */
+void health_handle(struct call *call);
+void ready_handle(struct call *call);
+void status_handle(struct call *call);
+void instances_handle(struct call *call);
+void instance_handle(struct call *call);
+void why_handle(struct call *call);
+void start_handle(struct call *call);
+void stop_handle(struct call *call);
+void restart_handle(struct call *call);
+void history_handle(struct call *call);
+void reload_handle(struct call *call);
+void events_handle(struct call *call);
+void websocket_handle(struct call *call);
+void socketio_handle(struct call *call);
+/* files of their own */
 void page_handle(struct call *call);    /* page.c */
 void scrape_handle(struct call *call);  /* scrape.c */
 void logs_handle(struct call *call);    /* follow.c */

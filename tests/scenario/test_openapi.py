@@ -59,8 +59,8 @@ def operations():
 
 
 def route_table():
-    """pattern: {method: scope} of the const table in supervisor/http/api.c."""
-    with open(os.path.join(harness.SOURCE, "supervisor", "http", "api.c"), encoding="utf-8") as f:
+    """pattern: {method: scope} of the const table in supervisor/http/routes.c."""
+    with open(os.path.join(harness.SOURCE, "supervisor", "http", "routes.c"), encoding="utf-8") as f:
         source = f.read()
     table = source[source.index("doors_routes[] = {"):]
     table = table[:table.index("{0}")]
