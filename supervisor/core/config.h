@@ -114,7 +114,7 @@ struct config_instance {
         struct config_stop stop;       /* effective */
 
         /* What requests for it meet. */
-        unsigned slots; /* parallel requests; 0: what the server tells (/props total_slots) */
+        unsigned slots; /* parallel requests of one instance; 0: what the server tells (/props total_slots) */
         char *request_set; /* JSON object text, NULL: members put into every request body, over what the client sent */
         char **request_strip; /* top-level keys taken out of every request body */
 

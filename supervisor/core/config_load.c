@@ -190,11 +190,13 @@ static const struct config_key *key_elsewhere(enum config_place place, const cha
 static void unknown_key(struct config_load *l, struct config_spot at, enum config_place place,
                         const char *prefix, const char *key)
 {
-        static const enum config_place others[] = {PLACE_TOP, PLACE_INSTANCE, PLACE_LISTEN, PLACE_HUB};
+        static const enum config_place others[] = {PLACE_TOP, PLACE_INSTANCE, PLACE_LISTEN, PLACE_GROUP,
+                                                   PLACE_HUB};
         const struct config_place_info *info = config_places + place;
         const char *names[CONFIG_KEYS_MAX + 1], *near;
         const struct config_key *other;
         size_t n = 0, len = strlen(prefix);
+        char path[128];
 
         for (size_t i = 0; i < info->n_keys; i++)
                 if (starts_with(info->keys[i].path, prefix) && !strchr(info->keys[i].path + len, '.'))
@@ -214,11 +216,16 @@ static void unknown_key(struct config_load *l, struct config_spot at, enum confi
                 config_error(l, at, "unknown key here, did you mean \"%s%s\"?", info->prefix, other->path);
                 return;
         }
+        (void)snprintf(path, sizeof path, "%s%s", prefix, key);
         for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
                 other = others[i] == place ? NULL : config_key_find(others[i], key);
+                if (!other &&
+                    others[i] != place) /* the same group elsewhere: "on_demand" has other keys in an entry */
+                        other = config_key_find(others[i], path);
                 if (other) {
-                        config_error(l, at, "unknown key here, did you mean \"%s%s\"?",
-                                     config_places[others[i]].prefix, other->path);
+                        config_error(l, at, "unknown key here, did you mean \"%s%s\"%s?",
+                                     config_places[others[i]].prefix, other->path,
+                                     others[i] == PLACE_TOP ? " at the top level" : "");
                         return;
                 }
         }
@@ -490,6 +497,8 @@ static void load_element(struct config_load *l, struct config_spot e, unsigned i
                 ((struct config_instance *)item)->where = config_where_of(&e);
         else if (a->place == PLACE_LISTEN)
                 ((struct config_listen *)item)->where = config_where_of(&e);
+        else if (a->place == PLACE_GROUP)
+                ((struct config_group *)item)->where = config_where_of(&e);
         else
                 ((struct config_hub *)item)->where = config_where_of(&e);
 }
@@ -553,6 +562,7 @@ static int load_arrays(struct config_load *l)
         const struct array arrays[] = {
                 {PLACE_LISTEN, "listen", (void **)&c->listen, &c->n_listen, &l->listen, 0},
                 {PLACE_INSTANCE, "instances", (void **)&c->instances, &c->n_instances, &l->instances, 0},
+                {PLACE_GROUP, "groups", (void **)&c->groups, &c->n_groups, &l->groups, 0},
                 {PLACE_HUB, "hubs", (void **)&c->hubs, &c->n_hubs, &l->hubs, 0},
         };
         int r;
@@ -649,6 +659,7 @@ int config_load(const char *file, const struct config_env *env, struct config **
         free(l.top);
         free(l.listen);
         free(l.instances);
+        free(l.groups);
         free(l.hubs);
         buffer_finish(&l.path);
         if (r == 0 && problems->errors)
