@@ -18,16 +18,20 @@ static void free_place(enum config_place place, void *base)
                 config_value_free(info->keys + i, base);
 }
 
+void config_instance_finish(struct config_instance *in)
+{
+        free_place(PLACE_INSTANCE, in);
+        free(in->model_path);
+}
+
 struct config *config_free(struct config *c)
 {
         if (!c)
                 return NULL;
         for (size_t i = 0; c->listen && i < c->n_listen; i++)
                 free_place(PLACE_LISTEN, c->listen + i);
-        for (size_t i = 0; c->instances && i < c->n_instances; i++) {
-                free_place(PLACE_INSTANCE, c->instances + i);
-                free(c->instances[i].model_path);
-        }
+        for (size_t i = 0; c->instances && i < c->n_instances; i++)
+                config_instance_finish(c->instances + i);
         for (size_t i = 0; c->groups && i < c->n_groups; i++)
                 free_place(PLACE_GROUP, c->groups + i);
         for (size_t i = 0; c->hubs && i < c->n_hubs; i++)
@@ -39,6 +43,7 @@ struct config *config_free(struct config *c)
         free(c->hubs);
         free(c->file);
         text_list_free(c->files);
+        config_kept_free(c->kept);
         free(c);
         return NULL;
 }
@@ -59,6 +64,34 @@ const struct config_instance *config_find(const struct config *c, const char *na
         for (size_t i = 0; i < c->n_instances; i++)
                 if (streq(c->instances[i].name, name))
                         return c->instances + i;
+        return NULL;
+}
+
+/* "qwen-1" of the entry "qwen", when that may have so many. */
+static bool is_replica_name(const struct config_instance *in, const char *name)
+{
+        unsigned copies = in->replicas_per_gpu ? CONFIG_REPLICAS_MAX : MAX(in->replicas, in->replicas_max);
+        char replica[CONFIG_NAME_MAX];
+
+        if (copies <= 1 || !starts_with(name, in->name))
+                return false;
+        for (unsigned i = 0; i < copies; i++)
+                if (streq(config_replica_name(in, i, copies, replica, sizeof replica), name))
+                        return true;
+        return false;
+}
+
+const struct config_instance *config_find_taken(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_instances; i++) {
+                const struct config_instance *in = c->instances + i;
+
+                if (streq(in->name, name) || is_replica_name(in, name))
+                        return in;
+                for (char *const *a = in->aliases; a && *a; a++)
+                        if (streq(*a, name))
+                                return in;
+        }
         return NULL;
 }
 

@@ -601,6 +601,35 @@ static void check_names(struct config_load *l)
                 check_against_copies(l, names + i, names, count);
 }
 
+/* --- one that was added ---------------------------------------------------------------------------------------- */
+
+const struct config_instance *config_check_added(struct config_load *l, size_t i)
+{
+        struct config *c = l->config;
+        const struct config_instance *in = c->instances + i, *taker = NULL;
+        const char *name = in->name;
+        int alias = -1;
+
+        check_instance(l, i);
+        c->n_instances--; /* the others; it is the last */
+        taker = name ? config_find_taken(c, name) : NULL;
+        while (!taker && in->aliases && in->aliases[alias + 1]) {
+                name = in->aliases[++alias];
+                taker = name && in->name && streq(name, in->name) ? in : config_find_taken(c, name);
+        }
+        c->n_instances++;
+        if (!taker)
+                return NULL;
+        if (taker == in || !taker->where.file)
+                KEY_PROBLEM(config_error, l, l->instances + i, PLACE_INSTANCE, alias < 0 ? "name" : "aliases",
+                            "\"%s\" is taken already", name);
+        else
+                KEY_PROBLEM(config_error, l, l->instances + i, PLACE_INSTANCE, alias < 0 ? "name" : "aliases",
+                            "\"%s\" is taken already by the entry \"%s\" (%s:%u)", name, taker->name,
+                            taker->where.file, taker->where.line);
+        return taker == in ? NULL : taker;
+}
+
 /* --- all -------------------------------------------------------------------------------------------------------- */
 
 static void check_endpoints(struct config_load *l)

@@ -194,5 +194,19 @@ bool config_env_is_gpu(const char *entry); /* "NAME=value" */
 void config_check_all(struct config_load *l);
 /* config_refer.c: keys that name entries, and whether what they ask for can be had. */
 void config_check_references(struct config_load *l);
+/* The same for the instance with index i alone, among others that are good. */
+const struct config_instance *config_check_added(struct config_load *l, size_t i);
+
+/* config_keep.c: file_ops that remember what they read in *kept, and file_ops that answer out of it. */
+struct config_kept *config_kept_new(const char *file, const struct config_env *env);
+struct config_kept *config_kept_free(struct config_kept *kept);
+void config_kept_record(struct config_kept *kept, const struct file_ops *real, struct config_env *env);
+const char *config_kept_file(const struct config_kept *kept);
+/* env and its files answer as those that were recorded; *env holds until the next call on kept. */
+void config_kept_replay(struct config_kept *kept, struct config_env *env);
+bool config_kept_is_whole(const struct config_kept *kept);
+
+/* config.c */
+void config_instance_finish(struct config_instance *in);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 
@@ -635,10 +636,31 @@ static int compare_problems(const void *a, const void *b, void *arg)
         return (int)p->warning - (int)q->warning;
 }
 
+static void load_finish(struct config_load *l)
+{
+        if (l->problems->list)
+                qsort_r(l->problems->list, l->problems->count, sizeof *l->problems->list, compare_problems,
+                        l->config);
+        for (size_t i = 0; i < l->n_docs; i++) {
+                json_scan_finish(&l->docs[i].scan);
+                free(l->docs[i].dir);
+                free(l->docs[i].lines);
+                free(l->docs[i].text);
+        }
+        free(l->docs);
+        free(l->top);
+        free(l->listen);
+        free(l->instances);
+        free(l->groups);
+        free(l->hubs);
+        buffer_finish(&l->path);
+}
+
 int config_load(const char *file, const struct config_env *env, struct config **ret,
                 struct config_problems *problems)
 {
-        struct config_load l = {.env = env, .problems = problems};
+        struct config_env recorded = *env;
+        struct config_load l = {.env = &recorded, .problems = problems};
         int r;
 
         *problems = (struct config_problems){0};
@@ -646,22 +668,11 @@ int config_load(const char *file, const struct config_env *env, struct config **
         if (!l.config)
                 return -ENOMEM;
         buffer_init(&l.path, 4096);
-        r = load_all(&l, file);
-        if (problems->list)
-                qsort_r(problems->list, problems->count, sizeof *problems->list, compare_problems, l.config);
-        for (size_t i = 0; i < l.n_docs; i++) {
-                json_scan_finish(&l.docs[i].scan);
-                free(l.docs[i].dir);
-                free(l.docs[i].lines);
-                free(l.docs[i].text);
-        }
-        free(l.docs);
-        free(l.top);
-        free(l.listen);
-        free(l.instances);
-        free(l.groups);
-        free(l.hubs);
-        buffer_finish(&l.path);
+        l.config->kept = config_kept_new(file, env);
+        if (l.config->kept)
+                config_kept_record(l.config->kept, env->files, &recorded);
+        r = l.config->kept ? load_all(&l, file) : -ENOMEM;
+        load_finish(&l);
         if (r == 0 && problems->errors)
                 r = -EBADMSG;
         if (r < 0) {
@@ -670,6 +681,116 @@ int config_load(const char *file, const struct config_env *env, struct config **
         }
         *ret = l.config;
         return 0;
+}
+
+int config_again(const struct config *c, struct config **ret, struct config_problems *problems)
+{
+        struct config_env env;
+
+        *problems = (struct config_problems){0};
+        if (!c->kept)
+                return -ENOTSUP;
+        if (!config_kept_is_whole(c->kept))
+                return -ENOMEM;
+        config_kept_replay(c->kept, &env);
+        return config_load(config_kept_file(c->kept), &env, ret, problems);
+}
+
+/* --- one more entry --------------------------------------------------------------------------------------------- */
+
+/* The object as the only document of a load of its own. */
+static int add_text(struct config_load *l, const char *file, const char *text, size_t len)
+{
+        struct config_doc *doc = l->docs;
+        struct json_error error;
+        char **known = l->config->files;
+        int r;
+
+        while (known && *known && !streq(*known, file))
+                known++;
+        if (!known || !*known) {
+                r = text_list_add(&l->config->files, file);
+                if (r < 0)
+                        return r;
+                known = l->config->files + text_list_count(l->config->files) - 1;
+        }
+        *doc = (struct config_doc){
+                .file = *known, .dir = strdup("/"), .text = strndup(text, len), .len = len};
+        l->n_docs = 1;
+        if (!doc->dir || !doc->text)
+                return -ENOMEM;
+        r = index_lines(doc);
+        if (r < 0)
+                return r;
+        r = json_scan(&doc->scan, doc->text, doc->len, JSON_SCAN_DUPLICATES, 8192, &error);
+        if (r == -EBADMSG)
+                config_error_at(l, doc, error.offset, "%s", error.message);
+        return r;
+}
+
+static int add_entry(struct config_load *l, const struct config_instance **ret_clash)
+{
+        struct config *c = l->config;
+        size_t n = c->n_instances;
+        const struct array a = {PLACE_INSTANCE,  "instances",   (void **)&c->instances,
+                                &c->n_instances, &l->instances, n + 1};
+        struct config_instance *grown = reallocarray(c->instances, n + 2, sizeof *grown);
+
+        if (!grown)
+                return -ENOMEM;
+        c->instances = grown;
+        memset(grown + n, 0, 2 * sizeof *grown);
+        l->top = calloc(1, sizeof *l->top);
+        l->instances = calloc(n + 2, sizeof *l->instances);
+        if (!l->top || !l->instances)
+                return -ENOMEM;
+        load_element(l, (struct config_spot){l->docs, 0}, 0, &a);
+        if (c->n_instances == n)
+                return -EBADMSG; /* no object, which was told */
+        c->instances[n].dynamic = true;
+        if (!l->problems->errors && !l->failed_memory)
+                *ret_clash = config_check_added(l, n);
+        if (!l->problems->errors && !l->failed_memory)
+                return 0;
+        config_instance_finish(c->instances + n);
+        c->n_instances--;
+        return l->failed_memory ? -ENOMEM : -EBADMSG;
+}
+
+/* Whether the model is there is the caller's to know: nothing here touches a file. */
+static int stat_as_file(void *owner, const char *path, struct file_facts *ret)
+{
+        (void)owner;
+        (void)path;
+        *ret = (struct file_facts){.mode = S_IFREG | 0600, .size = 1};
+        return 0;
+}
+
+int config_add_entry(struct config *c, const char *file, const char *text, size_t len,
+                     const struct config_instance **ret_clash, struct config_problems *problems)
+{
+        struct config_env env;
+        struct config_load l = {.env = &env, .config = c, .problems = problems};
+        struct file_ops files;
+        int r;
+
+        *problems = (struct config_problems){0};
+        *ret_clash = NULL;
+        if (!c->kept)
+                return -ENOTSUP;
+        if (c->n_instances >= CONFIG_INSTANCES_MAX)
+                return -ENOSPC;
+        config_kept_replay(c->kept, &env);
+        files = *env.files;
+        files.stat = stat_as_file;
+        env.files = &files;
+        buffer_init(&l.path, 4096);
+        l.docs = calloc(1, sizeof *l.docs);
+        r = l.docs ? add_text(&l, file, text, len) : -ENOMEM;
+        if (r == 0)
+                r = add_entry(&l, ret_clash);
+        load_finish(&l);
+        return r;
 }
 
 void config_problems_finish(struct config_problems *p)
