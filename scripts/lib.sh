@@ -74,7 +74,7 @@ quietly()
 # Everything that we ask a distribution for, in one place. Columns: purposes (comma separated), the check that says whether
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
-# system's Python, lws-uv the libuv plug-in of libwebsockets. Purposes: build (the daemon), run (scripts/run besides
+# system's Python. Purposes: build (the daemon), run (scripts/run besides
 # that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot).
 lsv_packages()
 {
@@ -86,9 +86,7 @@ build         cmd:ninja                          ninja-build                 nin
 build         cmd:pkg-config                     pkg-config                  pkgconf-pkg-config
 build         pc:libuv                           libuv1-dev                  libuv-devel
 build         pc:json-c                          libjson-c-dev               json-c-devel
-build         pc:libwebsockets                   libwebsockets-dev           libwebsockets-devel
 build         pc:libcrypto                       libssl-dev                  openssl-devel
-build         lws-uv                             libwebsockets-evlib-uv      libwebsockets
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
 run,test      cmd:python3                        python3                     python3
 run           cmd:curl                           curl                        curl
@@ -138,8 +136,6 @@ is_there()
         pc:*) have pkg-config && pkg-config --exists "${1#pc:}" ;;
         file:*) [ -e "${1#file:}" ] ;;
         py:*) /usr/bin/python3 -c "import ${1#py:}" >/dev/null 2>&1 ;;
-        lws-uv) compgen -G '/usr/lib*/*/libwebsockets-evlib_uv.so*' >/dev/null ||
-                compgen -G '/usr/lib*/libwebsockets-evlib_uv.so*' >/dev/null ;;
         asan) ! have gcc || [ "$(gcc -print-file-name=libasan.so)" != libasan.so ] ;;
         ubsan) ! have gcc || [ "$(gcc -print-file-name=libubsan.so)" != libubsan.so ] ;;
         *) die "lib.sh: unknown check '$1'" ;;

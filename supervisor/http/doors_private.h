@@ -49,8 +49,7 @@ struct call {
         struct request *req;
         const struct http1_request *head;
         const struct route *route;
-        const char *name; /* of {name}; valid during the handler, as is: */
-        const char *rest; /* of {path} */
+        const char *name; /* of {name}; valid during the handler */
         bool control;     /* came by the control socket */
 };
 

@@ -256,7 +256,6 @@ static void once_refused(const struct exposition *x, const struct family *f, str
         put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
         put_plain(out, f->name, "reason", "address", (double)s->refused_address);
         put_plain(out, f->name, "reason", "queued", (double)s->refused_queued);
-        put_plain(out, f->name, "reason", "bodies", (double)s->refused_bodies);
         put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
         put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
         put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);
@@ -330,6 +329,11 @@ static const struct family families[] = {
          .once = once_u64, .offset = OF_FACTS(feed.coalesced)},
         {PREFIX "feed_refused_total", "counter", "Subscribers refused.", .once = once_u64,
          .offset = OF_FACTS(feed.refused)},
+        {PREFIX "feed_handshakes_refused_total", "counter", "WebSocket handshakes refused.", .once = once_u64,
+         .offset = OF_FACTS(feed.ws.refused)},
+        {PREFIX "feed_protocol_errors_total", "counter",
+         "WebSockets closed because the client broke a rule of the protocol.", .once = once_u64,
+         .offset = OF_FACTS(feed.ws.broken)},
         {PREFIX "feed_closed_slow_total", "counter", "Subscribers closed because they read too slowly.",
          .once = once_u64, .offset = OF_FACTS(feed.closed_slow)},
 

@@ -181,11 +181,9 @@ static void put_message(struct feed *f, struct buffer *out, const struct subject
 static void build_frame(struct feed *f, struct subject *s, enum encoding encoding,
                         const struct report *report)
 {
-        static const char headroom[WS_HEADROOM];
         struct buffer *out = &s->frames[encoding].text;
 
         buffer_clear(out);
-        (void)buffer_append(out, headroom, sizeof(headroom));
         switch (encoding) {
         case ENCODING_SSE:
                 if (report)
@@ -223,9 +221,9 @@ struct frame feed_frame(struct feed *f, struct subject *s, enum encoding encodin
         if (s->frames[encoding].version != s->version || text->failed ||
             usec_sub(loop_now(f->loop), s->frames[encoding].built_at) > FRAME_AGE_MAX)
                 build_frame(f, s, encoding, report_of(f, s));
-        if (text->failed || text->len < WS_HEADROOM)
+        if (text->failed)
                 return (struct frame){NULL, 0};
-        return (struct frame){text->data + WS_HEADROOM, text->len - WS_HEADROOM};
+        return (struct frame){text->data, text->len};
 }
 
 /* --- what clients may cost --------------------------------------------------------------------------------------------- */
@@ -595,7 +593,7 @@ int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
         if (r >= 0)
                 r = timer_new(loop, on_figures_timer, f, &f->figures_timer);
         if (r >= 0)
-                r = ws_new(loop, &f->ws);
+                r = ws_new(loop, &f->counts.ws, &f->ws);
         if (r >= 0)
                 r = socketio_new(f, &f->socketio);
         if (r >= 0)

@@ -1,4 +1,4 @@
-/* feed.h: the status feed on its three carriers: WebSocket /ws (libwebsockets on our loop), SSE /api/v1/events and Socket.IO v4
+/* feed.h: the status feed on its three carriers: WebSocket /ws, SSE /api/v1/events and Socket.IO v4
  * /socket.io/ (polling and WebSocket). One message per changed instance, the whole set on connect and on request.
  *
  * Changes of state go out at once, figures at most once a second, coalesced to the newest state per subscriber that
@@ -7,6 +7,7 @@
 #define LSV_HTTP_FEED_H
 
 #include "fleet/fleet.h"
+#include "http/feed_ws.h"
 #include "net/server.h"
 
 struct feed;
@@ -14,6 +15,7 @@ struct feed;
 struct feed_counts {
         unsigned subscribers_ws, subscribers_sse, subscribers_socketio;
         uint64_t messages, coalesced, refused, closed_slow;
+        struct ws_counts ws;
 };
 
 int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret);

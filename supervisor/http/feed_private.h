@@ -23,10 +23,9 @@ enum encoding {
         ENCODINGS,
 };
 
-/* One message as it goes out, for everybody who gets it; `data` has WS_HEADROOM bytes in front of it. Valid until the next turn of
- * the loop at most: whoever cannot send it now asks again later and gets a newer one. */
+/* One message as it goes out, for everybody who gets it. Valid until the next turn of the loop at most: whoever cannot send it now asks again later and gets a newer one. */
 struct frame {
-        char *data;
+        const char *data;
         size_t len;
 };
 
@@ -43,7 +42,7 @@ struct subject {
         bool gone;
         char *last; /* the aggregate's figures without its uptime: what did not change is not told */
         struct {
-                struct buffer text; /* begins with WS_HEADROOM bytes */
+                struct buffer text;
                 uint64_t version;
                 usec_t built_at;
         } frames[ENCODINGS];

@@ -29,7 +29,7 @@ static const usec_t LOG_INTERVAL = 100 * USEC_PER_MSEC;
 struct note {
         struct list node;
         size_t len;
-        char data[]; /* WS_HEADROOM bytes in front */
+        char data[];
 };
 
 struct client;
@@ -69,11 +69,11 @@ static void add_note(struct client *c, struct buffer *text)
                 c->sub.feed->counts.refused++;
                 return;
         }
-        note = malloc(sizeof(*note) + WS_HEADROOM + text->len);
+        note = malloc(sizeof(*note) + text->len);
         if (!note)
                 return;
         note->len = text->len;
-        memcpy(note->data + WS_HEADROOM, text->data, text->len);
+        memcpy(note->data, text->data, text->len);
         list_append(&c->notes, &note->node);
         c->n_notes++;
         if (!c->sub.blocked)
@@ -244,13 +244,11 @@ static void follow_new(struct client *c, const char *name)
 
 static int send_log(struct client *c, struct follow *x)
 {
-        static const char headroom[WS_HEADROOM];
         _cleanup_buffer_ struct buffer text;
         struct json_writer w;
         int r;
 
         buffer_init(&text, 0);
-        (void)buffer_append(&text, headroom, sizeof(headroom));
         json_begin(&w, &text);
         json_open_object(&w);
         json_string(&w, "type", "log");
@@ -264,7 +262,7 @@ static int send_log(struct client *c, struct follow *x)
         json_close_object(&w);
         if (text.failed)
                 return -ENOMEM;
-        r = ws_send(c->conn, text.data + WS_HEADROOM, text.len - WS_HEADROOM);
+        r = ws_send(c->conn, text.data, text.len);
         if (r < 0)
                 return r;
         buffer_clear(&x->lines);
@@ -417,7 +415,7 @@ static int client_flush(struct subscriber *sub)
 
         while (!list_is_empty(&c->notes)) {
                 struct note *note = LIST_ENTRY(c->notes.next, struct note, node);
-                int r = ws_send(c->conn, note->data + WS_HEADROOM, note->len);
+                int r = ws_send(c->conn, note->data, note->len);
 
                 if (r < 0)
                         return r;
@@ -435,7 +433,7 @@ static void client_end(struct subscriber *sub)
 {
         struct client *c = client_of(sub);
 
-        c->conn = ws_close(c->conn, WS_GOING_AWAY, "");
+        c->conn = ws_close(c->conn, WEBSOCKET_GOING_AWAY, "");
         client_free(c);
 }
 
@@ -464,7 +462,7 @@ static void on_message(void *owner, const char *data, size_t len, bool is_binary
 
         if (feed_too_fast(&c->paid_until, loop_now(c->sub.feed->loop))) {
                 c->sub.feed->counts.refused++;
-                c->conn = ws_close(c->conn, WS_POLICY, "too many messages");
+                c->conn = ws_close(c->conn, WEBSOCKET_POLICY, "too many messages");
                 client_free(c);
         } else if (is_binary) {
                 say_error(c, "binary messages are not understood");

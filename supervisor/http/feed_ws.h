@@ -1,29 +1,22 @@
-/* feed_ws.h: the WebSockets of the feed: libwebsockets without a listener, on our loop.
+/* feed_ws.h: the WebSockets of the feed: handshake, messages and heartbeat; frames are core/websocket's business.
  *
- * Our server has read and judged the head; ws_accept checks the handshake itself (RFC 6455 §4.2), takes the socket over and gives
- * libwebsockets a plain head of our making, so that nothing of what a client writes into its head is parsed twice. Frames,
- * fragments, control frames and UTF-8 are libwebsockets' business (4.1 to 4.3 also read frames without a mask; later ones
- * refuse them); messages are put together here, bounded.
+ * Our server has read and judged the head; ws_accept checks what RFC 6455 §4.2 adds, and goes on with the connection (a channel of
+ * net/server, so that caps, deadlines and the sum of what waits for slow readers hold as before). No extension is agreed on. What
+ * breaks a rule of the protocol is told by a close frame with code and reason, and ends the connection. Of pings that came
+ * together only the last is answered, as §5.5.3 allows: a flood of them costs one answer a read.
  *
  * Each connection is asked by a ping whether it is still there once nothing was heard of it for an interval, and is closed when
  * nothing comes for another one: that ends frozen readers, too. */
 #ifndef LSV_HTTP_FEED_WS_H
 #define LSV_HTTP_FEED_WS_H
 
+#include "core/websocket.h"
 #include "net/loop.h"
 #include "net/server.h"
 
 enum {
-        WS_HEADROOM = 32,           /* bytes in front of what is sent that belong to the frame */
         WS_MESSAGE_MAX = 16 * 1024, /* of a client; a longer one ends it with 1009 */
-        WS_CONNECTIONS_MAX = 20000,
-};
-
-enum ws_code {                       /* RFC 6455 §7.4 */
-               WS_GOING_AWAY = 1001, /* the daemon ends: only before ws_free */
-               WS_POLICY = 1008,
-               WS_TOO_BIG = 1009,
-               WS_NORMAL = 1000,
+        WS_CONNECTIONS_MAX = 16384, /* of the server's 20,000 */
 };
 
 struct ws;
@@ -41,29 +34,27 @@ struct ws_events {
 struct ws_counts {
         unsigned connections;
         uint64_t refused; /* beyond WS_CONNECTIONS_MAX, or handshakes that are none */
+        uint64_t broken;  /* closed for breaking a rule of the protocol */
 };
 
-int ws_new(struct loop *loop, struct ws **ret);
-/* Hangs up on everybody (nothing is called) and goes when its handles are closed, which loop_free waits for. Always NULL. */
+/* Counts into *counts, which must live as long. */
+int ws_new(struct loop *loop, struct ws_counts *counts, struct ws **ret);
+/* Hangs up on everybody; nothing is called. Always NULL. */
 struct ws *ws_free(struct ws *ws);
-const struct ws_counts *ws_counts(const struct ws *ws);
 void ws_set_ping_interval(struct ws *ws, usec_t interval); /* 25 s; for those accepted from now on */
 
 /* True when the request is a WebSocket handshake that ws_accept would take; else it was answered (400, 426, 503). */
 bool ws_check(struct ws *ws, struct request *req);
 /* Answers 101 and takes the connection over; only after ws_check. The sub-protocol is "llama-status" when the client offers it
- * (among others, such as key.<base64url>), none otherwise. 0, or -errno: the request is gone or was answered, *ret is
- * untouched. */
+ * (among others, such as key.<base64url>), none otherwise. 0, or -errno: the request was answered, *ret is untouched. */
 int ws_accept(struct ws *ws, struct request *req, const struct ws_events *events, void *owner,
               struct ws_conn **ret);
 void ws_set_events(struct ws_conn *c, const struct ws_events *events, void *owner);
 
-/* Sends a text message; the WS_HEADROOM bytes in front of it are overwritten. 0: it was sent, or the rest of it waits (at most one
- * message does). -EAGAIN: nothing was taken, an earlier one still waits. -EPIPE: it is broken, on_close follows. */
-int ws_send(struct ws_conn *c, char *data, size_t len);
-/* True while a message waits for the reader. */
-bool ws_is_blocked(const struct ws_conn *c);
+/* Sends a text message. 0: it was sent, or the rest of it waits (at most one message does). -EAGAIN: nothing was taken, an earlier
+ * one still waits. -EPIPE: it is broken, on_close follows. */
+int ws_send(struct ws_conn *c, const char *data, size_t len);
 /* Says goodbye (a reader that does not read is hung up on). Always NULL. */
-struct ws_conn *ws_close(struct ws_conn *c, enum ws_code code, const char *reason);
+struct ws_conn *ws_close(struct ws_conn *c, enum websocket_code code, const char *reason);
 
 #endif

@@ -117,7 +117,7 @@ static void answer_text(struct request *req, const char *text, size_t len)
 }
 
 /* last: what a GET that waits is told: "1" (close), or "6" (noop) when the client asked for the end itself. */
-static void session_end(struct session *s, const char *last, enum ws_code code)
+static void session_end(struct session *s, const char *last, enum websocket_code code)
 {
         struct feed *f = s->sub.feed;
 
@@ -142,7 +142,7 @@ static void session_end(struct session *s, const char *last, enum ws_code code)
 
 static void session_close(struct session *s)
 {
-        session_end(s, "1", WS_NORMAL);
+        session_end(s, "1", WEBSOCKET_NORMAL);
 }
 
 static void put_packet(struct session *s, const char *text)
@@ -165,7 +165,7 @@ static void on_timer(void *owner, usec_t now)
         }
         if (s->upgrade_by <= now) {
                 s->upgrade_by = USEC_INFINITY;
-                s->probe = ws_close(s->probe, WS_NORMAL, "");
+                s->probe = ws_close(s->probe, WEBSOCKET_NORMAL, "");
         }
         if (s->noop_at <= now) {
                 s->noop_at = USEC_INFINITY;
@@ -365,7 +365,7 @@ static bool handle_packet(struct session *s, const struct engineio_packet *p)
         if (feed_too_fast(&s->paid_until, now))
                 r = -EBUSY;
         else if (p->type == ENGINEIO_CLOSE) {
-                session_end(s, "6", WS_NORMAL);
+                session_end(s, "6", WEBSOCKET_NORMAL);
                 return false;
         } else if (p->type == ENGINEIO_PONG) {
                 s->pong_by = USEC_INFINITY;
@@ -418,19 +418,6 @@ static void on_ws_close(void *owner, bool slow)
 static const struct ws_events session_events = {
         .on_message = on_ws_message, .on_writable = on_ws_writable, .on_close = on_ws_close};
 
-static int send_text(struct ws_conn *conn, struct slice text)
-{
-        static const char headroom[WS_HEADROOM];
-        _cleanup_buffer_ struct buffer copy;
-
-        buffer_init(&copy, 0);
-        (void)buffer_append(&copy, headroom, sizeof(headroom));
-        (void)buffer_append(&copy, text.p, text.n);
-        if (copy.failed)
-                return -ENOMEM;
-        return ws_send(conn, copy.data + WS_HEADROOM, text.n);
-}
-
 static int flush_to_ws(struct session *s)
 {
         while (s->out.len) {
@@ -439,7 +426,7 @@ static int flush_to_ws(struct session *s)
 
                 if (!engineio_next(&rest, &packet))
                         break;
-                r = send_text(s->conn, packet);
+                r = ws_send(s->conn, packet.p, packet.n);
                 if (r < 0)
                         return r;
                 buffer_consume(&s->out, MIN(packet.n + 1, s->out.len));
@@ -454,7 +441,7 @@ static void on_probe_message(void *owner, const char *data, size_t len, bool is_
         struct slice text = {data, len};
 
         if (!is_binary && slice_eq(text, SLICE("2probe"))) {
-                if (send_text(s->probe, SLICE("3probe")) == 0 && s->poll)
+                if (ws_send(s->probe, "3probe", 6) == 0 && s->poll)
                         put_packet(s, "6");
         } else if (!is_binary && slice_eq(text, SLICE("5"))) {
                 s->conn = s->probe;
@@ -470,7 +457,7 @@ static void on_probe_message(void *owner, const char *data, size_t len, bool is_
                 subscriber_ready(&s->sub);
         } else {
                 s->upgrade_by = USEC_INFINITY;
-                s->probe = ws_close(s->probe, WS_NORMAL, "");
+                s->probe = ws_close(s->probe, WEBSOCKET_NORMAL, "");
         }
 }
 
@@ -541,7 +528,7 @@ static int session_send(struct subscriber *sub, const struct frame *frame)
 
 static void session_bye(struct subscriber *sub)
 {
-        session_end(session_of(sub), "1", WS_GOING_AWAY);
+        session_end(session_of(sub), "1", WEBSOCKET_GOING_AWAY);
 }
 
 static const struct carrier session_carrier = {

@@ -37,8 +37,11 @@ void conn_kill(struct conn *c)
 
 void conn_gone(struct conn *c)
 {
+        const struct channel_events *on = steal_ptr(c->channel.on);
         struct request *req = steal_ptr(c->req);
 
+        if (on)
+                on->on_gone(c->channel.owner, c->slow);
         if (req) {
                 req->ended = true;
                 request_retire(req);
@@ -109,7 +112,7 @@ static void conn_set_timer(struct conn *c)
         }
         if (queued)
                 at = c->sent_check;
-        if (c->closing)
+        if (c->closing || c->channel.on)
                 ;
         else if (c->more)
                 at = now;
@@ -189,6 +192,7 @@ static void on_deadline(void *owner, usec_t now)
         }
         if (queued && now >= c->sent_check && !check_reader(c, now)) {
                 counts->timeouts_write++;
+                c->slow = true;
                 conn_gone(c);
                 return;
         }
@@ -197,7 +201,7 @@ static void on_deadline(void *owner, usec_t now)
                 conn_gone(c);
                 return;
         }
-        if (c->closing)
+        if (c->closing || c->channel.on)
                 ;
         else if (c->more)
                 conn_resume(c);
@@ -330,9 +334,23 @@ static bool begin_request(struct conn *c)
         return true;
 }
 
+static void feed_channel(struct conn *c)
+{
+        const char *data = c->view;
+        size_t len = c->view_len;
+
+        conn_use(c, len);
+        if (len)
+                c->channel.on->on_read(c->channel.owner, data, len);
+}
+
 /* One piece of work on the view. True if there may be more to do. */
 static bool step(struct conn *c)
 {
+        if (c->channel.on) {
+                feed_channel(c);
+                return false;
+        }
         if (c->draining)
                 return drain(c);
         if (c->req)
@@ -421,6 +439,8 @@ static void on_later(struct deferred *d)
 
         if (c->dead)
                 free(c);
+        else if (c->doomed)
+                conn_gone(c);
         else
                 conn_resume(c);
 }
@@ -474,7 +494,7 @@ static void on_end(void *owner, int error)
 
         c->peer_eof = true;
         c->server->counts.clients_gone += c->req != NULL;
-        if (error || c->req || c->draining || c->lingering)
+        if (error || c->req || c->channel.on || c->draining || c->lingering)
                 conn_gone(c);
         else if (c->closing) {
                 if (!stream_queued(c->stream))
@@ -493,6 +513,12 @@ static void on_drain(void *owner)
         if (c->closing) {
                 conn_fin(c);
                 conn_settle(c);
+                return;
+        }
+        if (c->channel.on) {
+                c->channel.on->on_drain(c->channel.owner);
+                if (!c->dead)
+                        conn_settle(c);
                 return;
         }
         if (req && req->on_drain) {

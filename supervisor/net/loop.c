@@ -35,7 +35,7 @@ struct loop {
         struct turn turns[TURNS_MAX];
         unsigned n_turns;
         struct list deferred;
-        bool happened, foreign, in_turns, in_timers, now_known, realtime_known;
+        bool happened, in_turns, in_timers, now_known, realtime_known;
         usec_t now, realtime, lag_max;
         unsigned jobs;
         char scratch[LOOP_SCRATCH_SIZE];
@@ -43,13 +43,6 @@ struct loop {
 
 uv_loop_t *loop_libuv(struct loop *loop)
 {
-        return &loop->uv;
-}
-
-void *loop_uv(struct loop *loop)
-{
-        /* Callbacks of a foreign library do not call loop_note, so from now on every round counts. */
-        loop->foreign = true;
         return &loop->uv;
 }
 
@@ -153,7 +146,7 @@ static void forget_clock(struct loop *loop)
 
 static void end_turn(struct loop *loop)
 {
-        if (loop->happened || loop->foreign) {
+        if (loop->happened) {
                 run_deferred(loop);
                 /* Before the turn functions: what they wake is the next turn. */
                 loop->happened = false;

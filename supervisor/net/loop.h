@@ -36,10 +36,6 @@ void loop_wake(struct loop *loop);
 /* How late timers were (the loop's lag): the worst since the last call, for metrics and the watchdog. */
 usec_t loop_lag_max(struct loop *loop);
 
-/* uv_loop_t *, only for libwebsockets' context (http/feed, net/wsclient). From then on the turn functions run each time
- * the poll returns, since foreign callbacks cannot say that something happened. */
-void *loop_uv(struct loop *loop);
-
 /* --- timers ---------------------------------------------------------------------------------------------------- */
 struct timer;
 typedef void timer_fn(void *owner, usec_t now);

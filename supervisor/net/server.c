@@ -17,7 +17,6 @@ const struct server_limits server_limits_default = {
         .per_address_max = 256,
         .write_buffer_max = 1024 * 1024,
         .queued_max = 64 * 1024 * 1024,
-        .bodies_max = 256 * 1024 * 1024,
         .body_grace = 30 * USEC_PER_SEC,
         .body_window = 10 * USEC_PER_SEC,
         .body_rate = 1024,
@@ -104,11 +103,6 @@ const struct server_counts *server_counts(const struct server *s)
         return &s->counts;
 }
 
-void server_set_bodies_max(struct server *s, size_t max)
-{
-        s->limits.bodies_max = max;
-}
-
 void server_stop_listening(struct server *s)
 {
         s->stopping = true;
@@ -119,7 +113,8 @@ void server_stop_listening(struct server *s)
                 struct conn *c = LIST_ENTRY(it, struct conn, node);
 
                 /* Nothing of a request has come yet: it may close without harm. */
-                if (!c->req && !c->in.len && !c->draining && !c->processing && !stream_queued(c->stream))
+                if (!c->req && !c->channel.on && !c->in.len && !c->draining && !c->processing &&
+                    !stream_queued(c->stream))
                         conn_close(c);
         }
 }

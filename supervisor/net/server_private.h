@@ -1,4 +1,4 @@
-/* server_private.h: what server.c, listener.c, connection.c and request.c share: the listener's own types.
+/* server_private.h: what server.c, listener.c, connection.c, request.c and channel.c share: the listener's own types.
  *
  * A connection reads; when a head is whole it makes a request and hands it out; the request writes through the connection.
  * Memory: connections, requests and the server itself are freed by deferred calls at the end of the turn in which they
@@ -50,7 +50,6 @@ struct server {
         int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
         size_t queued; /* bytes that wait for readers, of all connections */
-        size_t bodies; /* bytes of bodies that open requests hold */
         bool stopping, dead;
 };
 
@@ -66,6 +65,11 @@ struct listener {
         ino_t ino;
 };
 
+struct channel {
+        const struct channel_events *on; /* NULL: its connection speaks HTTP, or ends */
+        void *owner;
+};
+
 struct conn {
         struct list node; /* in server.conns */
         struct server *server;
@@ -75,6 +79,7 @@ struct conn {
         struct address *address; /* NULL when not capped */
         struct deferred later;   /* goes on with input that waits; frees when dead */
         struct request *req;     /* the one being read or answered */
+        struct channel channel;  /* what came after the last one */
         struct buffer in;        /* bytes not yet used */
         const char *view; /* while processing: the bytes not yet used, in `in` or in the loop's read buffer */
         size_t view_len;
@@ -87,6 +92,8 @@ struct conn {
         bool dead, processing, paused, peer_eof, draining, more, body_graced, stuck;
         bool closing;   /* sends what is queued, then closes */
         bool lingering; /* has sent FIN, waits for the peer's */
+        bool slow;      /* was cut because it read nothing */
+        bool doomed;    /* goes at the end of this turn */
 };
 
 struct request {
@@ -102,8 +109,7 @@ struct request {
         request_body_fn *on_body;
         request_drain_fn *on_drain;
         void *gone_owner, *body_owner, *drain_owner;
-        uint64_t left; /* of a body whose length was told */
-        bool ended, body_asked, body_done, begun, head_waits, chunked, sized, bodyless, close_after;
+        bool ended, body_asked, body_done, begun, head_waits, chunked, bodyless, close_after;
 };
 
 /* listener.c */

@@ -470,12 +470,8 @@ pid_t stream_peer_pid(const struct stream *s)
         return cred.pid;
 }
 
-int stream_dup(const struct stream *s, int *ret_fd)
+void stream_set_send_buffer(struct stream *s, int bytes)
 {
-        int fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
-
-        if (fd < 0)
-                return -errno;
-        *ret_fd = fd;
-        return 0;
+        if (s->fd >= 0)
+                (void)setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }

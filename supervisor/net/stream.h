@@ -54,7 +54,7 @@ void stream_reset_on_close(struct stream *s);
 /* True when the peer has closed its side, though its last bytes were not read yet. */
 bool stream_peer_closed(const struct stream *s);
 pid_t stream_peer_pid(const struct stream *s); /* SO_PEERCRED of a unix stream, else 0 */
-/* A descriptor of the caller's for the same socket; the stream is to be freed next. 0 or -errno. */
-int stream_dup(const struct stream *s, int *ret_fd);
+/* What the kernel holds for a reader that does not read (of the system's choice otherwise). */
+void stream_set_send_buffer(struct stream *s, int bytes);
 
 #endif

@@ -24,12 +24,12 @@ MAIN = re.compile(r"^supervisor/main[a-z_]*\.[ch]$")
 # Third-party headers, and the files that may include them.
 THIRD_PARTY = [
     (re.compile(r"^(uv\.h|uv/)"), "libuv", re.compile(r"^supervisor/net/")),
-    (re.compile(r"^openssl/"), "OpenSSL", re.compile(r"^supervisor/(net/tls[a-z_]*\.[ch]|base/secret\.c)$")),
+    (re.compile(r"^openssl/"), "OpenSSL", re.compile(r"^supervisor/(net/tls[a-z_]*\.[ch]|base/(secret|digest)\.c)$")),
     (re.compile(r"^curl/"), "libcurl", re.compile(r"^supervisor/net/")),
     (re.compile(r"^systemd/"), "libsystemd", re.compile(r"^supervisor/host/")),
     (re.compile(r"^(nats/|nats\.h)"), "libnats", re.compile(r"^supervisor/host/")),
     (re.compile(r"^nvml\.h"), "NVML", re.compile(r"^supervisor/host/")),
-    (re.compile(r"^libwebsockets"), "libwebsockets", re.compile(r"^supervisor/(http/feed|net/wsclient)[a-z_]*\.[ch]$")),
+    (re.compile(r"^libwebsockets"), "libwebsockets", re.compile(r"^supervisor/net/wsclient[a-z_]*\.[ch]$")),
     (re.compile(r"^(json-c/|json\.h$|json_object)"), "json-c", re.compile(r"^supervisor/base/json[a-z_]*\.c$")),
 ]
 

@@ -334,7 +334,8 @@ static void say(int fd, const char *text)
 
 static size_t read_exactly(int fd, void *buf, size_t len)
 {
-        ssize_t n = recv(fd, buf, len, MSG_WAITALL);
+        /* Nothing is not waited for: that would be the next frame. */
+        ssize_t n = len ? recv(fd, buf, len, MSG_WAITALL) : 0;
 
         return n < 0 ? 0 : (size_t)n;
 }
@@ -543,8 +544,9 @@ static void what_follows_the_head_is_read(void **state)
         put(fd, text, n + 24 + 14);
         read_head(fd, head, sizeof(head));
         assert_non_null(strstr(head, "101"));
-        expect_text(fd, "\"instance\":\"a\"");
+        /* It was said before the set could be sent. */
         expect_text(fd, "unknown type \\\"nothing\\\"");
+        expect_text(fd, "\"instance\":\"a\"");
         expect_silence(fd, 50);
         put_text(fd, "\"nothing\"}");
         expect_text(fd, "unknown type \\\"nothing\\\"");

@@ -48,8 +48,10 @@ struct scene {
         struct exchange *exchange;
         unsigned exchanges_done;
         bool free_in_gone, answer_later; /* of on_body */
-        int taken;                       /* what "/detach" took */
-        struct buffer taken_bytes;
+        struct channel *channel;         /* of "/upgrade" */
+        struct buffer came;              /* over it; to be freed by the test */
+        unsigned channel_drains, channel_gone, channel_slow;
+        bool close_channel, abort_channel; /* from inside its next on_read */
         unsigned descriptors;
 };
 
@@ -109,6 +111,38 @@ static inline void on_answer(void *owner, const struct exchange_answer *answer, 
                         answer->body_len);
 }
 
+static inline void on_channel_read(void *owner, const char *data, size_t len)
+{
+        struct scene *s = owner;
+
+        assert_true(len > 0);
+        assert_int_equal(buffer_append(&s->came, data, len), 0);
+        if (s->close_channel)
+                s->channel = channel_close(s->channel);
+        else if (s->abort_channel)
+                s->channel = channel_abort(s->channel);
+}
+
+static inline void on_channel_drain(void *owner)
+{
+        struct scene *s = owner;
+
+        s->channel_drains++;
+        assert_int_equal(channel_queued(s->channel), 0);
+}
+
+static inline void on_channel_gone(void *owner, bool slow)
+{
+        struct scene *s = owner;
+
+        s->channel_gone++;
+        s->channel_slow += slow;
+        s->channel = NULL;
+}
+
+static const struct channel_events channel_events = {
+        .on_read = on_channel_read, .on_drain = on_channel_drain, .on_gone = on_channel_gone};
+
 static inline void keep(struct scene *s, struct request *req)
 {
         assert_true(s->n_reqs < REQS);
@@ -139,8 +173,9 @@ static inline void on_request(void *owner, struct request *req)
         } else if (slice_eq_str(head->path, "/free")) {
                 s->server = server_free(s->server);
                 request_respond(req, 200, NULL, NULL, "x", 1);
-        } else if (slice_eq_str(head->path, "/detach")) {
-                assert_int_equal(request_detach(req, &s->taken, &s->taken_bytes), 0);
+        } else if (slice_eq_str(head->path, "/upgrade")) {
+                assert_int_equal(request_upgrade(req, "Upgrade: x\r\n", &channel_events, s, &s->channel), 0);
+                assert_int_equal(s->came.len, 0);
         } else if (slice_eq_str(head->path, "/nothing")) {
                 request_end(req);
         } else if (slice_eq_str(head->path, "/abort")) {

@@ -720,92 +720,6 @@ static void server_freed_from_its_callbacks(void **state)
         scene_free(s);
 }
 
-/* --- upgrades ----------------------------------------------------------------------------------------------------- */
-
-static void detached(void **state)
-{
-        static const char head[] =
-                "GET /later HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-
-        (void)state;
-        for (unsigned later = 0; later < 2; later++) {
-                struct scene *s = scene_new(NULL, NULL);
-                struct buffer bytes;
-                int fd = client(s), taken = -1;
-                char buf[32];
-
-                buffer_init(&bytes, 0);
-                (void)buffer_puts(&bytes, "|");
-                say(fd, head);
-                if (later) {
-                        wait_for(s, &s->n_reqs, 1);
-                        say(fd, "frames");
-                        run_for(s, 2000);
-                } else {
-                        say(fd, "frames");
-                        wait_for(s, &s->n_reqs, 1);
-                }
-                assert_true(request_head(s->reqs[0])->upgrade_websocket);
-                assert_int_equal(request_detach(s->reqs[0], &taken, &bytes), 0);
-                assert_int_equal(request_detach(s->reqs[0], &taken, &bytes), -EPIPE);
-                assert_true(starts_with(bytes.data, "|GET /later"));
-                assert_true(ends_with(bytes.data, "\r\n\r\nframes"));
-                assert_true(fcntl(taken, F_GETFD) & FD_CLOEXEC);
-                run_for(s, 2000);
-                assert_int_equal(s->gone, 0);
-                assert_int_equal(server_counts(s->server)->connections, 0);
-                say(taken, "HTTP/1.1 101 Switching");
-                assert_int_equal(recv(fd, buf, sizeof buf, 0), 22);
-                say(fd, "more");
-                assert_int_equal(recv(taken, buf, sizeof buf, 0), 4);
-                buffer_finish(&bytes);
-                close(taken);
-                close(fd);
-                scene_free(s);
-        }
-}
-
-static void detached_at_once(void **state)
-{
-        struct scene *s = scene_new(NULL, NULL);
-        int fd = client(s);
-
-        (void)state;
-        buffer_init(&s->taken_bytes, 0);
-        say(fd, "GET /hi HTTP/1.1\r\nHost: a\r\n\r\nGET /detach HTTP/1.1\r\nHost: a\r\n\r\nframes");
-        hear(s, fd, "\r\n\r\nhi");
-        assert_string_equal(s->taken_bytes.data, "GET /detach HTTP/1.1\r\nHost: a\r\n\r\nframes");
-        assert_true(still_open(s, fd));
-        assert_int_equal(server_counts(s->server)->connections, 0);
-        buffer_finish(&s->taken_bytes);
-        close(s->taken);
-        assert_false(hear(s, fd, NULL));
-        close(fd);
-        scene_free(s);
-}
-
-static void what_cannot_be_detached(void **state)
-{
-        struct scene *s = scene_new(NULL, NULL);
-        struct buffer bytes;
-        int fd = client(s), other = client(s), taken = -1;
-
-        (void)state;
-        buffer_init(&bytes, 0);
-        say(fd, "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
-        wait_for(s, &s->n_reqs, 1);
-        assert_int_equal(request_detach(s->reqs[0], &taken, &bytes), -EINVAL);
-        say(other, "POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
-        wait_for(s, &s->n_reqs, 2);
-        assert_int_equal(request_detach(s->reqs[1], &taken, &bytes), -EINVAL);
-        assert_int_equal(taken, -1);
-        assert_int_equal(bytes.len, 0);
-        buffer_finish(&bytes);
-        close(fd);
-        close(other);
-        scene_free(s);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -830,9 +744,6 @@ int main(void)
                 cmocka_unit_test(stop_listening),
                 cmocka_unit_test(server_freed_with_open_requests),
                 cmocka_unit_test(server_freed_from_its_callbacks),
-                cmocka_unit_test(detached),
-                cmocka_unit_test(detached_at_once),
-                cmocka_unit_test(what_cannot_be_detached),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
