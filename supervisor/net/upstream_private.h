@@ -1,4 +1,4 @@
-/* upstream_private.h: what upstream.c (the pool) and exchange.c (one request and its answer) share.
+/* upstream_private.h: what upstream.c (the pool), exchange.c (one request) and exchange_answer.c (its answer) share.
  *
  * Memory: an exchange that has ended is recycled at once, also inside its own callbacks; whoever calls out leaves a flag on
  * the stack (`gone`) and looks at it before touching anything again. */
@@ -74,9 +74,14 @@ void leg_release(struct leg *l, bool reusable, usec_t keep);
 
 /* exchange.c: what happens on the connection of an exchange. */
 void exchange_on_connect(struct exchange *x, int error);
-void exchange_on_bytes(struct exchange *x, char *data, size_t len);
 void exchange_on_end(struct exchange *x, int error);
 void exchange_on_drain(struct exchange *x);
+void exchange_set_timer(struct exchange *x);
+/* Gives the connection back, tells the owner, recycles. */
+void exchange_finish(struct exchange *x, enum exchange_result result, bool reusable);
 struct exchange *exchange_free(struct exchange *x);
+
+/* exchange_answer.c */
+void exchange_on_bytes(struct exchange *x, char *data, size_t len);
 
 #endif
