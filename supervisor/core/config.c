@@ -18,24 +18,32 @@ static void free_place(enum config_place place, void *base)
                 config_value_free(info->keys + i, base);
 }
 
+void config_instance_finish(struct config_instance *in)
+{
+        free_place(PLACE_INSTANCE, in);
+        free(in->model_path);
+}
+
 struct config *config_free(struct config *c)
 {
         if (!c)
                 return NULL;
         for (size_t i = 0; c->listen && i < c->n_listen; i++)
                 free_place(PLACE_LISTEN, c->listen + i);
-        for (size_t i = 0; c->instances && i < c->n_instances; i++) {
-                free_place(PLACE_INSTANCE, c->instances + i);
-                free(c->instances[i].model_path);
-        }
+        for (size_t i = 0; c->instances && i < c->n_instances; i++)
+                config_instance_finish(c->instances + i);
+        for (size_t i = 0; c->groups && i < c->n_groups; i++)
+                free_place(PLACE_GROUP, c->groups + i);
         for (size_t i = 0; c->hubs && i < c->n_hubs; i++)
                 free_place(PLACE_HUB, c->hubs + i);
         free_place(PLACE_TOP, c);
         free(c->listen);
         free(c->instances);
+        free(c->groups);
         free(c->hubs);
         free(c->file);
         text_list_free(c->files);
+        config_kept_free(c->kept);
         free(c);
         return NULL;
 }
@@ -56,6 +64,34 @@ const struct config_instance *config_find(const struct config *c, const char *na
         for (size_t i = 0; i < c->n_instances; i++)
                 if (streq(c->instances[i].name, name))
                         return c->instances + i;
+        return NULL;
+}
+
+/* "qwen-1" of the entry "qwen", when that may have so many. */
+static bool is_replica_name(const struct config_instance *in, const char *name)
+{
+        unsigned copies = in->replicas_per_gpu ? CONFIG_REPLICAS_MAX : MAX(in->replicas, in->replicas_max);
+        char replica[CONFIG_NAME_MAX];
+
+        if (copies <= 1 || !starts_with(name, in->name))
+                return false;
+        for (unsigned i = 0; i < copies; i++)
+                if (streq(config_replica_name(in, i, copies, replica, sizeof replica), name))
+                        return true;
+        return false;
+}
+
+const struct config_instance *config_find_taken(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_instances; i++) {
+                const struct config_instance *in = c->instances + i;
+
+                if (streq(in->name, name) || is_replica_name(in, name))
+                        return in;
+                for (char *const *a = in->aliases; a && *a; a++)
+                        if (streq(*a, name))
+                                return in;
+        }
         return NULL;
 }
 
@@ -123,15 +159,16 @@ static bool listen_equal(const struct config *a, const struct config *b)
         return true;
 }
 
-static bool hubs_equal(const struct config *a, const struct config *b)
+static bool elements_equal(enum config_place place, const void *a, size_t n_a, const void *b, size_t n_b)
 {
-        const struct config_place_info *info = config_places + PLACE_HUB;
+        const struct config_place_info *info = config_places + place;
+        const char *x = a, *y = b;
 
-        if (a->n_hubs != b->n_hubs)
+        if (n_a != n_b)
                 return false;
-        for (size_t i = 0; i < a->n_hubs; i++)
+        for (size_t i = 0; i < n_a; i++)
                 for (size_t k = 0; k < info->n_keys; k++)
-                        if (!config_value_equal(info->keys + k, a->hubs + i, b->hubs + i))
+                        if (!config_value_equal(info->keys + k, x + i * info->size, y + i * info->size))
                                 return false;
         return true;
 }
@@ -143,8 +180,10 @@ static bool top_equal(const struct config_key *key, const struct config *a, cons
         switch (key->element) {
         case PLACE_LISTEN:
                 return listen_equal(a, b);
+        case PLACE_GROUP:
+                return elements_equal(PLACE_GROUP, a->groups, a->n_groups, b->groups, b->n_groups);
         case PLACE_HUB:
-                return hubs_equal(a, b);
+                return elements_equal(PLACE_HUB, a->hubs, a->n_hubs, b->hubs, b->n_hubs);
         default:
                 return true; /* instances are compared one by one */
         }
@@ -227,10 +266,14 @@ static void print_place(struct json_writer *w, enum config_place place, const vo
 
 static void print_array(struct json_writer *w, enum config_place place, const struct config *c)
 {
-        const char *items = place == PLACE_LISTEN ? (const char *)c->listen
-                            : place == PLACE_HUB  ? (const char *)c->hubs
-                                                  : (const char *)c->instances;
-        size_t n = place == PLACE_LISTEN ? c->n_listen : place == PLACE_HUB ? c->n_hubs : c->n_instances;
+        const char *items = place == PLACE_LISTEN  ? (const char *)c->listen
+                            : place == PLACE_GROUP ? (const char *)c->groups
+                            : place == PLACE_HUB   ? (const char *)c->hubs
+                                                   : (const char *)c->instances;
+        size_t n = place == PLACE_LISTEN  ? c->n_listen
+                   : place == PLACE_GROUP ? c->n_groups
+                   : place == PLACE_HUB   ? c->n_hubs
+                                          : c->n_instances;
 
         json_open_array(w);
         for (size_t i = 0; i < n; i++) {
@@ -263,6 +306,13 @@ static bool print_member(struct json_writer *w, const struct config_key *key, co
         return false;
 }
 
+/* Whether the key means anything for this instance. */
+static bool is_of(const struct config_key *key, const struct config_instance *in)
+{
+        return !((key->flags & KEY_SPAWN) && in->adopt_text) &&
+               !((key->flags & KEY_RANGE) && !in->replicas_max);
+}
+
 /* The rows directly below prefix; groups by calling itself. A group without members is left out. */
 static void print_rows(struct json_writer *w, enum config_place place, const char *prefix, const void *base,
                        const struct config *c)
@@ -279,8 +329,7 @@ static void print_rows(struct json_writer *w, enum config_place place, const cha
 
                 if (!starts_with(key->path, prefix) || strchr(name, '.'))
                         continue;
-                if (place == PLACE_INSTANCE && (key->flags & KEY_SPAWN) &&
-                    ((const struct config_instance *)base)->adopt_text)
+                if (place == PLACE_INSTANCE && !is_of(key, base))
                         continue;
                 if (key->type == TYPE_OBJECTS) {
                         json_key(w, name);
@@ -345,6 +394,7 @@ static const char *type_name(enum config_type type)
                 [TYPE_STRINGS] = "strings",   [TYPE_ENV] = "environment",
                 [TYPE_CHOICE] = "word",       [TYPE_FLAGS] = "words",
                 [TYPE_REPLICAS] = "replicas", [TYPE_GPU] = "gpu",
+                [TYPE_EITHER] = "word",       [TYPE_JSON] = "json object",
         };
 
         return names[type];

@@ -114,7 +114,7 @@ struct config_instance {
         struct config_stop stop;       /* effective */
 
         /* What requests for it meet. */
-        unsigned slots; /* parallel requests; 0: what the server tells (/props total_slots) */
+        unsigned slots; /* parallel requests of one instance; 0: what the server tells (/props total_slots) */
         char *request_set; /* JSON object text, NULL: members put into every request body, over what the client sent */
         char **request_strip; /* top-level keys taken out of every request body */
 
@@ -134,6 +134,7 @@ struct config_instance {
         double limit_cpus;     /* 0: none */
         unsigned limit_pids;   /* 0: none */
 
+        bool dynamic; /* by config_add_entry: not out of the configuration's files */
         struct config_where where;
 };
 
@@ -196,6 +197,8 @@ enum config_scope {
         CONFIG_SCOPE_ADMIN = 4,
 };
 
+struct config_kept; /* config_keep.c */
+
 struct config {
         char *schema; /* "$schema", for editors */
         char *file;   /* absolute path of the main file */
@@ -234,6 +237,8 @@ struct config {
 
         struct config_hub *hubs;
         size_t n_hubs;
+
+        struct config_kept *kept; /* of config_load: what it read, for config_again */
 };
 
 /* --- loading ---------------------------------------------------------------------------------------------------- */
@@ -266,6 +271,18 @@ int config_load(const char *file, const struct config_env *env, struct config **
                 struct config_problems *problems);
 struct config *config_free(struct config *c);
 void config_problems_finish(struct config_problems *p);
+/* The same configuration once more, out of what its own config_load read (no file is touched, so it may be called on the loop): for
+ * whoever changes entries without taking over what meanwhile stands in the files. env.get of that load must still work.
+ * As config_load; -ENOTSUP for a struct that no config_load made. */
+int config_again(const struct config *c, struct config **ret, struct config_problems *problems);
+/* One more entry of `instances`, which no file of the configuration has: text is its object. All that is checked in files is checked,
+ * and it inherits the same; it is marked `dynamic`. Whether its model's file is there is not asked. `file` is named in problems.
+ * c->instances may move: only for a config that nobody uses yet. 0; -EBADMSG with errors in *problems, *ret_clash the entry that has
+ * its name or alias, or NULL (c is as it was then); -ENOSPC (CONFIG_INSTANCES_MAX), -ENOMEM, -ENOTSUP. problems is initialised here. */
+int config_add_entry(struct config *c, const char *file, const char *text, size_t len,
+                     const struct config_instance **ret_clash, struct config_problems *problems);
+/* The entry that answers to this name: as its own name, an alias, or the name of one of its replicas; NULL. */
+const struct config_instance *config_find_taken(const struct config *c, const char *name);
 /* "FILE:LINE:COLUMN: PATH: MESSAGE", warnings with "warning: " before the message; malloc'd, NULL without memory. */
 char *config_problem_text(const struct config_problem *p);
 

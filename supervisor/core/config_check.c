@@ -12,14 +12,6 @@
 
 #define SOCKET_PATH_MAX 107 /* bytes of a unix socket's path without its NUL */
 
-/* An error at a key of an object, with the key in the path. */
-#define KEY_PROBLEM(report, l, seen, place, key, ...)                                                        \
-        do {                                                                                                 \
-                size_t _back = config_path_add(l, "%s%s", (l)->path.len ? "." : "", key);                    \
-                report(l, config_seen_spot(seen, place, key), __VA_ARGS__);                                  \
-                config_path_back(l, _back);                                                                  \
-        } while (0)
-
 static bool had_memory(struct config_load *l, const void *p)
 {
         if (!p)
@@ -182,6 +174,25 @@ static void check_backoff(struct config_load *l, const struct config_seen *seen,
                             "backoff_initial (%s) is longer than backoff_max (%s)",
                             config_duration_text(r->backoff_initial, a, sizeof a),
                             config_duration_text(r->backoff_max, b, sizeof b));
+}
+
+static void check_gateway(struct config_load *l)
+{
+        const struct config_gateway *g = &l->config->gateway;
+        const char *key = config_seen_has(l->top, PLACE_TOP, "gateway.eject.initial")
+                                  ? "gateway.eject.initial"
+                                  : "gateway.eject.max";
+        char a[CONFIG_NUMBER_MAX], b[CONFIG_NUMBER_MAX];
+
+        if (g->eject_initial > g->eject_max)
+                KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, key, "initial (%s) is longer than max (%s)",
+                            config_duration_text(g->eject_initial, a, sizeof a),
+                            config_duration_text(g->eject_max, b, sizeof b));
+        if (g->shed_target >= g->queue_timeout &&
+            config_seen_has(l->top, PLACE_TOP, "gateway.queue.shed_target"))
+                KEY_PROBLEM(config_warning, l, l->top, PLACE_TOP, "gateway.queue.shed_target",
+                            "is never reached: no request waits longer than queue.timeout (%s)",
+                            config_duration_text(g->queue_timeout, a, sizeof a));
 }
 
 /* args: those that the row itself holds, not yet merged with the global ones. */
@@ -355,6 +366,33 @@ static void check_instance_address(struct config_load *l, struct config_instance
                             "several replicas cannot share the one address of \"endpoint\"");
 }
 
+/* Rows that make sense only with a range of replicas. One that is malformed was reported. */
+static void check_range_rows(struct config_load *l, const struct config_instance *in,
+                             const struct config_seen *seen)
+{
+        const struct config_place_info *info = config_places + PLACE_INSTANCE;
+        struct config_spot replicas = config_seen_spot(seen, PLACE_INSTANCE, "replicas");
+
+        if (in->replicas_max || in->adopt_text ||
+            (config_seen_has(seen, PLACE_INSTANCE, "replicas") &&
+             replicas.doc->scan.tokens[replicas.token].type == JSON_OBJECT))
+                return;
+        for (size_t i = 0; i < info->n_keys; i++)
+                if ((info->keys[i].flags & KEY_RANGE) && seen->at[i].doc)
+                        KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, info->keys[i].path,
+                                    "has no meaning without \"replicas\": {\"min\": N, \"max\": M}");
+}
+
+static void check_on_demand(struct config_load *l, const struct config_instance *in,
+                            const struct config_seen *seen)
+{
+        if (in->on_demand && !in->adopt_text && in->autostart &&
+            config_seen_has(seen, PLACE_INSTANCE, "autostart"))
+                KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "autostart",
+                            "contradicts \"on_demand\"; to load it with the daemon, list it in "
+                            "\"on_demand.preload\" at the top level");
+}
+
 static void check_gpu(struct config_load *l, const struct config_instance *in, const struct config_seen *seen)
 {
         if (in->gpu_mode == CONFIG_GPU_NONE && in->replicas_per_gpu)
@@ -422,6 +460,8 @@ static void check_instance(struct config_load *l, size_t i)
         check_model(l, in, seen);
         check_instance_address(l, in, seen);
         check_gpu(l, in, seen);
+        check_range_rows(l, in, seen);
+        check_on_demand(l, in, seen);
         check_backoff(l, seen, PLACE_INSTANCE, &in->restart);
         if (in->name && streq(in->name, "control"))
                 KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "name",
@@ -561,6 +601,35 @@ static void check_names(struct config_load *l)
                 check_against_copies(l, names + i, names, count);
 }
 
+/* --- one that was added ---------------------------------------------------------------------------------------- */
+
+const struct config_instance *config_check_added(struct config_load *l, size_t i)
+{
+        struct config *c = l->config;
+        const struct config_instance *in = c->instances + i, *taker = NULL;
+        const char *name = in->name;
+        int alias = -1;
+
+        check_instance(l, i);
+        c->n_instances--; /* the others; it is the last */
+        taker = name ? config_find_taken(c, name) : NULL;
+        while (!taker && in->aliases && in->aliases[alias + 1]) {
+                name = in->aliases[++alias];
+                taker = name && in->name && streq(name, in->name) ? in : config_find_taken(c, name);
+        }
+        c->n_instances++;
+        if (!taker)
+                return NULL;
+        if (taker == in || !taker->where.file)
+                KEY_PROBLEM(config_error, l, l->instances + i, PLACE_INSTANCE, alias < 0 ? "name" : "aliases",
+                            "\"%s\" is taken already", name);
+        else
+                KEY_PROBLEM(config_error, l, l->instances + i, PLACE_INSTANCE, alias < 0 ? "name" : "aliases",
+                            "\"%s\" is taken already by the entry \"%s\" (%s:%u)", name, taker->name,
+                            taker->where.file, taker->where.line);
+        return taker == in ? NULL : taker;
+}
+
 /* --- all -------------------------------------------------------------------------------------------------------- */
 
 static void check_endpoints(struct config_load *l)
@@ -612,6 +681,7 @@ void config_check_all(struct config_load *l)
         check_dirs(l);
         check_backoff(l, l->top, PLACE_TOP, &c->restart);
         check_args(l, l->top, PLACE_TOP, "llama_server.args", c->llama_server.args);
+        check_gateway(l);
         for (size_t i = 0; i < c->n_listen; i++) {
                 size_t back = config_path_add(l, "listen[%u]", l->listen[i].index);
 
@@ -627,4 +697,5 @@ void config_check_all(struct config_load *l)
         check_names(l);
         check_endpoints(l);
         check_total(l);
+        config_check_references(l);
 }

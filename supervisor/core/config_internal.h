@@ -14,6 +14,7 @@ enum config_place {
         PLACE_TOP,      /* struct config */
         PLACE_LISTEN,   /* struct config_listen */
         PLACE_INSTANCE, /* struct config_instance */
+        PLACE_GROUP,    /* struct config_group */
         PLACE_HUB,      /* struct config_hub */
         PLACE_COUNT,
 };
@@ -22,6 +23,7 @@ enum config_type {
         TYPE_GROUP, /* an object of further rows; with KEY_PRESENT a bool at offset says that it was given */
         TYPE_OBJECTS,     /* an array of objects of `element` */
         TYPE_BOOL,        /* bool */
+        TYPE_EITHER,      /* bool: one of the two words of `choices` */
         TYPE_UNSIGNED,    /* unsigned, or one of the words of `choices` */
         TYPE_INT,         /* int */
         TYPE_NUMBER,      /* double */
@@ -35,6 +37,7 @@ enum config_type {
         TYPE_ENV,         /* char ** of "NAME=value", sorted */
         TYPE_CHOICE,      /* int-sized enum: one word of `choices` */
         TYPE_FLAGS,       /* unsigned: an array of words of `choices`, or-ed */
+        TYPE_JSON,        /* char *: an object of the user's, kept as JSON text; `check` judges its keys */
         TYPE_REPLICAS,    /* the replicas fields of an instance */
         TYPE_GPU,         /* the gpu fields of an instance */
 };
@@ -51,6 +54,7 @@ enum {
         KEY_INHERITS = 64, /* in an instance: the default is the key of the same name outside */
         KEY_SPAWN = 128,   /* in an instance: makes sense only for a process of ours, not with `adopt` */
         KEY_NOT_EMPTY = 256,
+        KEY_RANGE = 512, /* in an instance: makes sense only with replicas {"min", "max"} */
 };
 
 struct config_choice {
@@ -67,7 +71,7 @@ struct config_key {
         size_t offset, content;
         const char *
                 fallback; /* the default as JSON; NULL: none, or found out by the loader (then `help` says how) */
-        double min, max; /* numbers, microseconds, bytes; list lengths at most max */
+        double min, max; /* numbers, microseconds, bytes (also of JSON text); lengths of lists */
         const struct config_choice *choices;
         config_check_fn *check;
         enum config_place element;
@@ -82,7 +86,7 @@ struct config_place_info {
         size_t size; /* of the struct */
 };
 
-#define CONFIG_KEYS_MAX 64 /* rows of one place at most; a test counts them */
+#define CONFIG_KEYS_MAX 96 /* rows of one place at most; a test counts them */
 extern const struct config_place_info config_places[PLACE_COUNT];
 
 const struct config_key *config_key_find(enum config_place place, const char *path);
@@ -119,8 +123,8 @@ struct config_load {
         struct config_problems *problems;
         struct config_doc *docs;
         size_t n_docs;
-        struct config_seen *top, *listen, *instances, *hubs; /* arrays but for top */
-        struct buffer path;                                  /* of the key at work, for messages */
+        struct config_seen *top, *listen, *instances, *groups, *hubs; /* arrays but for top */
+        struct buffer path;                                           /* of the key at work, for messages */
         bool failed_memory;
 };
 
@@ -142,11 +146,27 @@ struct config_spot config_seen_spot(const struct config_seen *seen, enum config_
                                     const char *path);
 bool config_seen_has(const struct config_seen *seen, enum config_place place, const char *path);
 
+/* An error or warning at a key of an object, with the key in the path. */
+#define KEY_PROBLEM(report, l, seen, place, key, ...)                                                        \
+        do {                                                                                                 \
+                size_t _back = config_path_add(l, "%s%s", (l)->path.len ? "." : "", key);                    \
+                report(l, config_seen_spot(seen, place, key), __VA_ARGS__);                                  \
+                config_path_back(l, _back);                                                                  \
+        } while (0)
+
 #define CONFIG_FIELD(type, base, offset) ((type *)(void *)((char *)(base) + (offset)))
 
 /* config_value.c: one value into its place in base; problems are reported. True when it was set. */
 bool config_value_set(struct config_load *l, struct config_spot at, const struct config_key *key, void *base);
 bool config_value_default(struct config_load *l, const struct config_key *key, void *base);
+
+/* The string at a spot, decoded and expanded (malloc'd), or the number; NULL (INFINITY) when there is no good one; only for
+ * strings that is reported. */
+char *config_take_string(struct config_load *l, struct config_spot at, const char *expected);
+double config_take_number(struct config_spot at);
+
+/* config_json.c: TYPE_JSON */
+bool config_json_set(struct config_load *l, struct config_spot at, const struct config_key *key, void *base);
 
 /* config_show.c */
 void config_value_free(const struct config_key *key, void *base);
@@ -172,5 +192,21 @@ bool config_env_is_gpu(const char *entry); /* "NAME=value" */
 
 /* config_check.c: what only shows when all is read. */
 void config_check_all(struct config_load *l);
+/* config_refer.c: keys that name entries, and whether what they ask for can be had. */
+void config_check_references(struct config_load *l);
+/* The same for the instance with index i alone, among others that are good. */
+const struct config_instance *config_check_added(struct config_load *l, size_t i);
+
+/* config_keep.c: file_ops that remember what they read in *kept, and file_ops that answer out of it. */
+struct config_kept *config_kept_new(const char *file, const struct config_env *env);
+struct config_kept *config_kept_free(struct config_kept *kept);
+void config_kept_record(struct config_kept *kept, const struct file_ops *real, struct config_env *env);
+const char *config_kept_file(const struct config_kept *kept);
+/* env and its files answer as those that were recorded; *env holds until the next call on kept. */
+void config_kept_replay(struct config_kept *kept, struct config_env *env);
+bool config_kept_is_whole(const struct config_kept *kept);
+
+/* config.c */
+void config_instance_finish(struct config_instance *in);
 
 #endif

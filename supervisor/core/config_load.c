@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 
@@ -190,11 +191,13 @@ static const struct config_key *key_elsewhere(enum config_place place, const cha
 static void unknown_key(struct config_load *l, struct config_spot at, enum config_place place,
                         const char *prefix, const char *key)
 {
-        static const enum config_place others[] = {PLACE_TOP, PLACE_INSTANCE, PLACE_LISTEN, PLACE_HUB};
+        static const enum config_place others[] = {PLACE_TOP, PLACE_INSTANCE, PLACE_LISTEN, PLACE_GROUP,
+                                                   PLACE_HUB};
         const struct config_place_info *info = config_places + place;
         const char *names[CONFIG_KEYS_MAX + 1], *near;
         const struct config_key *other;
         size_t n = 0, len = strlen(prefix);
+        char path[128];
 
         for (size_t i = 0; i < info->n_keys; i++)
                 if (starts_with(info->keys[i].path, prefix) && !strchr(info->keys[i].path + len, '.'))
@@ -214,11 +217,16 @@ static void unknown_key(struct config_load *l, struct config_spot at, enum confi
                 config_error(l, at, "unknown key here, did you mean \"%s%s\"?", info->prefix, other->path);
                 return;
         }
+        (void)snprintf(path, sizeof path, "%s%s", prefix, key);
         for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
                 other = others[i] == place ? NULL : config_key_find(others[i], key);
+                if (!other &&
+                    others[i] != place) /* the same group elsewhere: "on_demand" has other keys in an entry */
+                        other = config_key_find(others[i], path);
                 if (other) {
-                        config_error(l, at, "unknown key here, did you mean \"%s%s\"?",
-                                     config_places[others[i]].prefix, other->path);
+                        config_error(l, at, "unknown key here, did you mean \"%s%s\"%s?",
+                                     config_places[others[i]].prefix, other->path,
+                                     others[i] == PLACE_TOP ? " at the top level" : "");
                         return;
                 }
         }
@@ -490,6 +498,8 @@ static void load_element(struct config_load *l, struct config_spot e, unsigned i
                 ((struct config_instance *)item)->where = config_where_of(&e);
         else if (a->place == PLACE_LISTEN)
                 ((struct config_listen *)item)->where = config_where_of(&e);
+        else if (a->place == PLACE_GROUP)
+                ((struct config_group *)item)->where = config_where_of(&e);
         else
                 ((struct config_hub *)item)->where = config_where_of(&e);
 }
@@ -553,6 +563,7 @@ static int load_arrays(struct config_load *l)
         const struct array arrays[] = {
                 {PLACE_LISTEN, "listen", (void **)&c->listen, &c->n_listen, &l->listen, 0},
                 {PLACE_INSTANCE, "instances", (void **)&c->instances, &c->n_instances, &l->instances, 0},
+                {PLACE_GROUP, "groups", (void **)&c->groups, &c->n_groups, &l->groups, 0},
                 {PLACE_HUB, "hubs", (void **)&c->hubs, &c->n_hubs, &l->hubs, 0},
         };
         int r;
@@ -625,10 +636,31 @@ static int compare_problems(const void *a, const void *b, void *arg)
         return (int)p->warning - (int)q->warning;
 }
 
+static void load_finish(struct config_load *l)
+{
+        if (l->problems->list)
+                qsort_r(l->problems->list, l->problems->count, sizeof *l->problems->list, compare_problems,
+                        l->config);
+        for (size_t i = 0; i < l->n_docs; i++) {
+                json_scan_finish(&l->docs[i].scan);
+                free(l->docs[i].dir);
+                free(l->docs[i].lines);
+                free(l->docs[i].text);
+        }
+        free(l->docs);
+        free(l->top);
+        free(l->listen);
+        free(l->instances);
+        free(l->groups);
+        free(l->hubs);
+        buffer_finish(&l->path);
+}
+
 int config_load(const char *file, const struct config_env *env, struct config **ret,
                 struct config_problems *problems)
 {
-        struct config_load l = {.env = env, .problems = problems};
+        struct config_env recorded = *env;
+        struct config_load l = {.env = &recorded, .problems = problems};
         int r;
 
         *problems = (struct config_problems){0};
@@ -636,21 +668,11 @@ int config_load(const char *file, const struct config_env *env, struct config **
         if (!l.config)
                 return -ENOMEM;
         buffer_init(&l.path, 4096);
-        r = load_all(&l, file);
-        if (problems->list)
-                qsort_r(problems->list, problems->count, sizeof *problems->list, compare_problems, l.config);
-        for (size_t i = 0; i < l.n_docs; i++) {
-                json_scan_finish(&l.docs[i].scan);
-                free(l.docs[i].dir);
-                free(l.docs[i].lines);
-                free(l.docs[i].text);
-        }
-        free(l.docs);
-        free(l.top);
-        free(l.listen);
-        free(l.instances);
-        free(l.hubs);
-        buffer_finish(&l.path);
+        l.config->kept = config_kept_new(file, env);
+        if (l.config->kept)
+                config_kept_record(l.config->kept, env->files, &recorded);
+        r = l.config->kept ? load_all(&l, file) : -ENOMEM;
+        load_finish(&l);
         if (r == 0 && problems->errors)
                 r = -EBADMSG;
         if (r < 0) {
@@ -659,6 +681,116 @@ int config_load(const char *file, const struct config_env *env, struct config **
         }
         *ret = l.config;
         return 0;
+}
+
+int config_again(const struct config *c, struct config **ret, struct config_problems *problems)
+{
+        struct config_env env;
+
+        *problems = (struct config_problems){0};
+        if (!c->kept)
+                return -ENOTSUP;
+        if (!config_kept_is_whole(c->kept))
+                return -ENOMEM;
+        config_kept_replay(c->kept, &env);
+        return config_load(config_kept_file(c->kept), &env, ret, problems);
+}
+
+/* --- one more entry --------------------------------------------------------------------------------------------- */
+
+/* The object as the only document of a load of its own. */
+static int add_text(struct config_load *l, const char *file, const char *text, size_t len)
+{
+        struct config_doc *doc = l->docs;
+        struct json_error error;
+        char **known = l->config->files;
+        int r;
+
+        while (known && *known && !streq(*known, file))
+                known++;
+        if (!known || !*known) {
+                r = text_list_add(&l->config->files, file);
+                if (r < 0)
+                        return r;
+                known = l->config->files + text_list_count(l->config->files) - 1;
+        }
+        *doc = (struct config_doc){
+                .file = *known, .dir = strdup("/"), .text = strndup(text, len), .len = len};
+        l->n_docs = 1;
+        if (!doc->dir || !doc->text)
+                return -ENOMEM;
+        r = index_lines(doc);
+        if (r < 0)
+                return r;
+        r = json_scan(&doc->scan, doc->text, doc->len, JSON_SCAN_DUPLICATES, 8192, &error);
+        if (r == -EBADMSG)
+                config_error_at(l, doc, error.offset, "%s", error.message);
+        return r;
+}
+
+static int add_entry(struct config_load *l, const struct config_instance **ret_clash)
+{
+        struct config *c = l->config;
+        size_t n = c->n_instances;
+        const struct array a = {PLACE_INSTANCE,  "instances",   (void **)&c->instances,
+                                &c->n_instances, &l->instances, n + 1};
+        struct config_instance *grown = reallocarray(c->instances, n + 2, sizeof *grown);
+
+        if (!grown)
+                return -ENOMEM;
+        c->instances = grown;
+        memset(grown + n, 0, 2 * sizeof *grown);
+        l->top = calloc(1, sizeof *l->top);
+        l->instances = calloc(n + 2, sizeof *l->instances);
+        if (!l->top || !l->instances)
+                return -ENOMEM;
+        load_element(l, (struct config_spot){l->docs, 0}, 0, &a);
+        if (c->n_instances == n)
+                return -EBADMSG; /* no object, which was told */
+        c->instances[n].dynamic = true;
+        if (!l->problems->errors && !l->failed_memory)
+                *ret_clash = config_check_added(l, n);
+        if (!l->problems->errors && !l->failed_memory)
+                return 0;
+        config_instance_finish(c->instances + n);
+        c->n_instances--;
+        return l->failed_memory ? -ENOMEM : -EBADMSG;
+}
+
+/* Whether the model is there is the caller's to know: nothing here touches a file. */
+static int stat_as_file(void *owner, const char *path, struct file_facts *ret)
+{
+        (void)owner;
+        (void)path;
+        *ret = (struct file_facts){.mode = S_IFREG | 0600, .size = 1};
+        return 0;
+}
+
+int config_add_entry(struct config *c, const char *file, const char *text, size_t len,
+                     const struct config_instance **ret_clash, struct config_problems *problems)
+{
+        struct config_env env;
+        struct config_load l = {.env = &env, .config = c, .problems = problems};
+        struct file_ops files;
+        int r;
+
+        *problems = (struct config_problems){0};
+        *ret_clash = NULL;
+        if (!c->kept)
+                return -ENOTSUP;
+        if (c->n_instances >= CONFIG_INSTANCES_MAX)
+                return -ENOSPC;
+        config_kept_replay(c->kept, &env);
+        files = *env.files;
+        files.stat = stat_as_file;
+        env.files = &files;
+        buffer_init(&l.path, 4096);
+        l.docs = calloc(1, sizeof *l.docs);
+        r = l.docs ? add_text(&l, file, text, len) : -ENOMEM;
+        if (r == 0)
+                r = add_entry(&l, ret_clash);
+        load_finish(&l);
+        return r;
 }
 
 void config_problems_finish(struct config_problems *p)

@@ -66,6 +66,7 @@ void config_value_free(const struct config_key *key, void *base)
         case TYPE_STRING:
         case TYPE_PATH:
         case TYPE_PROGRAM:
+        case TYPE_JSON:
                 s = CONFIG_FIELD(char *, base, key->offset);
                 free(*s);
                 *s = NULL;
@@ -171,6 +172,7 @@ static bool is_unset(const struct config_key *key, const void *base)
         case TYPE_PATH:
         case TYPE_PROGRAM:
         case TYPE_SECRET_FILE:
+        case TYPE_JSON:
                 return !*CONST_FIELD(char *, base, key->offset);
         default:
                 return false;
@@ -190,6 +192,9 @@ bool config_value_print(const struct config_key *key, const void *base, struct j
                 return false;
         case TYPE_BOOL:
                 json_put_bool(w, *CONST_FIELD(bool, base, key->offset));
+                break;
+        case TYPE_EITHER:
+                json_put_string(w, config_choice_word(key->choices, *CONST_FIELD(bool, base, key->offset)));
                 break;
         case TYPE_UNSIGNED:
                 print_unsigned(key, *CONST_FIELD(unsigned, base, key->offset), w);
@@ -231,6 +236,10 @@ bool config_value_print(const struct config_key *key, const void *base, struct j
                                 json_put_string(w, c->word);
                 json_close_array(w);
                 break;
+        case TYPE_JSON:
+                json_put_raw(w, *CONST_FIELD(char *, base, key->offset),
+                             strlen(*CONST_FIELD(char *, base, key->offset)));
+                break;
         case TYPE_REPLICAS:
                 print_replicas(base, w);
                 break;
@@ -252,6 +261,7 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
         case TYPE_OBJECTS:
                 return true;
         case TYPE_BOOL:
+        case TYPE_EITHER:
                 return *CONST_FIELD(bool, a, key->offset) == *CONST_FIELD(bool, b, key->offset);
         case TYPE_UNSIGNED:
         case TYPE_FLAGS:
@@ -272,6 +282,7 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
         case TYPE_STRING:
         case TYPE_PATH:
         case TYPE_PROGRAM:
+        case TYPE_JSON:
                 return streq_ptr(*CONST_FIELD(char *, a, key->offset), *CONST_FIELD(char *, b, key->offset));
         case TYPE_STRINGS:
         case TYPE_ENV:

@@ -41,6 +41,8 @@ static const struct config_choice hub_drivers[] = {
         {0},
 };
 
+static const struct config_choice group_modes[] = {{"exclusive", true}, {"together", false}, {0}};
+
 static const struct config_choice scopes[] = {
         {"read", CONFIG_SCOPE_READ},
         {"infer", CONFIG_SCOPE_INFER},
@@ -87,6 +89,14 @@ static const char *check_alias(const char *s)
                 if (!isalnum((unsigned char)*s) && !strchr("._-:/@+", *s))
                         return "is not a model id: letters, digits and \"._-:/@+\" only";
         return NULL;
+}
+
+/* A member of a request's body that we take out or put in. Whether an answer is streamed decides how it is relayed. */
+static const char *check_request_key(const char *s)
+{
+        if (!*s || strlen(s) > 128)
+                return "is not a key of a request: 1 to 128 characters";
+        return streq(s, "stream") ? "is refused: only the client knows whether it can read a stream" : NULL;
 }
 
 static const char *check_host(const char *s)
@@ -140,7 +150,8 @@ static const struct config_key top_keys[] = {
         {"include", TYPE_PATH, TOP(include), .flags = KEY_RESTART,
          .help = "Directory whose *.json files are merged in, in the order of their names. Each may hold any "
                  "key of the top "
-                 "level but `include`; `listen`, `instances` and `hubs` append, any other key may be set in "
+                 "level but `include`; `listen`, `instances`, `groups` and `hubs` append, any other key may "
+                 "be set in "
                  "one file only."},
         {"listen", TYPE_OBJECTS, .fallback = "[{\"address\": \"127.0.0.1:8077\"}]", .max = 64,
          .element = PLACE_LISTEN, .flags = KEY_RESTART,
@@ -236,21 +247,70 @@ static const struct config_key top_keys[] = {
         {"history.events", TYPE_UNSIGNED, TOP(history_events), .fallback = "1000", .min = 10, .max = 100000,
          .flags = KEY_RESTART, .help = "Events kept."},
         {"gateway", TYPE_GROUP, .help = "One OpenAI-compatible address in front of all instances."},
+        {"gateway.default_model", TYPE_STRING, TOP(gateway.default_model), .check = check_alias,
+         .help = "The entry (its name or an alias) that gets requests which name no model. Default: the only "
+                 "entry there is; with several, such requests are refused."},
         {"gateway.balance", TYPE_CHOICE, TOP(gateway.balance), .fallback = "\"least-loaded\"",
-         .choices = balances, .flags = KEY_UNBUILT, .help = "Which instance gets the next request."},
-        {"gateway.queue", TYPE_GROUP, .flags = KEY_UNBUILT, .help = "Requests that wait for a free slot."},
+         .choices = balances,
+         .help = "Which instance gets the next request: the one with the most free slots, each in turn, any, "
+                 "or the one that has the conversation in its cache."},
+        {"gateway.queue", TYPE_GROUP, .help = "Requests that wait for a free slot."},
         {"gateway.queue.max", TYPE_UNSIGNED, TOP(gateway.queue_max), .fallback = "5000", .max = 1000000,
-         .help = "Requests that may wait for one model."},
+         .help = "Requests that may wait for one model; 0: none waits."},
         {"gateway.queue.timeout", TYPE_DURATION, TOP(gateway.queue_timeout), .fallback = "\"60s\"",
          .min = 100 * MSEC, .max = HOUR, .help = "How long a request may wait."},
+        {"gateway.queue.shed_target", TYPE_DURATION, TOP(gateway.shed_target), .fallback = "\"30s\"",
+         .max = HOUR,
+         .help = "A wait that is good enough. When every request waited longer for a whole "
+                 "`shed_interval`, requests are turned away until one waits less; 0: never."},
+        {"gateway.queue.shed_interval", TYPE_DURATION, TOP(gateway.shed_interval), .fallback = "\"10s\"",
+         .min = 100 * MSEC, .max = HOUR, .help = "See `shed_target`."},
         {"gateway.retries", TYPE_UNSIGNED, TOP(gateway.retries), .fallback = "3", .max = 10,
-         .flags = KEY_UNBUILT, .help = "Instances tried for a request before the first byte of an answer."},
+         .help = "Instances that a request is tried on, the first one included, before the first byte of an "
+                 "answer; 0 or 1: no second try."},
+        {"gateway.body_max", TYPE_SIZE, TOP(gateway.body_max), .fallback = "\"32M\"", .min = KB, .max = GB,
+         .help = "The largest body of a request."},
+        {"gateway.timeouts", TYPE_GROUP, .help = "How long we wait for an instance that has a request."},
+        {"gateway.timeouts.connect", TYPE_DURATION, TOP(gateway.timeouts.connect), .fallback = "\"5s\"",
+         .min = 10 * MSEC, .max = 10 * MIN_, .help = "For the connection; then another one is tried."},
+        {"gateway.timeouts.first_byte", TYPE_DURATION, TOP(gateway.timeouts.first_byte),
+         .fallback = "\"10m\"", .min = 100 * MSEC, .max = 24 * HOUR,
+         .help = "For the first byte of the answer (a long prompt takes its time)."},
+        {"gateway.timeouts.idle", TYPE_DURATION, TOP(gateway.timeouts.idle), .fallback = "\"5m\"",
+         .min = 100 * MSEC, .max = 24 * HOUR, .help = "Between two pieces of the answer."},
+        {"gateway.timeouts.total", TYPE_DURATION, TOP(gateway.timeouts.total), .fallback = "\"1h\"",
+         .min = 100 * MSEC, .max = 24 * 7 * HOUR,
+         .help = "For the whole answer, from the time an instance was found for the request."},
+        {"gateway.slow_start", TYPE_DURATION, TOP(gateway.slow_start), .fallback = "\"10s\"", .max = HOUR,
+         .help = "An instance that has just become ready gets its share step by step over so long; 0: at "
+                 "once."},
+        {"gateway.eject", TYPE_GROUP, .help = "Instances that fail requests although they seem well."},
+        {"gateway.eject.failures", TYPE_UNSIGNED, TOP(gateway.eject_failures), .fallback = "5", .max = 1000,
+         .help = "Failed requests in a row (5xx, connection reset) after which an instance gets none for a "
+                 "while; 0: never."},
+        {"gateway.eject.initial", TYPE_DURATION, TOP(gateway.eject_initial), .fallback = "\"5s\"",
+         .min = 100 * MSEC, .max = HOUR, .help = "The first such while; each further one is twice as long."},
+        {"gateway.eject.max", TYPE_DURATION, TOP(gateway.eject_max), .fallback = "\"5m\"", .min = 100 * MSEC,
+         .max = 24 * HOUR, .help = "The longest such while."},
         {"gateway.allowed_hosts", TYPE_STRINGS, TOP(gateway.allowed_hosts), .fallback = "[]", .max = 256,
          .check = check_host,
          .help = "Further values of the Host header that are served; loopback names and the listeners' own "
                  "addresses always are."},
         {"gateway.allowed_origins", TYPE_STRINGS, TOP(gateway.allowed_origins), .fallback = "[]", .max = 256,
          .check = check_origin, .help = "Further web origins whose pages may call us; our own always may."},
+        {"on_demand", TYPE_GROUP,
+         .help = "Room for the entries with `on_demand`; what was not used for longest makes room for what "
+                 "is "
+                 "asked for."},
+        {"on_demand.max_loaded", TYPE_UNSIGNED, TOP(demand.max_loaded), .fallback = "0",
+         .max = CONFIG_INSTANCES_MAX,
+         .help = "On-demand instances that may be loaded at a time; 0: no bound."},
+        {"on_demand.gpu_memory", TYPE_SIZE, TOP(demand.gpu_memory), .min = MB, .max = 1024 * TB,
+         .help = "Memory of each GPU that instances may take together. Default: no bound."},
+        {"on_demand.preload", TYPE_STRINGS, TOP(demand.preload), .fallback = "[]", .max = 256,
+         .help = "Names of on-demand entries that are loaded with the daemon, before anybody asks for them."},
+        {"groups", TYPE_OBJECTS, .fallback = "[]", .max = 64, .element = PLACE_GROUP,
+         .help = "On-demand entries that share room. An entry is in one group at most."},
         {"spool", TYPE_GROUP, .flags = KEY_UNBUILT, .help = "The job folder."},
         {"spool.dir", TYPE_PATH, TOP(spool_dir), .flags = KEY_RESTART,
          .help = "Where it lies. Default: `spool` in state_dir."},
@@ -291,8 +351,17 @@ static const struct config_key instance_keys[] = {
          .help = "Further model ids that clients may use."},
         {"replicas", TYPE_REPLICAS, IN(replicas), .fallback = "1", .min = 1, .max = CONFIG_REPLICAS_MAX,
          .flags = KEY_SPAWN,
-         .help = "Instances of this entry: 1 to 64, or \"per-gpu\"; {\"min\": N, \"max\": M} is accepted and "
-                 "starts min of them."},
+         .help = "Instances of this entry: 1 to 64, \"per-gpu\", or {\"min\": N, \"max\": M}: min of them, "
+                 "and "
+                 "up to max as requests have to wait (see `scale`)."},
+        {"scale", TYPE_GROUP, .flags = KEY_SPAWN | KEY_RANGE,
+         .help = "When replicas come and go; only with `replicas` {\"min\", \"max\"}."},
+        {"scale.wait", TYPE_DURATION, IN(scale.wait), .fallback = "\"2s\"", .min = 10 * MSEC, .max = HOUR,
+         .help = "One more is started when requests wait longer."},
+        {"scale.idle", TYPE_DURATION, IN(scale.idle), .fallback = "\"5m\"", .min = SEC,
+         .max = 24 * 365 * HOUR, .help = "One beyond min is stopped after so long without a request."},
+        {"scale.cooldown", TYPE_DURATION, IN(scale.cooldown), .fallback = "\"30s\"", .max = 24 * HOUR,
+         .help = "The least time between two such steps."},
         {"gpu", TYPE_GPU, IN(gpu), .fallback = "\"auto\"", .max = 64, .flags = KEY_RESTART | KEY_SPAWN,
          .help = "\"auto\" (llama-server chooses; with replicas \"per-gpu\" one each), \"none\" (CPU), or a "
                  "list of GPU indices or UUIDs "
@@ -320,6 +389,16 @@ static const struct config_key instance_keys[] = {
          .help = "File with the key that the server at `endpoint` or `adopt` asks for."},
         {"weight", TYPE_NUMBER, IN(weight), .fallback = "1", .min = 0.001, .max = 1000,
          .help = "Its share of the work relative to other instances of the same model."},
+        {"slots", TYPE_UNSIGNED, IN(slots), .fallback = "0", .max = 1024,
+         .help = "Requests that one instance of it gets at a time; 0: as many slots as the server says it "
+                 "has."},
+        {"request", TYPE_GROUP, .help = "What is changed in the body of every request for it."},
+        {"request.set", TYPE_JSON, IN(request_set), .max = 64 * KB, .check = check_request_key,
+         .help = "Members put into the body, over what the client sent (`{\"temperature\": 0.2, "
+                 "\"cache_prompt\": true}`); all but `stream`."},
+        {"request.strip", TYPE_STRINGS, IN(request_strip), .fallback = "[]", .max = 64,
+         .check = check_request_key,
+         .help = "Keys taken out of the body before that, at its top level only; all but `stream`."},
         {"autostart", TYPE_BOOL, IN(autostart), .fallback = "true",
          .help = "Whether it is started with the daemon; otherwise by hand."},
         {"restart", TYPE_GROUP, .flags = KEY_SPAWN, .help = "Overrides the global `restart`."},
@@ -351,10 +430,17 @@ static const struct config_key instance_keys[] = {
          .help = "See the global key."},
         {"stop.drain", TYPE_DURATION, IN(stop.drain), .max = 24 * HOUR, .flags = KEY_INHERITS,
          .help = "See the global key."},
-        {"on_demand", TYPE_GROUP, IN(on_demand), .flags = KEY_PRESENT | KEY_UNBUILT | KEY_SPAWN,
-         .help = "Start it when a request asks for it, and unload it when nobody does."},
-        {"on_demand.idle_timeout", TYPE_DURATION, IN(idle_timeout), .fallback = "\"10m\"", .min = SEC,
-         .max = 24 * 365 * HOUR, .help = "Unloaded after so long without a request."},
+        {"on_demand", TYPE_GROUP, IN(on_demand), .flags = KEY_PRESENT | KEY_SPAWN,
+         .help = "Start it when a request asks for it, and unload it when nobody does. An empty object will "
+                 "do."},
+        {"on_demand.idle_timeout", TYPE_DURATION, IN(idle_timeout), .fallback = "\"10m\"",
+         .max = 24 * 365 * HOUR,
+         .help = "Unloaded after so long without a request; 0: only to make room for another one."},
+        {"on_demand.pinned", TYPE_BOOL, IN(pinned), .fallback = "false",
+         .help = "Once loaded it is never unloaded to make room for another one."},
+        {"on_demand.memory", TYPE_SIZE, IN(demand_memory), .min = MB, .max = 1024 * TB,
+         .help = "GPU memory that one instance of it needs. Default: what it was seen to take; before that "
+                 "an estimate from its file."},
         {"limits", TYPE_GROUP, .flags = KEY_UNBUILT | KEY_SPAWN,
          .help = "What it may use (needs a delegated cgroup)."},
         {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB, .help = "Main memory."},
@@ -362,6 +448,18 @@ static const struct config_key instance_keys[] = {
          .help = "Processors, also parts of one."},
         {"limits.pids", TYPE_UNSIGNED, IN(limit_pids), .min = 1, .max = 1000000,
          .help = "Processes and threads."},
+};
+
+#define GROUP(m) offsetof(struct config_group, m)
+
+static const struct config_key group_keys[] = {
+        {"name", TYPE_STRING, GROUP(name), .check = check_name, .flags = KEY_REQUIRED,
+         .help = "What it is called in messages."},
+        {"mode", TYPE_EITHER, GROUP(exclusive), .fallback = "\"exclusive\"", .choices = group_modes,
+         .help = "\"exclusive\": one member at a time is loaded; \"together\": all are loaded and unloaded "
+                 "as one."},
+        {"members", TYPE_STRINGS, GROUP(members), .min = 2, .max = 64, .flags = KEY_REQUIRED,
+         .help = "Names of entries with `on_demand`, at least two."},
 };
 
 #define HUB(m) offsetof(struct config_hub, m)
@@ -384,6 +482,7 @@ const struct config_place_info config_places[PLACE_COUNT] = {
         [PLACE_LISTEN] = {"listen[].", listen_keys, ARRAY_SIZE(listen_keys), sizeof(struct config_listen)},
         [PLACE_INSTANCE] = {"instances[].", instance_keys, ARRAY_SIZE(instance_keys),
                             sizeof(struct config_instance)},
+        [PLACE_GROUP] = {"groups[].", group_keys, ARRAY_SIZE(group_keys), sizeof(struct config_group)},
         [PLACE_HUB] = {"hubs[].", hub_keys, ARRAY_SIZE(hub_keys), sizeof(struct config_hub)},
 };
 _Static_assert(ARRAY_SIZE(top_keys) <= CONFIG_KEYS_MAX && ARRAY_SIZE(instance_keys) <= CONFIG_KEYS_MAX,

@@ -65,8 +65,7 @@ static bool in_range(struct config_load *l, struct config_spot at, const struct 
 
 /* --- strings ---------------------------------------------------------------------------------------------------- */
 
-/* The string at a spot, decoded and expanded; NULL when a problem was reported. malloc'd. */
-static char *take_string(struct config_load *l, struct config_spot at, const char *expected)
+char *config_take_string(struct config_load *l, struct config_spot at, const char *expected)
 {
         const struct json_token *t = token_of(at);
         _cleanup_free_ char *raw = NULL, *name = NULL;
@@ -133,7 +132,7 @@ static bool string_is_good(struct config_load *l, struct config_spot at, const s
 
 static bool set_string(struct config_load *l, struct config_spot at, const struct config_key *key, void *base)
 {
-        char *s = take_string(l, at, "a string");
+        char *s = config_take_string(l, at, "a string");
 
         if (!s)
                 return false;
@@ -147,7 +146,7 @@ static bool set_string(struct config_load *l, struct config_spot at, const struc
 
 static char *take_path(struct config_load *l, struct config_spot at, bool program)
 {
-        _cleanup_free_ char *s = take_string(l, at, program ? "a program's name or path" : "a path");
+        _cleanup_free_ char *s = config_take_string(l, at, program ? "a program's name or path" : "a path");
         char *path;
 
         if (!s)
@@ -227,7 +226,7 @@ static bool set_secret(struct config_load *l, struct config_spot at, const struc
 
 /* --- numbers ---------------------------------------------------------------------------------------------------- */
 
-static double number_at(struct config_spot at)
+double config_take_number(struct config_spot at)
 {
         const struct json_token *t = token_of(at);
         char buf[64];
@@ -247,7 +246,7 @@ static bool take_whole(struct config_load *l, struct config_spot at, const struc
 
         if (token_of(at)->type != JSON_NUMBER)
                 return wrong_type(l, at, "a whole number");
-        v = number_at(at);
+        v = config_take_number(at);
         if (isfinite(v) && v != floor(v)) {
                 config_error(l, at, "must be a whole number");
                 return false;
@@ -281,7 +280,7 @@ static bool take_choice(struct config_load *l, struct config_spot at, const stru
         size_t n = 0;
 
         (void)choices_text(key->choices, all, sizeof all);
-        s = take_string(l, at, all);
+        s = config_take_string(l, at, all);
         if (!s)
                 return false;
         for (const struct config_choice *c = key->choices; c->word; c++) {
@@ -334,7 +333,7 @@ static bool set_number(struct config_load *l, struct config_spot at, const struc
 
         if (token_of(at)->type != JSON_NUMBER)
                 return wrong_type(l, at, "a number");
-        v = number_at(at);
+        v = config_take_number(at);
         if (!in_range(l, at, key, v))
                 return false;
         *CONFIG_FIELD(double, base, key->offset) = v;
@@ -354,7 +353,7 @@ static bool set_duration(struct config_load *l, struct config_spot at, const str
                              "a duration is a string with a unit, such as \"500ms\", \"5s\" or \"10m\"");
                 return false;
         }
-        s = take_string(l, at, "a duration such as \"5s\"");
+        s = config_take_string(l, at, "a duration such as \"5s\"");
         if (!s)
                 return false;
         r = time_parse_span(s, &v);
@@ -383,7 +382,7 @@ static bool set_size(struct config_load *l, struct config_spot at, const struct 
                 *CONFIG_FIELD(uint64_t, base, key->offset) = (uint64_t)d;
                 return true;
         }
-        s = take_string(l, at, "a size such as \"24G\"");
+        s = config_take_string(l, at, "a size such as \"24G\"");
         if (!s)
                 return false;
         r = text_parse_size(s, &v);
@@ -410,6 +409,11 @@ static bool is_array(struct config_load *l, struct config_spot at, const struct 
                              key->max);
                 return false;
         }
+        if (token_of(at)->count < key->min) {
+                config_error(l, at, "has %u elements, at least %.0f are needed", token_of(at)->count,
+                             key->min);
+                return false;
+        }
         return true;
 }
 
@@ -430,7 +434,7 @@ static bool set_strings(struct config_load *l, struct config_spot at, const stru
         EACH_ELEMENT(at, e, i)
         {
                 size_t back = config_path_add(l, "[%u]", i);
-                _cleanup_free_ char *s = take_string(l, e, "a string");
+                _cleanup_free_ char *s = config_take_string(l, e, "a string");
 
                 if (!s || !string_is_good(l, e, key, s))
                         good = false;
@@ -482,7 +486,7 @@ static bool add_variable(struct config_load *l, struct config_spot e, char ***li
                 config_error(l, e, "%s is refused: %s", name, why);
                 return false;
         }
-        s = take_string(l, value, "a string");
+        s = config_take_string(l, value, "a string");
         if (!s)
                 return false;
         both = text_format("%s=%s", name, s);
@@ -556,6 +560,17 @@ static bool set_flags(struct config_load *l, struct config_spot at, const struct
 
 /* --- replicas and GPUs ------------------------------------------------------------------------------------------ */
 
+static bool take_least(struct config_load *l, struct config_spot at, const struct config_key *key,
+                       double *ret)
+{
+        if (token_of(at)->type == JSON_NUMBER && config_take_number(at) < 1) {
+                config_error(l, at,
+                             "must be at least 1; an entry with \"on_demand\" is unloaded all the same");
+                return false;
+        }
+        return take_whole(l, at, key, ret);
+}
+
 /* {"min": N, "max": M} */
 static bool set_replica_range(struct config_load *l, struct config_spot at, const struct config_key *key,
                               struct config_instance *in)
@@ -575,7 +590,7 @@ static bool set_replica_range(struct config_load *l, struct config_spot at, cons
                 back = config_path_add(l, ".%s", text_harmless(name) ? name : "");
                 if (streq(name, "min") && !min_at.doc) {
                         min_at = value;
-                        good &= take_whole(l, value, key, &min);
+                        good &= take_least(l, value, key, &min);
                 } else if (streq(name, "max") && !max_at.doc) {
                         max_at = value;
                         good &= take_whole(l, value, key, &max);
@@ -595,7 +610,6 @@ static bool set_replica_range(struct config_load *l, struct config_spot at, cons
         }
         if (!good)
                 return false;
-        config_warning(l, at, "has no effect in this version beyond starting \"min\" replicas");
         in->replicas = (unsigned)min;
         in->replicas_max = (unsigned)max;
         in->replicas_per_gpu = false;
@@ -613,7 +627,7 @@ static bool set_replicas(struct config_load *l, struct config_spot at, const str
         if (token_of(at)->type == JSON_OBJECT)
                 return set_replica_range(l, at, key, in);
         if (token_of(at)->type == JSON_STRING) {
-                s = take_string(l, at, "");
+                s = config_take_string(l, at, "");
                 if (!s)
                         return false;
                 if (!streq(s, "per-gpu")) {
@@ -663,7 +677,7 @@ static bool set_one_gpu(struct config_load *l, struct config_spot e, enum json_t
                 if (!s)
                         return no_memory(l);
         } else {
-                s = take_string(l, e, "");
+                s = config_take_string(l, e, "");
                 if (!s)
                         return false;
                 if (!is_gpu_uuid(s)) {
@@ -692,7 +706,7 @@ static bool set_gpu(struct config_load *l, struct config_spot at, const struct c
         unsigned i = 0;
 
         if (token_of(at)->type == JSON_STRING) {
-                s = take_string(l, at, "");
+                s = config_take_string(l, at, "");
                 if (!s)
                         return false;
                 if (!streq(s, "auto") && !streq(s, "none")) {
@@ -746,6 +760,11 @@ bool config_value_set(struct config_load *l, struct config_spot at, const struct
                         return wrong_type(l, at, "true or false");
                 *CONFIG_FIELD(bool, base, key->offset) = token_of(at)->type == JSON_TRUE;
                 return true;
+        case TYPE_EITHER:
+                if (!take_choice(l, at, key, &word))
+                        return false;
+                *CONFIG_FIELD(bool, base, key->offset) = word;
+                return true;
         case TYPE_UNSIGNED:
                 return set_unsigned(l, at, key, base);
         case TYPE_INT:
@@ -776,6 +795,8 @@ bool config_value_set(struct config_load *l, struct config_spot at, const struct
                 return true;
         case TYPE_FLAGS:
                 return set_flags(l, at, key, base);
+        case TYPE_JSON:
+                return config_json_set(l, at, key, base);
         case TYPE_REPLICAS:
                 return set_replicas(l, at, key, base);
         case TYPE_GPU:

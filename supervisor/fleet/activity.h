@@ -12,6 +12,7 @@
 enum { ACTIVITY_RECENT_MAX = 500, ACTIVITY_ID_MAX = 24 };
 
 struct activity;
+struct activity_model;
 struct activity *fleet_activity(struct fleet *f);
 
 struct activity_record {
@@ -23,39 +24,52 @@ struct activity_record {
         const char *state;   /* "waiting", "running", "ended" */
         const char *outcome; /* NULL while it runs; "ok", "cancelled", or an error's code */
         int status;          /* HTTP status told to the client, 0 none yet */
-        unsigned tries, retries;
+        unsigned tries;
         bool streams;
         usec_t at;                                  /* realtime of its arrival */
         usec_t arrived, granted, first_byte, ended; /* monotonic, 0: not yet */
         int64_t tokens_in, tokens_out;              /* -1 unknown */
         double tokens_per_second;                   /* 0 unknown */
+        struct activity_model *of;                  /* private: where it is counted */
 };
 
 int activity_new(struct activity **ret);
 struct activity *activity_free(struct activity *a);
-/* A new running record with the next id; owned by a. NULL without memory. */
-struct activity_record *activity_begin(struct activity *a, usec_t now, usec_t realtime);
-/* Moves it to the recent ones; outcome: static text. */
+/* A new running record of this model (an entry's name) with the next id; owned by a. NULL without memory. */
+struct activity_record *activity_begin(struct activity *a, const char *model, usec_t now, usec_t realtime);
+/* Moves it to the recent ones and counts it; outcome: static text. The record is a's alone then. */
 void activity_end(struct activity *a, struct activity_record *rec, const char *outcome, usec_t now);
 
-/* {"running":[…],"recent":[…]}; each: {"id","model","instance","key","path","peer","source","state","outcome","status","tries",
- * "stream","at","wait","timeToFirstToken","duration","tokensIn","tokensOut","tokensPerSecond"} (seconds, null unknown). */
+/* {"running":[…],"recent":[…]}, the newest of the recent ones first; each: {"id","model","instance","key","path","peer","source",
+ * "state","outcome","status","tries","stream","at","wait","timeToFirstToken","duration","tokensIn","tokensOut","tokensPerSecond"}
+ * (seconds, null unknown; wait: until it got an instance, and what a running one has waited so far). */
 void activity_put(const struct activity *a, struct json_writer *w, usec_t now, unsigned recent_max);
 
-/* --- figures: by entry, and by outcome (names from the configuration and static codes only: bounded labels) --- */
-enum { ACTIVITY_BUCKETS = 14, ACTIVITY_OUTCOMES = 24 };
+/* --- figures: by entry, and by outcome (names from the configuration and static codes only: bounded labels) ------------
+ * At most ACTIVITY_MODELS_MAX entries are kept apart, also those that a reload removed; further ones count in the sum only. */
+enum { ACTIVITY_BUCKETS = 14, ACTIVITY_OUTCOMES = 32, ACTIVITY_MODELS_MAX = 2048 };
+/* A client that leaves says nothing about how long answers take, and an error comes fast: durations are kept apart. */
+enum activity_result { ACTIVITY_OK, ACTIVITY_CANCELLED, ACTIVITY_FAILED, ACTIVITY_RESULTS };
+const char *activity_result_name(enum activity_result r); /* "ok" "cancelled" "failed" */
+/* "ok"; "cancelled" and "client_gone"; all else failed. */
+enum activity_result activity_result_of(const char *outcome);
+
 extern const double activity_bounds[ACTIVITY_BUCKETS]; /* seconds */
 struct activity_figures {
         unsigned running;
         uint64_t tokens_in, tokens_out;
-        uint64_t first_byte[ACTIVITY_BUCKETS + 1], duration[ACTIVITY_BUCKETS + 1];
-        double first_byte_sum, duration_sum;
+        uint64_t first_byte[ACTIVITY_BUCKETS +
+                            1]; /* from its arrival to its first token, of those that had one */
+        uint64_t duration[ACTIVITY_RESULTS][ACTIVITY_BUCKETS + 1]; /* from its arrival to its end */
+        double first_byte_sum, duration_sum[ACTIVITY_RESULTS];
         struct {
-                const char *outcome;
+                const char *outcome; /* NULL ends them */
                 uint64_t count;
         } outcomes[ACTIVITY_OUTCOMES];
 };
-/* Of one entry, or of all (NULL). -ENOENT. */
+/* Of one entry, or of all (NULL). -ENOENT: nothing was asked of it yet. Buckets are not cumulative, the last is over all bounds. */
 int activity_figures(const struct activity *a, const char *entry, struct activity_figures *ret);
+/* The names of the entries that have figures, in no order; NULL at the end of them. */
+const char *activity_model_at(const struct activity *a, size_t i);
 
 #endif

@@ -105,6 +105,9 @@ void ticket_done(struct ticket *t, enum ticket_outcome outcome, usec_t keep_aliv
  * the server had closed) and asks for another instance; why is kept for the error's message. As dispatch_ask, but for the errors: they come by
  * on_refuse (REFUSAL_TRIES with all reasons). */
 int ticket_retry(struct ticket *t, const char *why, bool stale);
+/* Whether a retry could be served by an instance that this ticket has not met: one that is up, or on its way. When not, the answer of
+ * the instance itself (500, 503, 429) is better passed on than swallowed. */
+bool ticket_has_other(const struct ticket *t);
 
 /* --- the truth about waiting ------------------------------------------------------------------------------------------ */
 
@@ -129,6 +132,8 @@ struct dispatch_figures {
         double wait_sum;
         usec_t shedding_since; /* 0: not shedding */
 };
+/* The models there are, for /metrics and lists: names in the order of the configuration; NULL beyond the last. */
+const char *dispatch_model_name(struct fleet *f, size_t i);
 /* Of one entry (by its name) or of all (NULL). -ENOENT. */
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret);
 /* Of one instance: leases now, slots, ejected until (monotonic, 0: no), times ejected. -ENOENT. */

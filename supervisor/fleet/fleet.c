@@ -93,6 +93,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = history_new(loop, config->state_dir, config->history_events, &f->history);
         if (r < 0)
                 goto fail;
+        r = activity_new(&f->activity);
+        if (r < 0)
+                goto fail;
         r = binaries_new(loop, f->own_env, &f->binaries);
         if (r < 0)
                 goto fail;
@@ -121,6 +124,7 @@ struct fleet *fleet_free(struct fleet *f)
         }
         free(f->members);
         binaries_free(f->binaries);
+        activity_free(f->activity);
         history_free(f->history);
         config_free(f->config);
         text_list_free(f->own_env);

@@ -2,6 +2,7 @@
 #ifndef LSV_FLEET_PRIVATE_H
 #define LSV_FLEET_PRIVATE_H
 
+#include "fleet/activity.h"
 #include "fleet/member.h"
 #include "host/binary.h"
 #include "host/gpu.h"
@@ -18,6 +19,7 @@ struct fleet {
         struct list touched;
         struct binaries *binaries;
         struct history *history;
+        struct activity *activity;
         struct gpu gpus[FLEET_GPUS];
         size_t n_gpus;
         unsigned cpus;

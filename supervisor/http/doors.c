@@ -159,7 +159,9 @@ static void handle_call(struct call *call)
         if (!passes_query(call))
                 return;
         if (route_is_order(call->head->method) && !(call->route->flags & ROUTE_ANY_BODY)) {
-                v = gate_check_order(call->head);
+                v = call->route->flags & ROUTE_WORK
+                            ? gate_check_work(call->head, call->route->flags & ROUTE_MULTIPART)
+                            : gate_check_order(call->head);
                 if (v != GATE_PASS) {
                         refuse_by_gate(call->doors, call->req, v);
                         return;
@@ -203,6 +205,7 @@ static void on_request(void *owner, struct request *req)
         }
         call.route = match.route;
         call.name = match.name;
+        call.rest = match.rest;
         handle_call(&call);
 }
 

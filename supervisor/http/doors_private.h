@@ -49,7 +49,8 @@ struct call {
         struct request *req;
         const struct http1_request *head;
         const struct route *route;
-        const char *name; /* of {name}; valid during the handler */
+        const char *name; /* of {name}; valid during the handler, as is: */
+        const char *rest; /* of {path} */
         bool control;     /* came by the control socket */
 };
 

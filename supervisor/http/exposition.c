@@ -256,6 +256,7 @@ static void once_refused(const struct exposition *x, const struct family *f, str
         put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
         put_plain(out, f->name, "reason", "address", (double)s->refused_address);
         put_plain(out, f->name, "reason", "queued", (double)s->refused_queued);
+        put_plain(out, f->name, "reason", "bodies", (double)s->refused_bodies);
         put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
         put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
         put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);

@@ -190,26 +190,52 @@ enum gate_verdict gate_check(const struct gate *g, const struct http1_request *h
 
 /* --- orders and preflights --------------------------------------------------------------------------------------- */
 
-enum gate_verdict gate_check_order(const struct http1_request *head)
-{
-        struct slice type = {0};
-        size_t n = http1_header_find(head->headers, head->n_headers, "content-type", &type);
-        bool empty = head->framing == HTTP1_NO_BODY ||
-                     (head->framing == HTTP1_LENGTH && head->content_length == 0);
-
-        if (n == 0)
-                return empty ? GATE_PASS : GATE_CONTENT_TYPE;
-        if (n > 1)
-                return GATE_CONTENT_TYPE;
-        type = slice_trim(slice_sub(type, 0, slice_find(type, ';')));
-        return slice_eq_nocase(type, SLICE("application/json")) ? GATE_PASS : GATE_CONTENT_TYPE;
-}
-
 static bool has_header(const struct http1_request *head, const char *name)
 {
         struct slice value;
 
         return http1_header_find(head->headers, head->n_headers, name, &value) > 0;
+}
+
+static bool is_empty(const struct http1_request *head)
+{
+        return head->framing == HTTP1_NO_BODY || (head->framing == HTTP1_LENGTH && head->content_length == 0);
+}
+
+/* The media type alone; false when there is none, or more than one header. */
+static bool media_type(const struct http1_request *head, struct slice *ret)
+{
+        struct slice type = {0};
+
+        if (http1_header_find(head->headers, head->n_headers, "content-type", &type) != 1)
+                return false;
+        *ret = slice_trim(slice_sub(type, 0, slice_find(type, ';')));
+        return true;
+}
+
+enum gate_verdict gate_check_order(const struct http1_request *head)
+{
+        struct slice type;
+
+        if (!has_header(head, "content-type"))
+                return is_empty(head) ? GATE_PASS : GATE_CONTENT_TYPE;
+        return media_type(head, &type) && slice_eq_nocase(type, SLICE("application/json"))
+                       ? GATE_PASS
+                       : GATE_CONTENT_TYPE;
+}
+
+enum gate_verdict gate_check_work(const struct http1_request *head, bool multipart)
+{
+        struct slice type;
+
+        if (!has_header(head, "origin") && !has_header(head, "referer") &&
+            !has_header(head, "sec-fetch-site") && !has_header(head, "sec-fetch-mode"))
+                return GATE_PASS;
+        /* Without Origin a form of a stranger's page cannot be told from one of ours. */
+        if (multipart && has_header(head, "origin") && media_type(head, &type) &&
+            slice_eq_nocase(type, SLICE("multipart/form-data")))
+                return GATE_PASS;
+        return gate_check_order(head);
 }
 
 bool gate_is_preflight(const struct http1_request *head)

@@ -37,6 +37,10 @@ enum gate_verdict {
 enum gate_verdict gate_check(const struct gate *g, const struct http1_request *head);
 /* An order must be application/json, or have neither a body nor a content type: GATE_PASS or GATE_CONTENT_TYPE. */
 enum gate_verdict gate_check_order(const struct http1_request *head);
+/* Work for a model is an order, too, when a page sends it (it tells an Origin, a Referer or Sec-Fetch-*, as every browser does
+ * with a POST), and may then be multipart/form-data where the route knows what to do with it: only behind a preflight or an
+ * allowed Origin. A program like curl may send it with whatever content type it has. */
+enum gate_verdict gate_check_work(const struct http1_request *head, bool multipart);
 /* A preflight (is_preflight) that asks for the private network is refused: GATE_PASS or GATE_PRIVATE_NETWORK. */
 enum gate_verdict gate_check_preflight(const struct http1_request *head);
 bool gate_is_preflight(

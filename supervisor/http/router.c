@@ -8,15 +8,22 @@
 #include "core/http1_uri.h"
 
 #define NAME_SEGMENT "{name}"
-enum { TABLE_MAX = 64 };
+#define REST_SEGMENT "{path}"
+enum { TABLE_MAX = 128 };
 
 /* Walks pattern and path together; name: where the segment of {name} goes. */
-static bool pattern_matches(const char *pattern, const char *path, char name[ROUTE_NAME_MAX])
+static bool pattern_matches(const char *pattern, const char *path, char name[ROUTE_NAME_MAX],
+                            const char **ret_rest)
 {
         name[0] = '\0';
+        *ret_rest = "";
         while (*pattern) {
                 size_t n;
 
+                if (streq(pattern, REST_SEGMENT)) {
+                        *ret_rest = path;
+                        return true;
+                }
                 if (!starts_with(pattern, NAME_SEGMENT)) {
                         if (*pattern++ != *path++)
                                 return false;
@@ -38,7 +45,7 @@ int router_find(const struct route *table, const char *path, struct route_match 
         struct route_match m = {0};
 
         for (m.route = table; m.route->pattern; m.route++)
-                if (pattern_matches(m.route->pattern, path, m.name)) {
+                if (pattern_matches(m.route->pattern, path, m.name, &m.rest)) {
                         *ret = m;
                         return 0;
                 }
@@ -80,25 +87,27 @@ char *route_methods(const struct route *route, char *buf, size_t size)
         return buf;
 }
 
-/* The pattern with its {name} filled by the same segment of path, so that only what is fixed counts as a difference. */
+/* The pattern with its {name} filled by the same segment of path, so that only what is fixed counts as a difference; and without
+ * {path}, which stands for nothing in particular. */
 static char *fill_pattern(const char *pattern, const char *path)
 {
-        const char *at = strstr(pattern, NAME_SEGMENT);
-        size_t n;
+        const char *at = strstr(pattern, NAME_SEGMENT), *rest = strstr(pattern, REST_SEGMENT);
+        size_t n, len = rest ? (size_t)(rest - pattern) : strlen(pattern);
 
         if (!at)
-                return strdup(pattern);
+                return strndup(pattern, len);
         for (const char *p = pattern; p < at; p++)
                 if (*p == '/') {
                         path = strchr(path, '/');
                         if (!path)
-                                return strdup(pattern);
+                                return strndup(pattern, len);
                         path++;
                 }
         n = strcspn(path, "/");
         if (n == 0)
-                return strdup(pattern);
-        return text_format("%.*s%.*s%s", (int)(at - pattern), pattern, (int)n, path,
+                return strndup(pattern, len);
+        len -= (size_t)(at - pattern) + strlen(NAME_SEGMENT);
+        return text_format("%.*s%.*s%.*s", (int)(at - pattern), pattern, (int)n, path, (int)len,
                            at + strlen(NAME_SEGMENT));
 }
 

@@ -1,6 +1,7 @@
 /* router.h: which handler a path belongs to: a const table of patterns, ended by a row without pattern. Pure.
  *
- * A pattern is a path; a segment "{name}" matches any one segment that is not empty. Paths are given decoded (http1_path_normal)
+ * A pattern is a path; a segment "{name}" matches any one segment that is not empty, "{path}" at the end whatever is left, also
+ * nothing. Paths are given decoded (http1_path_normal)
  * and are compared exactly: no case folding, no slash more or less. One row per pattern. */
 #ifndef LSV_HTTP_ROUTER_H
 #define LSV_HTTP_ROUTER_H
@@ -28,6 +29,9 @@ enum route_flag {
         ROUTE_ANY_BODY =
                 1 << 1, /* its POSTs are no orders, so that any content type may come (Socket.IO polling) */
         ROUTE_OWN_OPTIONS = 1 << 2, /* the handler answers OPTIONS too, once the gate is passed */
+        ROUTE_WORK =
+                1 << 3, /* its POSTs are work for a model: programs may send them with any content type */
+        ROUTE_MULTIPART = 1 << 4, /* … and pages multipart/form-data, too */
 };
 
 struct route {
@@ -47,6 +51,7 @@ enum { ROUTE_NAME_MAX = 128 };
 struct route_match {
         const struct route *route;
         char name[ROUTE_NAME_MAX]; /* what {name} stood for, "" */
+        const char *rest;          /* what {path} stood for: the end of the path that was looked up, or "" */
 };
 
 /* 0 or -ENOENT. A name that is too long for name[] belongs to nothing: -ENOENT. */

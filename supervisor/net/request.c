@@ -60,6 +60,7 @@ static void on_later(struct deferred *d)
 
 void request_retire(struct request *req)
 {
+        req->server->bodies -= req->body.len;
         loop_defer(req->server->loop, &req->later);
 }
 
@@ -166,10 +167,23 @@ static void refuse_body(struct request *req, int error)
         conn_refuse(c, status, reason);
 }
 
+static int keep_body(struct request *req, struct slice data)
+{
+        struct server *s = req->server;
+        int r;
+
+        if (data.n > s->limits.bodies_max || s->bodies > s->limits.bodies_max - data.n)
+                return -ENOBUFS;
+        r = buffer_append(&req->body, data.p, data.n);
+        if (r == 0)
+                s->bodies += data.n;
+        return r;
+}
+
 bool request_feed(struct request *req)
 {
         struct conn *c = req->conn;
-        int r = HTTP1_AGAIN;
+        int r = HTTP1_AGAIN, kept;
 
         if (!req->body_asked || req->body_done)
                 return false;
@@ -184,8 +198,12 @@ bool request_feed(struct request *req)
                         refuse_body(req, r);
                         return false;
                 }
-                if (buffer_append(&req->body, data.p, data.n) < 0) {
-                        conn_refuse(c, 503, "out of memory");
+                kept = keep_body(req, data);
+                if (kept < 0) {
+                        c->server->counts.refused_bodies += kept == -ENOBUFS;
+                        conn_refuse(c, 503,
+                                    kept == -ENOBUFS ? "too many large bodies at once: try again later"
+                                                     : "out of memory");
                         return false;
                 }
                 conn_use(c, used);
@@ -200,6 +218,7 @@ bool request_feed(struct request *req)
 int request_read_body(struct request *req, size_t max, request_body_fn *on_body, void *owner)
 {
         static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        struct server *s = req->server;
         struct conn *c = req->conn;
         struct iovec iov = {.iov_base = (char *)go_on, .iov_len = sizeof go_on - 1};
         bool whole, over, nothing_came;
@@ -208,12 +227,16 @@ int request_read_body(struct request *req, size_t max, request_body_fn *on_body,
                 return -EPIPE;
         if (req->begun || req->body_asked)
                 return -EINVAL;
+        over = req->head.framing == HTTP1_LENGTH && req->head.content_length > max;
+        if (!over && req->head.content_length > s->limits.bodies_max - MIN(s->bodies, s->limits.bodies_max)) {
+                s->counts.refused_bodies++;
+                return -ENOBUFS;
+        }
         req->on_body = on_body;
         req->body_owner = owner;
         req->decoder.max = max; /* nothing was fed yet */
         req->body_asked = true;
         whole = http1_body_is_done(&req->decoder);
-        over = req->head.framing == HTTP1_LENGTH && req->head.content_length > max;
         nothing_came = c->processing ? !c->view_len : !c->in.len;
         if (req->head.expect_continue && req->head.minor > 0 && !whole && !over && nothing_came) {
                 int r = stream_write(c->stream, &iov, 1);
@@ -349,18 +372,23 @@ void request_respond(struct request *req, int status, const char *content_type, 
         request_finish(req);
 }
 
-void request_begin(struct request *req, int status, const char *content_type, const char *headers)
+static void begin(struct request *req, int status, const char *content_type, const char *headers,
+                  const uint64_t *length)
 {
         if (req->ended || req->begun)
                 return;
         decide_close(req);
         req->bodyless = req->head.method == HTTP1_HEAD || status_has_no_body(status);
-        req->chunked = req->head.minor > 0 && !status_has_no_body(status);
-        if (!req->chunked && !status_has_no_body(status))
+        req->sized = length && !status_has_no_body(status);
+        req->left = req->sized ? *length : 0;
+        req->chunked = !req->sized && req->head.minor > 0 && !status_has_no_body(status);
+        if (!req->chunked && !req->sized && !status_has_no_body(status))
                 req->close_after = true;
         put_head(req, status, content_type, headers);
         if (req->chunked)
                 (void)http1_build_header(&req->out, "Transfer-Encoding", "chunked");
+        if (req->sized)
+                (void)http1_build_header_u64(&req->out, "Content-Length", req->left);
         put_connection(req);
         req->begun = true;
         if (req->out.failed) {
@@ -369,6 +397,17 @@ void request_begin(struct request *req, int status, const char *content_type, co
         }
         req->head_waits = true;
         loop_defer(req->server->loop, &req->later);
+}
+
+void request_begin(struct request *req, int status, const char *content_type, const char *headers)
+{
+        begin(req, status, content_type, headers, NULL);
+}
+
+void request_begin_sized(struct request *req, int status, const char *content_type, const char *headers,
+                         uint64_t length)
+{
+        begin(req, status, content_type, headers, &length);
 }
 
 static void flush_head(struct request *req)
@@ -413,6 +452,7 @@ static int send_piece(struct request *req, const void *data, size_t len, bool la
 int request_write(struct request *req, const void *data, size_t len)
 {
         size_t queued;
+        int r;
 
         if (req->ended)
                 return -EPIPE;
@@ -420,10 +460,15 @@ int request_write(struct request *req, const void *data, size_t len)
                 return -EINVAL;
         if (!len)
                 return 0;
+        if (req->sized && len > req->left)
+                return -EMSGSIZE;
         queued = stream_queued(req->conn->stream);
         if (queued && queued + len > req->server->limits.write_buffer_max)
                 return -ENOBUFS;
-        return send_piece(req, data, len, false);
+        r = send_piece(req, data, len, false);
+        if (r == 0 && req->sized)
+                req->left -= len;
+        return r;
 }
 
 size_t request_queued(const struct request *req)
@@ -439,7 +484,9 @@ void request_end(struct request *req)
                 request_respond(req, 500, NULL, NULL, NULL, 0);
                 return;
         }
-        if (send_piece(req, NULL, 0, true) < 0)
+        if (req->left && !req->bodyless)
+                request_break(req);
+        else if (send_piece(req, NULL, 0, true) < 0)
                 request_abort(req);
         else
                 request_finish(req);
@@ -454,8 +501,22 @@ void request_abort(struct request *req)
         req->ended = true;
         c->req = NULL;
         request_retire(req);
-        /* Without chunks an orderly end would look like the end of the answer. */
-        if (req->begun && !req->chunked)
+        /* Without chunks or a length an orderly end would look like the end of the answer. */
+        if (req->begun && !req->chunked && !req->sized)
                 stream_reset_on_close(c->stream);
         conn_kill(c);
+}
+
+void request_break(struct request *req)
+{
+        if (req->ended)
+                return;
+        if (!req->begun || (!req->chunked && !req->left)) {
+                request_abort(req);
+                return;
+        }
+        if (req->head_waits)
+                flush_head(req);
+        req->close_after = true;
+        request_finish(req);
 }

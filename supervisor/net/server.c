@@ -17,6 +17,7 @@ const struct server_limits server_limits_default = {
         .per_address_max = 256,
         .write_buffer_max = 1024 * 1024,
         .queued_max = 64 * 1024 * 1024,
+        .bodies_max = 256 * 1024 * 1024,
         .body_grace = 30 * USEC_PER_SEC,
         .body_window = 10 * USEC_PER_SEC,
         .body_rate = 1024,
@@ -101,6 +102,11 @@ struct server *server_free(struct server *s)
 const struct server_counts *server_counts(const struct server *s)
 {
         return &s->counts;
+}
+
+void server_set_bodies_max(struct server *s, size_t max)
+{
+        s->limits.bodies_max = max;
 }
 
 void server_stop_listening(struct server *s)

@@ -35,6 +35,7 @@ struct server_limits {
         unsigned connections_max, per_address_max;
         size_t write_buffer_max; /* bytes queued to one client before request_write says -ENOBUFS; 1 MB */
         size_t queued_max; /* bytes queued to all clients before new requests get 503 (not on vital listeners); 64 MB */
+        size_t bodies_max; /* bytes of bodies held for all open requests; what does not fit is 503; 256 MB */
         usec_t body_grace, body_window;
         unsigned body_rate; /* bytes per second */
         unsigned
@@ -43,9 +44,9 @@ struct server_limits {
 extern const struct server_limits server_limits_default;
 
 struct server_counts {
-        uint64_t accepted, refused_cap, refused_address, refused_queued, accept_errors, requests,
-                bad_requests, timeouts_head, timeouts_idle, timeouts_body, timeouts_write, clients_gone,
-                accept_pauses;
+        uint64_t accepted, refused_cap, refused_address, refused_queued, refused_bodies, accept_errors,
+                requests, bad_requests, timeouts_head, timeouts_idle, timeouts_body, timeouts_write,
+                clients_gone, accept_pauses;
         unsigned connections;
 };
 
@@ -57,6 +58,7 @@ int server_new(struct loop *loop, const struct server_limits *limits, server_req
 struct server *
 server_free(struct server *s); /* closes all at once; on_gone is called for open requests first */
 const struct server_counts *server_counts(const struct server *s);
+void server_set_bodies_max(struct server *s, size_t max);
 
 /* 0, -EADDRINUSE, -EACCES, -EADDRNOTAVAIL …; -EEXIST: the path is there and is no socket. IPv6 addresses take IPv6 alone.
  * at: where. mode: of a unix socket's file (0600, 0660), 0 for TCP. tag: the owner's mark, e.g. "control". A stale socket file
@@ -88,7 +90,8 @@ void request_on_gone(struct request *req, request_gone_fn *fn, void *owner);
 /* Collects the body (sends 100-continue when asked for), bounded: over max it is answered 413 by the server itself.
  * on_body is called once, not from inside (an empty body too), with NUL behind the bytes, which stay until the request ends.
  * Call it before answering, or not at all (then up to 64 KB are drained, or the connection is closed).
- * 0, or -EINVAL (called twice, or after the answer began), -EPIPE. */
+ * 0, or -EINVAL (called twice, or after the answer began), -ENOBUFS (it would not fit into bodies_max: answer 503), -EPIPE. A body
+ * of unknown length that grows over it is refused by the server itself, as one over max. */
 typedef void request_body_fn(void *owner, struct request *req, const char *body, size_t len);
 int request_read_body(struct request *req, size_t max, request_body_fn *on_body, void *owner);
 
@@ -100,14 +103,20 @@ void request_respond(struct request *req, int status, const char *content_type, 
  * write: 0, or -ENOBUFS when the reader is too slow (nothing of it was taken), -EPIPE when it is gone (on_gone follows),
  * -ENOMEM. One write larger than the bound is taken when nothing is queued. */
 void request_begin(struct request *req, int status, const char *content_type, const char *headers);
+/* The same for a body whose length is known: told as Content-Length. What is written must add up to it: a longer write is -EMSGSIZE,
+ * a request_end before it is a request_break. */
+void request_begin_sized(struct request *req, int status, const char *content_type, const char *headers,
+                         uint64_t length);
 int request_write(struct request *req, const void *data, size_t len);
 size_t request_queued(const struct request *req); /* bytes that the reader has not taken yet */
 /* Called whenever all that was queued has gone, whether a write was refused or the owner stopped by itself at fewer bytes. */
 typedef void request_drain_fn(void *owner, struct request *req);
 void request_on_drain(struct request *req, request_drain_fn *fn, void *owner);
 void request_end(struct request *req);
-/* Ends the answer by closing the connection in the middle (the client sees a truncated answer). */
+/* Ends the answer by closing the connection in the middle (the client sees a truncated answer): at once … */
 void request_abort(struct request *req);
+/* … or when what was written has gone out. */
+void request_break(struct request *req);
 
 /* --- a connection that goes on in another protocol (WebSocket) ----------------------------------------------------- */
 

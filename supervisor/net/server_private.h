@@ -50,6 +50,7 @@ struct server {
         int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
         size_t queued; /* bytes that wait for readers, of all connections */
+        size_t bodies; /* bytes of bodies that open requests hold */
         bool stopping, dead;
 };
 
@@ -109,7 +110,8 @@ struct request {
         request_body_fn *on_body;
         request_drain_fn *on_drain;
         void *gone_owner, *body_owner, *drain_owner;
-        bool ended, body_asked, body_done, begun, head_waits, chunked, bodyless, close_after;
+        uint64_t left; /* of a body whose length was told */
+        bool ended, body_asked, body_done, begun, head_waits, chunked, sized, bodyless, close_after;
 };
 
 /* listener.c */

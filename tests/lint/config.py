@@ -31,7 +31,9 @@ BEYOND_A_SCHEMA = re.compile(
     r"is also the name of a replica|is refused|contradicts|cannot be read|is empty|is a directory|is part 2|is a URL|"
     r"is not of the form|not set|\"\$\{\" without|must not be empty|\"~\" is not expanded|is too long|control character|"
     r"NUL character|min is greater|indices and UUIDs cannot be mixed|must be between .*[0-9](ms|[smhKMGT])( |$)|must be between$|"
-    r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path")
+    r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
+    r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
+    r"has no meaning without|too large for a number")
 
 GOOD = [
     '{}',
@@ -41,6 +43,15 @@ GOOD = [
     '{"restart": {"max_retries": "forever", "backoff_initial": "0"}, "health": {"interval": "1.5s", "timeout": "10ms"}}',
     '{"restart": {"max_retries": 0, "jitter": 1}, "logs": {"rotate_at": 65536, "keep": 0}, "history": {"events": 10}}',
     '{"models_dir": "${HOME}/m", "stop": {"grace": "2s"}}',
+    '{"gateway": {"balance": "random", "default_model": "${HOME}", "queue": {"shed_target": "0", "shed_interval": "1s"},'
+    ' "body_max": 1024, "timeouts": {"connect": "1s", "first_byte": "1m", "idle": "1m", "total": "168h"}, "slow_start": "0",'
+    ' "eject": {"failures": 0, "initial": "1s", "max": "1s"}}, "instances": [{"name": "a", "model": "a", "aliases": ["/home/u"]}]}',
+    '{"on_demand": {"max_loaded": 3, "gpu_memory": "22G", "preload": ["a"]}, "groups": [{"name": "g", "members": ["a", "b"]},'
+    ' {"name": "h", "mode": "together", "members": ["c", "d"]}], "instances": [{"name": "a", "model": "a", "on_demand":'
+    ' {"idle_timeout": "0", "pinned": true, "memory": "9G"}}, {"name": "b", "model": "b", "on_demand": {}, "slots": 4,'
+    ' "request": {"set": {"a": {"stream": [1, null]}}, "strip": ["seed"]}}, {"name": "c", "model": "c", "on_demand": {},'
+    ' "replicas": {"min": 1, "max": 2}, "scale": {"wait": "1s", "idle": "1m", "cooldown": "0"}},'
+    ' {"name": "d", "model": "d", "on_demand": {}}]}',
     '{"gateway": {"allowed_hosts": ["example.org"], "allowed_origins": ["https://example.org:8443"]}}',
     '{"auth": {"anonymous": ["read", "infer", "admin"]}}',
     '{"auth": {"anonymous": []}, "spool": {"dir": "s"}, "hubs": [{"driver": "nats", "url": "tls://h:1"}]}',
@@ -86,11 +97,16 @@ DEFS = {
     "path": {"description": "A path; relative ones start at the folder of this file.", "type": "string", "minLength": 1},
 }
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+REQUEST_KEY = r"^(?!stream$)[\s\S]{1,128}$"
 PATTERNS = {
     "instances[].name": NAME,
     "instances[].aliases": r"^[A-Za-z0-9._:/@+-]{1,128}$",
     "gateway.allowed_hosts": r"^[A-Za-z0-9.:_*\[\]-]{1,253}$",
     "gateway.allowed_origins": r"^(\*|https?://[A-Za-z0-9.:_*\[\]-]{1,253})$",
+    "gateway.default_model": r"^[A-Za-z0-9._:/@+-]{1,128}$",
+    "groups[].name": NAME,
+    "instances[].request.set": REQUEST_KEY,
+    "instances[].request.strip": REQUEST_KEY,
     "hubs[].url": r"^[^\s:]+://\S+$",
 }
 
@@ -119,7 +135,12 @@ def value_schema(key):
         return or_expanded({"type": "string", "pattern": pattern}) if pattern else {"type": "string"}
     if kind == "strings":
         item = or_expanded({"type": "string", "pattern": pattern}) if pattern else {"type": "string"}
-        return {"type": "array", "items": item, "maxItems": high}
+        schema = {"type": "array", "items": item, "maxItems": high}
+        if low:
+            schema["minItems"] = low
+        return schema
+    if kind == "json object":
+        return {"type": "object", "propertyNames": {"pattern": pattern}}
     if kind == "environment":
         return {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
                 "additionalProperties": {"type": "string"}, "maxProperties": high}
@@ -197,7 +218,7 @@ def default_text(key):
 
 def type_text(key):
     kind = {"secret file": "path of a secret file", "environment": "object of strings", "strings": "array of strings",
-            "word": "one of", "words": "array of", "replicas": "1 to 64, or \"per-gpu\"", "gpu": "word or list",
+            "word": "one of", "words": "array of", "replicas": "1 to 64, \"per-gpu\", or {\"min\", \"max\"}", "json object": "object", "gpu": "word or list",
             "program": "name or path"}.get(key["type"], key["type"])
     if "words" in key:
         words = ", ".join('"%s"' % w for w in key["words"])

@@ -16,153 +16,7 @@
 #include "base/text.h"
 #include "core/config.h"
 #include "core/config_internal.h"
-
-/* --- a world of our own ----------------------------------------------------------------------------------------- */
-
-#define FILES_MAX 8
-
-struct world {
-        struct {
-                const char *path, *text;
-                size_t len;
-                mode_t mode;
-        } files[FILES_MAX + 8];
-        size_t n;
-        bool is_root;
-        const char *const *variables; /* NAME, value, …, NULL */
-};
-
-static void add_file(struct world *w, const char *path, const char *text, size_t len, mode_t mode)
-{
-        assert_true(w->n < ARRAY_SIZE(w->files));
-        w->files[w->n].path = path;
-        w->files[w->n].text = text;
-        w->files[w->n].len = len;
-        w->files[w->n++].mode = mode;
-}
-
-static const char *const usual_variables[] = {"HOME", "/home/u", "NAME",    "value", "EMPTY",
-                                              "",     "DOTS",    "${NAME}", NULL};
-
-static struct world usual_world(void)
-{
-        struct world w = {.is_root = true, .variables = usual_variables};
-
-        add_file(&w, "/etc/ls/good.key", " s3cret\n", 8, S_IFREG | 0600);
-        add_file(&w, "/etc/ls/open.key", "s3cret\nsecond\n", 14, S_IFREG | 0644);
-        add_file(&w, "/etc/ls/empty.key", "", 0, S_IFREG | 0600);
-        add_file(&w, "/etc/ls/blank.key", " \n\n", 3, S_IFREG | 0600);
-        add_file(&w, "/etc/ls/forbidden.key", "x", 1, S_IFREG | 0000);
-        add_file(&w, "/srv/folder", "", 0, S_IFDIR | 0755);
-        return w;
-}
-
-static int fake_read(void *owner, const char *path, size_t max, char **ret, size_t *ret_len)
-{
-        const struct world *w = owner;
-
-        if (path[0] != '/') /* the main file, named from /etc/ls */
-                path = streq(path, "c.json") ? "/etc/ls/c.json" : path;
-        for (size_t i = 0; i < w->n; i++) {
-                if (!streq(w->files[i].path, path))
-                        continue;
-                if (S_ISDIR(w->files[i].mode))
-                        return -EISDIR;
-                if (!(w->files[i].mode & 0400))
-                        return -EACCES;
-                if (w->files[i].len > max)
-                        return -EFBIG;
-                *ret = malloc(w->files[i].len + 1);
-                assert_non_null(*ret);
-                memcpy(*ret, w->files[i].text, w->files[i].len);
-                (*ret)[w->files[i].len] = '\0';
-                *ret_len = w->files[i].len;
-                return 0;
-        }
-        return -ENOENT;
-}
-
-/* Every model is there but "missing.gguf". */
-static int fake_stat(void *owner, const char *path, struct file_facts *ret)
-{
-        const struct world *w = owner;
-
-        for (size_t i = 0; i < w->n; i++)
-                if (streq(w->files[i].path, path)) {
-                        *ret = (struct file_facts){.mode = w->files[i].mode, .size = w->files[i].len};
-                        return 0;
-                }
-        if (!ends_with(path, ".gguf") || ends_with(path, "missing.gguf"))
-                return -ENOENT;
-        *ret = (struct file_facts){.mode = S_IFREG | 0644, .size = 1};
-        return 0;
-}
-
-/* In the order of their addition, which is the order of their names. */
-static int fake_list(void *owner, const char *dir, const char *suffix, size_t max, char ***ret)
-{
-        const struct world *w = owner;
-        size_t len = strlen(dir);
-        char **names = NULL;
-
-        (void)max;
-        for (size_t i = 0; i < w->n; i++)
-                if (strncmp(w->files[i].path, dir, len) == 0 && w->files[i].path[len] == '/' &&
-                    ends_with(w->files[i].path, suffix))
-                        assert_int_equal(text_list_add(&names, w->files[i].path + len + 1), 0);
-        if (!names)
-                return -ENOENT;
-        *ret = names;
-        return 0;
-}
-
-static const char *fake_get(void *owner, const char *name)
-{
-        const struct world *w = owner;
-
-        for (size_t i = 0; w->variables[i]; i += 2)
-                if (streq(w->variables[i], name))
-                        return w->variables[i + 1];
-        return NULL;
-}
-
-static int load_world(struct world *w, struct config **ret, struct config_problems *problems)
-{
-        const struct file_ops files = {.read = fake_read, .stat = fake_stat, .list = fake_list, .owner = w};
-        const struct config_env env = {
-                .files = &files, .get = fake_get, .owner = w, .cwd = "/etc/ls", .is_root = w->is_root};
-
-        return config_load("c.json", &env, ret, problems);
-}
-
-static void print_problems(const struct config_problems *p)
-{
-        for (size_t i = 0; i < p->count; i++) {
-                _cleanup_free_ char *line = config_problem_text(p->list + i);
-
-                print_message("  %s\n", line);
-        }
-}
-
-/* A configuration without errors; with `warnings` of them. */
-static struct config *good_with(struct world w, const char *text, size_t warnings)
-{
-        struct config_problems problems;
-        struct config *c = NULL;
-
-        add_file(&w, "/etc/ls/c.json", text, strlen(text), S_IFREG | 0644);
-        if (load_world(&w, &c, &problems) != 0 || problems.warnings != warnings) {
-                print_problems(&problems);
-                fail_msg("%zu errors, %zu warnings in %s", problems.errors, problems.warnings, text);
-        }
-        config_problems_finish(&problems);
-        return c;
-}
-
-static struct config *good(const char *text)
-{
-        return good_with(usual_world(), text, 0);
-}
+#include "config_world.h"
 
 /* --- meaning ---------------------------------------------------------------------------------------------------- */
 
@@ -205,6 +59,22 @@ static void defaults_are_those_of_the_design(void **state)
         assert_int_equal(c->gateway.queue_max, 5000);
         assert_int_equal(c->gateway.queue_timeout, 60 * USEC_PER_SEC);
         assert_int_equal(c->gateway.retries, 3);
+        assert_null(c->gateway.default_model);
+        assert_int_equal(c->gateway.shed_target, 30 * USEC_PER_SEC);
+        assert_int_equal(c->gateway.shed_interval, 10 * USEC_PER_SEC);
+        assert_int_equal(c->gateway.body_max, 32U << 20);
+        assert_int_equal(c->gateway.timeouts.connect, 5 * USEC_PER_SEC);
+        assert_int_equal(c->gateway.timeouts.first_byte, 10 * USEC_PER_MIN);
+        assert_int_equal(c->gateway.timeouts.idle, 5 * USEC_PER_MIN);
+        assert_int_equal(c->gateway.timeouts.total, USEC_PER_HOUR);
+        assert_int_equal(c->gateway.slow_start, 10 * USEC_PER_SEC);
+        assert_int_equal(c->gateway.eject_failures, 5);
+        assert_int_equal(c->gateway.eject_initial, 5 * USEC_PER_SEC);
+        assert_int_equal(c->gateway.eject_max, 5 * USEC_PER_MIN);
+        assert_int_equal(c->demand.max_loaded, 0);
+        assert_int_equal(c->demand.gpu_memory, 0);
+        assert_null(c->demand.preload);
+        assert_int_equal(c->n_groups, 0);
         assert_int_equal(c->auth_anonymous, CONFIG_SCOPE_READ | CONFIG_SCOPE_INFER);
         assert_int_equal(c->n_hubs, 0);
         config_free(c);
@@ -392,25 +262,14 @@ static void what_does_nothing_yet_is_a_warning(void **state)
         (void)state;
         c = good_with(
                 usual_world(),
-                "{\"gateway\": {\"balance\": \"random\", \"queue\": {\"max\": 1}, \"allowed_hosts\": "
-                "[\"a.org\"]},\n"
-                " \"spool\": {\"dir\": \"s\"}, \"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"}],\n"
-                " \"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"on_demand\": {}, \"limits\": "
-                "{\"pids\": 5},\n"
-                "   \"replicas\": {\"min\": 2, \"max\": 4}}, {\"name\": \"b\", \"model\": "
-                "\"missing.gguf\"}]}",
-                8);
-        assert_true(c->instances[0].on_demand);
-        assert_int_equal(c->instances[0].idle_timeout, 10 * USEC_PER_MIN);
+                "{\"spool\": {\"dir\": \"s\"}, \"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"}],\n"
+                " \"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"limits\": {\"pids\": 5}},"
+                " {\"name\": \"b\", \"model\": \"missing.gguf\"}]}",
+                4);
         assert_int_equal(c->instances[0].limit_pids, 5);
-        assert_int_equal(c->instances[0].replicas, 2);
-        assert_int_equal(c->instances[0].replicas_max, 4);
-        assert_false(c->instances[1].on_demand);
-        assert_int_equal(c->gateway.balance, CONFIG_RANDOM);
         assert_string_equal(c->spool_dir, "/etc/ls/s");
         assert_int_equal(c->n_hubs, 1);
         assert_string_equal(config_hub_driver_name(c->hubs[0].driver), "nats");
-        assert_string_equal(config_balance_name(c->gateway.balance), "random");
         config_free(c);
 }
 
@@ -529,6 +388,18 @@ static const struct {
         {ONE(""), ONE(", \"weight\": 2"), "weight", false},
         {ONE(""), ONE(", \"replicas\": 2"), "replicas", false},
         {ONE(""), ONE(", \"autostart\": false"), "autostart", false},
+        {ONE(""), ONE(", \"slots\": 2"), "slots", false},
+        {ONE(""), ONE(", \"request\": {\"set\": {}, \"strip\": []}"), "", false},
+        {ONE(""), ONE(", \"request\": {\"set\": {\"a\": 1}, \"strip\": [\"b\"]}"),
+         "request.set request.strip", false},
+        {ONE(", \"request\": {\"set\": {\"a\": 1}}"), ONE(", \"request\": {\"set\":{ \"\\u0061\" :1 }}"), "",
+         false},
+        {ONE(""), ONE(", \"on_demand\": {}"), "on_demand", false},
+        {ONE(", \"on_demand\": {}"),
+         ONE(", \"on_demand\": {\"idle_timeout\": \"0\", \"pinned\": true, \"memory\": \"1G\"}"),
+         "on_demand.idle_timeout on_demand.pinned on_demand.memory", false},
+        {ONE(", \"replicas\": {\"min\": 1, \"max\": 2}"),
+         ONE(", \"replicas\": {\"min\": 1, \"max\": 2}, \"scale\": {\"wait\": \"3s\"}"), "scale.wait", false},
         {ONE(""), ONE(", \"args\": [\"-c\"]"), "args", true},
         {ONE(""),
          "{\"llama_server\": {\"args\": [\"-c\"]}, \"instances\": [{\"name\": \"a\", \"model\": "
@@ -607,6 +478,10 @@ static void the_digest_stays_what_it_was(void **state)
         config_free(c);
 }
 
+#define PAIR(more)                                                                                           \
+        "{\"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"on_demand\": {}}, {\"name\": \"b\", "   \
+        "\"model\": \"a.gguf\", \"on_demand\": {}}]" more "}"
+
 static void changes_of_the_daemon_are_known(void **state)
 {
         struct config *a = good("{}");
@@ -614,6 +489,13 @@ static void changes_of_the_daemon_are_known(void **state)
                                 "\"log_level\": \"error\","
                                 " \"health\": {\"timeout\": \"1s\"}, \"ready\": {\"min\": 2},"
                                 " \"auth\": {\"anonymous\": [\"admin\"]}}");
+        struct config *d = good(PAIR(""));
+        struct config *e =
+                good(PAIR(", \"groups\": [{\"name\": \"g\", \"members\": [\"a\", \"b\"]}],"
+                          " \"on_demand\": {\"max_loaded\": 1, \"preload\": [\"a\"]},"
+                          " \"gateway\": {\"default_model\": \"b\", \"eject\": {\"max\": \"1h\"}}"));
+        struct config *f = good(PAIR(", \"groups\": [{\"name\": \"g\", \"mode\": \"together\", \"members\": "
+                                     "[\"a\", \"b\"]}]"));
         _cleanup_free_ char *restart = NULL, *reload = NULL;
         char **list;
 
@@ -624,8 +506,25 @@ static void changes_of_the_daemon_are_known(void **state)
         assert_int_equal(config_changes(a, b, false, &list), 0);
         reload = joined(list);
         assert_string_equal(reload, "log_level ready.min auth.anonymous");
+        free(reload);
+        assert_int_equal(config_changes(d, e, false, &list), 0);
+        reload = joined(list);
+        assert_string_equal(reload, "gateway.default_model gateway.eject.max on_demand.max_loaded "
+                                    "on_demand.preload groups");
+        assert_int_equal(config_changes(d, e, true, &list), 0); /* all of it is taken over live */
+        assert_null(list[0]);
+        text_list_free(list);
+        free(reload);
+        text_list_free(e->demand.preload); /* what is left is the mode of the group */
+        e->demand = (struct config_demand){0};
+        assert_int_equal(config_changes(e, f, false, &list), 0);
+        reload = joined(list);
+        assert_string_equal(reload, "gateway.default_model gateway.eject.max groups");
         config_free(a);
         config_free(b);
+        config_free(d);
+        config_free(e);
+        config_free(f);
 }
 
 static void the_effective_configuration_is_printed_without_secrets(void **state)
@@ -638,7 +537,7 @@ static void the_effective_configuration_is_printed_without_secrets(void **state)
                           "\"hidden\", "
                           "\"PLAIN\": \"shown\"}, \"replicas\": {\"min\": 1, \"max\": 2}, \"gpu\": [0, 1]},"
                           " {\"name\": \"b\", \"adopt\": \"127.0.0.1:1\", \"api_key_file\": \"good.key\"}]}",
-                          1);
+                          0);
         _cleanup_free_ char *text = config_print(c);
         struct json_value *v, *in;
 

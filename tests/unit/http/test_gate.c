@@ -231,6 +231,48 @@ static void orders_are_no_simple_forms(void **state)
         }
 }
 
+static void work_of_programs_and_of_pages(void **state)
+{
+#define JSON "Content-Length: 2\r\nContent-Type: application/json\r\n"
+#define FORM "Content-Length: 2\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        static const struct {
+                const char *headers;
+                enum gate_verdict plain, multipart; /* on routes that take JSON alone; that take forms, too */
+        } rows[] = {
+                {JSON, GATE_PASS, GATE_PASS},
+                {FORM, GATE_PASS, GATE_PASS},
+                {"Content-Length: 2\r\n", GATE_PASS, GATE_PASS},
+                {"Transfer-Encoding: chunked\r\n", GATE_PASS, GATE_PASS},
+                {"Content-Length: 2\r\nContent-Type: application/x-www-form-urlencoded\r\n", GATE_PASS,
+                 GATE_PASS},
+                {JSON "Origin: http://localhost\r\n", GATE_PASS, GATE_PASS},
+                {FORM "Origin: http://localhost\r\n", GATE_CONTENT_TYPE, GATE_PASS},
+                {FORM "Referer: http://localhost/\r\n", GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+                {FORM "Sec-Fetch-Site: cross-site\r\n", GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+                {"Content-Length: 2\r\nContent-Type: text/plain\r\nOrigin: http://localhost\r\n",
+                 GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+                {"Content-Length: 2\r\nContent-Type: text/plain\r\nSec-Fetch-Mode: no-cors\r\n",
+                 GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+                {"Content-Length: 2\r\nOrigin: http://localhost\r\n", GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+                {JSON "Content-Type: multipart/form-data; boundary=x\r\nOrigin: http://localhost\r\n",
+                 GATE_CONTENT_TYPE, GATE_CONTENT_TYPE},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                _cleanup_free_ char *text =
+                        text_format("POST /v1/x HTTP/1.1\r\nHost: localhost\r\n%s\r\n", rows[i].headers);
+                struct http1_request head = parse(text);
+
+                if (gate_check_work(&head, false) != rows[i].plain)
+                        fail_msg("wrong verdict on %s", rows[i].headers);
+                if (gate_check_work(&head, true) != rows[i].multipart)
+                        fail_msg("wrong verdict with forms on %s", rows[i].headers);
+        }
+#undef JSON
+#undef FORM
+}
+
 static void preflights(void **state)
 {
         struct http1_request head;
@@ -282,6 +324,7 @@ int main(void)
                 cmocka_unit_test(stars),
                 cmocka_unit_test(host_is_asked_before_origin),
                 cmocka_unit_test(orders_are_no_simple_forms),
+                cmocka_unit_test(work_of_programs_and_of_pages),
                 cmocka_unit_test(preflights),
                 cmocka_unit_test(cors_echoes_one_origin),
                 cmocka_unit_test(every_verdict_has_words),

@@ -22,6 +22,8 @@ static const struct route table[] = {
          .methods = ROUTE_GET | ROUTE_POST | ROUTE_DELETE,
          .scope = ROUTE_READ,
          .order_scope = ROUTE_ADMIN},
+        {.pattern = "/upstream/{name}/{path}", .methods = ROUTE_GET},
+        {.pattern = "/models/{path}", .methods = ROUTE_GET},
         {0},
 };
 
@@ -65,6 +67,36 @@ static void paths_are_exact(void **state)
                         fail_msg("%s was not found", rows[i].path);
                 assert_string_equal(m.route->pattern, rows[i].pattern);
                 assert_string_equal(m.name, rows[i].name);
+        }
+}
+
+static void the_rest_of_a_path(void **state)
+{
+        static const struct {
+                const char *path, *pattern, *name, *rest;
+        } rows[] = {
+                {"/upstream/q-0/v1/models", "/upstream/{name}/{path}", "q-0", "v1/models"},
+                {"/upstream/q-0/", "/upstream/{name}/{path}", "q-0", ""},
+                {"/upstream/q-0/slots/", "/upstream/{name}/{path}", "q-0", "slots/"},
+                {"/upstream/q-0", NULL, NULL, NULL},
+                {"/upstream//slots", NULL, NULL, NULL},
+                {"/models/meta/llama-3", "/models/{path}", "", "meta/llama-3"},
+                {"/models", NULL, NULL, NULL},
+                {"/health", "/health", "", ""},
+        };
+        struct route_match m;
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                int r = router_find(table, rows[i].path, &m);
+
+                if ((r == 0) != (rows[i].pattern != NULL))
+                        fail_msg("%s: %d", rows[i].path, r);
+                if (r < 0)
+                        continue;
+                assert_string_equal(m.route->pattern, rows[i].pattern);
+                assert_string_equal(m.name, rows[i].name);
+                assert_string_equal(m.rest, rows[i].rest);
         }
 }
 
@@ -134,6 +166,8 @@ static void did_you_mean(void **state)
         assert_string_equal(router_nearest(table, "/api/v1/instance", buf, sizeof(buf)), "/api/v1/instances");
         assert_string_equal(router_nearest(table, "/api/v1/instances/a-long-name-0/log", buf, sizeof(buf)),
                             "/api/v1/instances/a-long-name-0/logs");
+        /* What is open has no name to be near to. */
+        assert_string_equal(router_nearest(table, "/upstraem/q-0/", buf, sizeof(buf)), "/upstream/q-0/");
         assert_null(router_nearest(table, "/something/else/entirely/different", buf, sizeof(buf)));
         memset(far, 'x', sizeof(far) - 1);
         far[sizeof(far) - 1] = '\0';
@@ -181,9 +215,10 @@ static void query_names_are_known(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(paths_are_exact),      cmocka_unit_test(names_are_bounded),
-                cmocka_unit_test(methods_and_allow),    cmocka_unit_test(did_you_mean),
-                cmocka_unit_test(orders_may_need_more), cmocka_unit_test(query_names_are_known),
+                cmocka_unit_test(paths_are_exact),       cmocka_unit_test(names_are_bounded),
+                cmocka_unit_test(the_rest_of_a_path),    cmocka_unit_test(methods_and_allow),
+                cmocka_unit_test(did_you_mean),          cmocka_unit_test(orders_may_need_more),
+                cmocka_unit_test(query_names_are_known),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
