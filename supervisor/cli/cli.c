@@ -58,6 +58,10 @@ static const struct option_spec of_history[] = {
         {.name = "follow", .letter = 'f', .doc = "go on with every new event, until Ctrl-C"},
         {0},
 };
+static const struct option_spec of_models[] = {
+        {.name = "rescan", .doc = "walk through the folder now, not only when it was long ago"},
+        {0},
+};
 static const struct option_spec of_check[] = {
         {.name = "print", .doc = "print the configuration with all defaults filled in, secrets as ***"},
         {.name = "keys", .doc = "print every key that there is, as JSON"},
@@ -161,6 +165,11 @@ const struct verb cli_verbs[] = {
          .max = 1,
          .completes = COMPLETES_INSTANCE,
          .run = history_main},
+        {.name = "models",
+         .doc = "list the model files of models_dir",
+         .options = of_models,
+         .run = models_main,
+         .details = "What their headers say, which instances use them, and why those that are broken are."},
         {.name = "version",
          .doc = "print the versions of this program and of the daemon",
          .run = version_main},

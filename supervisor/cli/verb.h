@@ -109,6 +109,7 @@ int restart_main(struct cli *cli);
 int reload_main(struct cli *cli);
 int why_main(struct cli *cli);
 int history_main(struct cli *cli);
+int models_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);
 int help_main(struct cli *cli);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/library.h"
 #include "fleet/private.h"
 #include "host/record.h"
 
@@ -96,6 +97,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = activity_new(&f->activity);
         if (r < 0)
                 goto fail;
+        r = library_new(loop, &f->library);
+        if (r < 0)
+                goto fail;
         r = binaries_new(loop, f->own_env, &f->binaries);
         if (r < 0)
                 goto fail;
@@ -126,6 +130,7 @@ struct fleet *fleet_free(struct fleet *f)
         binaries_free(f->binaries);
         activity_free(f->activity);
         history_free(f->history);
+        library_free(f->library);
         config_free(f->config);
         text_list_free(f->own_env);
         free(f->instances_dir);

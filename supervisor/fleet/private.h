@@ -19,6 +19,7 @@ struct fleet {
         struct list touched;
         struct binaries *binaries;
         struct history *history;
+        struct library *library;
         struct activity *activity;
         struct gpu gpus[FLEET_GPUS];
         size_t n_gpus;

@@ -89,6 +89,7 @@ void socketio_handle(struct call *call);
 void page_handle(struct call *call);    /* page.c */
 void scrape_handle(struct call *call);  /* scrape.c */
 void logs_handle(struct call *call);    /* follow.c */
+void library_handle(struct call *call); /* library.c */
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
 int follow_init(struct doors *d);

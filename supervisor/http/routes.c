@@ -4,6 +4,7 @@
 static const char *const none[] = {NULL};
 static const char *const of_logs[] = {"follow", "lines", NULL};
 static const char *const of_history[] = {"since", "instance", NULL};
+static const char *const of_library[] = {"rescan", NULL};
 static const char *const of_reload[] = {"dry_run", NULL};
 
 const struct route doors_routes[] = {
@@ -77,6 +78,12 @@ const struct route doors_routes[] = {
          .params = none,
          .handle = restart_handle,
          .doc = "Restarts it, replicas one after the other"},
+        {.pattern = "/api/v1/library",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = of_library,
+         .handle = library_handle,
+         .doc = "The model files of models_dir: ?rescan=1"},
         {.pattern = "/api/v1/history",
          .methods = ROUTE_GET,
          .scope = ROUTE_READ,
