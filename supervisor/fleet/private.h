@@ -21,6 +21,7 @@ struct fleet {
         struct history *history;
         struct library *library;
         struct activity *activity;
+        struct relays *relays;
         struct gpu gpus[FLEET_GPUS];
         size_t n_gpus;
         unsigned cpus;
@@ -56,6 +57,11 @@ unsigned fleet_replicas(const struct fleet *f, const struct config_instance *ent
 int fleet_make_members(struct fleet *f, const struct config *c);
 /* Settings of a member whose entry is gone: only what stopping needs. */
 struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *name);
+
+/* relay.c: the fleet's running relays and the spare ones. relays_free ends what still runs, without a callback. */
+struct relays;
+int relays_new(struct relays **ret);
+struct relays *relays_free(struct relays *rs);
 
 /* gpus.c: which GPUs a member is pinned to. 0; -ENODEV with words in detail. */
 /* gpu_mask out of m->gpu, for a process that was taken over. */
