@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/text.h"
+#include "core/keys.h"
 
 #define SOCKET_PATH_MAX 107 /* bytes of a unix socket's path without its NUL */
 
@@ -144,11 +145,11 @@ static void check_listen(struct config_load *l, size_t i)
                             shown(listen->address, buf), why);
                 return;
         }
-        if (!endpoint_is_loopback(&listen->endpoint) && !l->config->insecure)
+        if (!endpoint_is_loopback(&listen->endpoint) && !l->config->insecure && !l->config->auth_keys_file)
                 KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, "address",
-                            "other machines can reach %s and no keys protect it; listen on loopback, or set "
-                            "\"insecure\": "
-                            "true if that is what you want",
+                            "other machines can reach %s and no keys protect it; set \"auth\": "
+                            "{\"keys_file\": …}, listen on loopback, or set \"insecure\": true if that is "
+                            "what you want",
                             shown(listen->address, buf));
         for (size_t j = 0; j < i; j++)
                 if (port_of(&listen->endpoint) && l->config->listen[j].endpoint.len &&
@@ -674,6 +675,46 @@ static void check_total(struct config_load *l)
                             "has %zu replicas in all, at most %d are allowed", total, CONFIG_INSTANCES_MAX);
 }
 
+/* The daemon reads it itself, again and again; here it is told what is wrong before it does. */
+static void check_keys_file(struct config_load *l)
+{
+        const struct file_ops *files = l->env->files;
+        const char *path = l->config->auth_keys_file;
+        struct keys_problem problem;
+        struct file_facts facts;
+        struct keys *keys = NULL;
+        char *text = NULL;
+        size_t len = 0;
+        int r;
+
+        if (!path)
+                return;
+        r = files->read(files->owner, path, KEYS_FILE_MAX, &text, &len);
+        if (r == -ENOENT)
+                KEY_PROBLEM(
+                        config_warning, l, l->top, PLACE_TOP, "auth.keys_file",
+                        "%s is not there yet, so no key is in force: llama-supervisor key add NAME makes it",
+                        path);
+        else if (r < 0)
+                KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "auth.keys_file", "%s cannot be read: %s",
+                            path, strerror(-r));
+        if (r < 0)
+                return;
+        if (files->stat(files->owner, path, &facts) >= 0 && S_ISREG(facts.mode) && (facts.mode & 07))
+                KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "auth.keys_file",
+                            "everybody on this machine can %s %s (mode %04o); chmod 640 it",
+                            facts.mode & 02 ? "change" : "read", path, facts.mode & 07777U);
+        r = keys_load(text, len, &keys, &problem);
+        if (r == -EBADMSG)
+                KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "auth.keys_file",
+                            "in the keys file %s:%u:%u: %s", path, problem.line, problem.column,
+                            problem.message);
+        else if (r < 0)
+                l->failed_memory = true;
+        keys_free(keys);
+        free(text);
+}
+
 void config_check_all(struct config_load *l)
 {
         struct config *c = l->config;
@@ -696,6 +737,7 @@ void config_check_all(struct config_load *l)
         }
         check_names(l);
         check_endpoints(l);
+        check_keys_file(l);
         check_total(l);
         config_check_references(l);
 }

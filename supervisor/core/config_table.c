@@ -158,7 +158,8 @@ static const struct config_key top_keys[] = {
          .help = "Addresses of the HTTP doors (dashboard, API, feed, metrics). An empty list leaves the "
                  "control socket alone."},
         {"insecure", TYPE_BOOL, TOP(insecure), .fallback = "false", .flags = KEY_RESTART,
-         .help = "Allows a listener that other machines can reach although no keys protect it."},
+         .help = "Lets callers without a key use a listener that other machines can reach, as far as "
+                 "`auth.anonymous` goes."},
         {"runtime_dir", TYPE_PATH, TOP(runtime_dir), .flags = KEY_RESTART,
          .help = "Sockets and process records; emptied at boot. Default: $RUNTIME_DIRECTORY (systemd); for "
                  "root "
@@ -315,13 +316,14 @@ static const struct config_key top_keys[] = {
         {"spool.dir", TYPE_PATH, TOP(spool_dir), .flags = KEY_RESTART,
          .help = "Where it lies. Default: `spool` in state_dir."},
         {"auth", TYPE_GROUP, .help = "Who may do what."},
-        {"auth.keys_file", TYPE_PATH, TOP(auth_keys_file), .flags = KEY_RESTART | KEY_REFUSED,
-         .help = "File of the API keys (their hashes)."},
+        {"auth.keys_file", TYPE_PATH, TOP(auth_keys_file),
+         .help = "File of the API keys (their hashes), made by `llama-supervisor key add`; read again when "
+                 "it changes. Without it no key means anything."},
         {"auth.anonymous", TYPE_FLAGS, TOP(auth_anonymous), .fallback = "[\"read\", \"infer\"]",
          .choices = scopes,
          .help = "What a caller without a key may do on loopback: `read` states and logs, `infer`, `admin` "
-                 "(start, stop, reload). "
-                 "The control socket may always do everything."},
+                 "(start, stop, reload). On other addresses a key is always needed, unless `insecure` says "
+                 "otherwise. The control socket may always do everything."},
         {"hubs", TYPE_OBJECTS, .fallback = "[]", .max = 16, .element = PLACE_HUB,
          .flags = KEY_RESTART | KEY_UNBUILT,
          .help = "Remote job queues that get these instances as workers."},

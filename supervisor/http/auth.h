@@ -25,13 +25,13 @@
 struct auth;
 struct auth_account;
 
-/* Valid during the handler. Whoever keeps one longer holds it by auth_begin. Zeroed: nobody, who may do nothing. */
+/* Valid during the handler. Whoever keeps one longer copies it and holds it by auth_begin. Zeroed: nobody, who may do nothing. */
 struct caller {
         const char *name;             /* of the key; NULL: the control socket, or no key */
         unsigned scopes;              /* bits of enum config_scope */
         enum key_priority priority;   /* normal without a key */
         struct auth_account *account; /* of the key; NULL: nothing is counted */
-        uint64_t id; /* of the account, never used again; 0 without a key: for fairness between keys */
+        uint64_t id; /* of the account, never used again; 1 without a key, 0 for the control socket */
 };
 
 enum auth_verdict {
@@ -49,28 +49,33 @@ enum auth_verdict {
 const char *auth_verdict_name(enum auth_verdict v); /* "wrong_key": a metric's label */
 int auth_verdict_status(enum auth_verdict v);
 
-/* on_revoked: open requests and feeds with this mark are to be ended. May be NULL. */
+/* on_revoked: open requests and feeds with this mark are to be ended. */
 typedef void auth_revoked_fn(void *owner, uint64_t mark);
-/* on_event: something about the keys that people should know ("keys", or "keys_failed"); may be NULL. */
+/* on_event: something about the keys that people should know, for log and history: "keys" (they were read again) or
+ * "keys_failed" (the file became wrong). */
 typedef void auth_event_fn(void *owner, const char *kind, const char *text);
-int auth_new(struct loop *loop, auth_revoked_fn *on_revoked, auth_event_fn *on_event, void *owner,
-             struct auth **ret);
+struct auth_events {
+        auth_revoked_fn *on_revoked;
+        auth_event_fn *on_event;
+};
+int auth_new(struct loop *loop, const struct auth_events *events, void *owner, struct auth **ret);
 struct auth *auth_free(struct auth *a);
-/* Takes over what the configuration says (which must outlive the next call), reading the keys file; at start and after each reload.
- * 0, or -errno with *ret_error (malloc'd): then the keys are those of before. */
+/* Takes over what the configuration says, and reads the keys file again; at start and after each reload. 0, or -errno with
+ * *ret_error (malloc'd, may be NULL without memory): then the keys are those of before. A file that is missing has no keys. */
 int auth_apply(struct auth *a, const struct config *config, char **ret_error);
 size_t auth_keys_in_force(const struct auth *a);
 
-/* is_open: nothing is needed there (a liveness route). needs_key: a listener where "anonymous" does not hold. */
+/* needs_key: a listener where what "anonymous" may do (scopes: auth.anonymous) does not hold. *ret is nobody unless AUTH_PASS. */
 enum auth_verdict auth_identify(struct auth *a, const struct http1_request *head, bool needs_key,
-                                struct caller *ret);
+                                unsigned anonymous, struct caller *ret);
 void auth_control(struct caller *ret); /* the control socket's */
 bool caller_may(const struct caller *c, enum config_scope scope);
-/* What marks the requests and feeds of this caller that need this scope. */
+/* What marks the requests and feeds of this caller that need this scope; 0 for the control socket, which nobody ends. */
 uint64_t caller_mark(const struct caller *c, enum config_scope scope);
-/* Counts a refusal; a wrong key is logged, at most one line a second, without the key. */
+/* Counts a refusal; wrong keys are logged, at most one line a second, without the key. */
 void auth_refused(struct auth *a, enum auth_verdict v, const char *peer, usec_t now);
-/* The sentence for the caller. */
+/* The sentence for the caller; scope: what the route needs. Returns buf; AUTH_WORDS_MAX bytes are enough. */
+enum { AUTH_WORDS_MAX = 320 };
 char *auth_verdict_words(enum auth_verdict v, const struct caller *c, const char *scope, char *buf,
                          size_t size);
 

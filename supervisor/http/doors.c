@@ -101,23 +101,67 @@ static void answer_options(struct call *call)
         respond_text(call->req, 204, NULL, headers, NULL, 0);
 }
 
-static bool has_scope(const struct call *call)
+static enum config_scope config_scope_of(enum route_scope scope)
 {
-        unsigned have = fleet_config(call->doors->fleet)->auth_anonymous;
-
-        if (call->control)
-                return true;
-        switch (route_scope_of(call->route, call->head->method)) {
-        case ROUTE_OPEN:
-                return true;
+        switch (scope) {
         case ROUTE_READ:
-                return have & CONFIG_SCOPE_READ;
+                return CONFIG_SCOPE_READ;
         case ROUTE_INFER:
-                return have & CONFIG_SCOPE_INFER;
+                return CONFIG_SCOPE_INFER;
         case ROUTE_ADMIN:
-                return have & CONFIG_SCOPE_ADMIN;
+        case ROUTE_OPEN:
+                break;
         }
-        return false;
+        return CONFIG_SCOPE_ADMIN;
+}
+
+/* Without "insecure" a listener that other machines reach serves nobody without a key. */
+static bool needs_key(const struct call *call)
+{
+        return !endpoint_is_loopback(listener_endpoint(request_listener(call->req))) &&
+               !fleet_config(call->doors->fleet)->insecure;
+}
+
+static void refuse_by_auth(struct call *call, enum auth_verdict v, const char *scope)
+{
+        struct doors *d = call->doors;
+        char words[AUTH_WORDS_MAX];
+
+        auth_refused(d->auth, v, request_peer(call->req), loop_now(d->loop));
+        (void)auth_verdict_words(v, &call->caller, scope, words, sizeof(words));
+        if (auth_verdict_status(v) == 401)
+                respond_error_coded(call->req, 401, "invalid_api_key",
+                                    v == AUTH_MISSING
+                                            ? "WWW-Authenticate: Bearer realm=\"llama-supervisor\"\r\n"
+                                            : "WWW-Authenticate: Bearer realm=\"llama-supervisor\", "
+                                              "error=\"invalid_token\"\r\n",
+                                    words);
+        else
+                doors_respond_error(call->req, auth_verdict_status(v), "%s", words);
+}
+
+/* Finds out who is calling, once, and whether they may. */
+static bool passes_auth(struct call *call)
+{
+        enum route_scope scope = route_scope_of(call->route, call->head->method);
+        const struct config *config = fleet_config(call->doors->fleet);
+        enum auth_verdict v = AUTH_PASS;
+
+        if (scope == ROUTE_OPEN)
+                return true;
+        if (call->control)
+                auth_control(&call->caller);
+        else
+                v = auth_identify(call->doors->auth, call->head, needs_key(call), config->auth_anonymous,
+                                  &call->caller);
+        if (v == AUTH_PASS && !caller_may(&call->caller, config_scope_of(scope)))
+                v = AUTH_SCOPE;
+        if (v != AUTH_PASS) {
+                refuse_by_auth(call, v, route_scope_name(scope));
+                return false;
+        }
+        request_set_mark(call->req, caller_mark(&call->caller, config_scope_of(scope)));
+        return true;
 }
 
 static bool passes_query(struct call *call)
@@ -148,14 +192,8 @@ static void handle_call(struct call *call)
                 answer_method(call);
                 return;
         }
-        if (!has_scope(call)) {
-                call->doors->counts.errors++;
-                doors_respond_error(call->req, 403,
-                                    "this needs the scope \"%s\", which a caller without a key does not have "
-                                    "(auth.anonymous); the local control socket may do everything",
-                                    route_scope_name(route_scope_of(call->route, call->head->method)));
+        if (!passes_auth(call))
                 return;
-        }
         if (!passes_query(call))
                 return;
         if (route_is_order(call->head->method) && !(call->route->flags & ROUTE_ANY_BODY)) {
@@ -272,6 +310,67 @@ static void on_change(void *owner, const struct fleet_change *changes, size_t n,
                         follow_instance_gone(owner, changes[i].report->instance);
 }
 
+static void on_revoked(void *owner, uint64_t mark)
+{
+        struct doors *d = owner;
+        unsigned n = (d->server ? server_end_marked(d->server, mark) : 0) +
+                     (d->feed ? feed_end_marked(d->feed, mark) : 0);
+
+        if (n)
+                log_info(NULL, "%u %s of a key that was revoked or lost a scope %s ended", n,
+                         n == 1 ? "request" : "requests", n == 1 ? "was" : "were");
+}
+
+static void tell(struct doors *d, const char *kind, const char *text, bool bad)
+{
+        const struct history_event event = {.at = loop_realtime(d->loop), .kind = kind, .text = text};
+
+        log_line(bad ? LOG_ERR : LOG_INFO, NULL, "%s", text);
+        history_add(fleet_history(d->fleet), &event);
+}
+
+static void on_auth_event(void *owner, const char *kind, const char *text)
+{
+        tell(owner, kind, text, streq(kind, "keys_failed"));
+}
+
+static int apply_auth(struct doors *d, char **ret_error)
+{
+        d->applied = fleet_config(d->fleet);
+        return auth_apply(d->auth, d->applied, ret_error);
+}
+
+/* After a reload the fleet has another configuration. */
+static void on_turn(void *owner, usec_t now)
+{
+        struct doors *d = owner;
+        _cleanup_free_ char *error = NULL;
+        int r;
+
+        (void)now;
+        if (fleet_config(d->fleet) == d->applied)
+                return;
+        r = apply_auth(d, &error);
+        if (r < 0)
+                tell(d, "keys_failed", error ? error : strerror(-r), true);
+}
+
+static int open_auth(struct doors *d, char **ret_error)
+{
+        static const struct auth_events events = {.on_revoked = on_revoked, .on_event = on_auth_event};
+        int r = auth_new(d->loop, &events, d, &d->auth);
+
+        if (r >= 0)
+                r = apply_auth(d, ret_error);
+        if (r >= 0)
+                r = loop_add_turn(d->loop, on_turn, d);
+        d->turning = r >= 0;
+        if (r >= 0 && d->applied->auth_keys_file && !auth_keys_in_force(d->auth))
+                log_warn(NULL, "%s holds no key in force: llama-supervisor key add NAME makes one",
+                         d->applied->auth_keys_file);
+        return r;
+}
+
 static int complain(char **ret_error, int r, const char *what, const char *why)
 {
         *ret_error = text_format("%s: %s", what, why);
@@ -287,11 +386,15 @@ static int open_listener(struct doors *d, const struct config *config, const str
 
         if (at->tls_cert_file || at->tls_key_file)
                 return complain(ret_error, -EOPNOTSUPP, at->address, "this version cannot listen with TLS");
-        if (!endpoint_is_loopback(&at->endpoint) && !config->insecure)
+        if (!endpoint_is_loopback(&at->endpoint) && !config->insecure && !auth_keys_in_force(d->auth))
                 return complain(ret_error, -EPERM, at->address,
-                                "refused: this address can be reached from other machines, and nobody would "
-                                "be asked for "
-                                "a key; use 127.0.0.1, or say \"insecure\": true in the configuration");
+                                config->auth_keys_file
+                                        ? "refused: this address can be reached from other machines, and "
+                                          "there is no key in force that they could show: make one with "
+                                          "llama-supervisor key add NAME"
+                                        : "refused: this address can be reached from other machines, and "
+                                          "nobody would be asked for a key; set auth.keys_file, use "
+                                          "127.0.0.1, or say \"insecure\": true in the configuration");
         r = server_listen(d->server, &at->endpoint, 0660, NULL, &l);
         if (r == -EADDRINUSE)
                 return complain(ret_error, r, at->address,
@@ -300,7 +403,7 @@ static int open_listener(struct doors *d, const struct config *config, const str
                 *ret_error = text_format("%s: cannot listen: %s", at->address, strerror(-r));
                 return r;
         }
-        if (!endpoint_is_loopback(&at->endpoint))
+        if (!endpoint_is_loopback(&at->endpoint) && config->insecure)
                 log_warn(NULL, "%s can be reached from other machines without a key, as \"insecure\" says",
                          at->address);
         return text_list_add(&d->addresses, endpoint_text(listener_endpoint(l), text, sizeof(text)));
@@ -395,7 +498,9 @@ static int open_all(struct doors *d, char **ret_error)
         const struct config *config = fleet_config(d->fleet);
         int r;
 
-        r = follow_init(d);
+        r = open_auth(d, ret_error);
+        if (r >= 0)
+                r = follow_init(d);
         if (r >= 0)
                 r = feed_new(d->loop, d->fleet, &d->feed);
         if (r >= 0)
@@ -453,6 +558,9 @@ struct doors *doors_close(struct doors *d)
         /* The feed ends its streams itself; the rest is told by on_gone. */
         d->feed = feed_free(d->feed);
         d->server = server_free(d->server);
+        if (d->turning)
+                loop_remove_turn(d->loop, on_turn, d);
+        d->auth = auth_free(d->auth);
         d->follow_timer = timer_free(d->follow_timer);
         text_list_free(d->addresses);
         free(d->control);

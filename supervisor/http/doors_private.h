@@ -3,6 +3,7 @@
 #define LSV_HTTP_DOORS_PRIVATE_H
 
 #include "base/list.h"
+#include "http/auth.h"
 #include "http/doors.h"
 #include "http/feed.h"
 #include "http/gate.h"
@@ -32,7 +33,9 @@ struct doors {
         struct fleet *fleet;
         struct server *server;
         struct feed *feed;
-        bool subscribed;
+        struct auth *auth;
+        const struct config *applied; /* the configuration that auth has taken over */
+        bool subscribed, turning;
         usec_t started, started_realtime;
         char **addresses; /* as bound, NULL-ended, without the control socket */
         char *control;    /* path of the control socket */
@@ -49,9 +52,10 @@ struct call {
         struct request *req;
         const struct http1_request *head;
         const struct route *route;
-        const char *name; /* of {name}; valid during the handler, as is: */
-        const char *rest; /* of {path} */
-        bool control;     /* came by the control socket */
+        const char *name;     /* of {name}; valid during the handler, as is: */
+        const char *rest;     /* of {path} */
+        bool control;         /* came by the control socket */
+        struct caller caller; /* nobody on routes that are open to all */
 };
 
 /* The table of all routes (routes.c), ended by a row without pattern. */

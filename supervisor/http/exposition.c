@@ -263,6 +263,15 @@ static void once_refused(const struct exposition *x, const struct family *f, str
         for (int v = GATE_PASS + 1; v < GATE_VERDICTS; v++)
                 put_plain(out, f->name, "reason", gate_verdict_name((enum gate_verdict)v),
                           (double)x->facts.gate_refused[v]);
+        for (int v = AUTH_PASS + 1; v < AUTH_VERDICTS; v++)
+                put_plain(out, f->name, "reason", auth_verdict_name((enum auth_verdict)v),
+                          (double)x->facts.auth.refused[v]);
+}
+
+static void once_key_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, "result", "ok", (double)x->facts.auth.reloads);
+        put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
 }
 
 static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -348,6 +357,9 @@ static const struct family families[] = {
          .once = once_refused},
         {PREFIX "http_errors_total", "counter", "Requests answered 4xx by the router.", .once = once_u64,
          .offset = OF_FACTS(router_errors)},
+        {PREFIX "keys", "gauge", "API keys in force.", .once = once_unsigned, .offset = OF_FACTS(keys)},
+        {PREFIX "keys_reloads_total", "counter", "Times that the keys file changed and was read again.",
+         .once = once_key_reloads},
         {PREFIX "http_timeouts_total", "counter", "Connections closed by a deadline.", .once = once_timeouts},
         {PREFIX "http_accept_pauses_total", "counter", "Times that accepting paused for want of descriptors.",
          .once = once_u64, .offset = OF_FACTS(server.accept_pauses)},

@@ -8,6 +8,7 @@
 #define LSV_HTTP_EXPOSITION_H
 
 #include "fleet/fleet.h"
+#include "http/auth.h"
 #include "http/feed.h"
 #include "http/gate.h"
 #include "net/server.h"
@@ -28,6 +29,8 @@ struct exposition_facts {
         struct server_counts server;
         struct process_facts process;
         uint64_t gate_refused[GATE_VERDICTS];
+        struct auth_counts auth;
+        unsigned keys; /* in force */
         uint64_t router_errors, busy, follow_skipped;
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;

@@ -255,11 +255,12 @@ void subscriber_refresh(struct subscriber *sub)
 }
 
 void subscriber_join(struct subscriber *sub, struct feed *f, const struct carrier *carrier,
-                     struct subject *only, unsigned *count)
+                     struct subject *only, uint64_t mark, unsigned *count)
 {
         list_init(&sub->ready);
         sub->feed = f;
         sub->carrier = carrier;
+        sub->mark = mark;
         sub->only = only;
         sub->known = f->version;
         sub->status = true;
@@ -548,6 +549,23 @@ static int add_subjects(struct feed *f)
         return 0;
 }
 
+unsigned feed_end_marked(struct feed *f, uint64_t mark)
+{
+        struct list *next;
+        unsigned n = 0;
+
+        for (struct list *it = f->subscribers.next; it != &f->subscribers; it = next) {
+                struct subscriber *sub = LIST_ENTRY(it, struct subscriber, node);
+
+                next = it->next;
+                if (sub->mark != mark)
+                        continue;
+                sub->carrier->end(sub, WEBSOCKET_POLICY);
+                n++;
+        }
+        return n;
+}
+
 struct feed *feed_free(struct feed *f)
 {
         if (!f)
@@ -559,7 +577,7 @@ struct feed *feed_free(struct feed *f)
         while (!list_is_empty(&f->subscribers)) {
                 struct subscriber *sub = LIST_ENTRY(f->subscribers.next, struct subscriber, node);
 
-                sub->carrier->end(sub);
+                sub->carrier->end(sub, WEBSOCKET_GOING_AWAY);
         }
         f->socketio = socketio_free(f->socketio);
         f->ws = ws_free(f->ws);

@@ -21,6 +21,8 @@ struct feed_counts {
 int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret);
 struct feed *feed_free(struct feed *f);
 const struct feed_counts *feed_counts(const struct feed *f);
+/* Ends all that began with a request of this mark (request_mark): its key was revoked. Returns how many. */
+unsigned feed_end_marked(struct feed *f, uint64_t mark);
 
 /* The router calls these once the gate (Host, Origin) is passed; each answers the request in every case. */
 void feed_websocket(struct feed *f, struct request *req); /* GET /ws */

@@ -56,8 +56,8 @@ struct carrier {
         int (*flush)(struct subscriber *sub);
         /* 0: taken. -EAGAIN: not now, subscriber_ready will be called. Else: broken; it leaves by itself, later. */
         int (*send)(struct subscriber *sub, const struct frame *frame);
-        /* Frees it, with a last word if there is one: the feed ends. */
-        void (*end)(struct subscriber *sub);
+        /* Frees it, with a last word if there is one: the feed ends, or it may not listen any more. */
+        void (*end)(struct subscriber *sub, enum websocket_code code);
         /* An instance is gone; may be NULL. */
         void (*gone)(struct subscriber *sub, const char *instance);
 };
@@ -68,6 +68,7 @@ struct subscriber {
         struct feed *feed;
         const struct carrier *carrier;
         struct subject *only; /* NULL: all instances */
+        uint64_t mark;        /* of the request that it began with */
         uint64_t seen;        /* the newest version it was told */
         uint64_t known;       /* what was gone at this version, it never heard of */
         bool status;          /* wants status messages */
@@ -117,9 +118,9 @@ char *feed_no_instance(struct feed *f, const char *name, char *buf, size_t size)
 /* The newest message about a subject; len 0 when there is no memory for it. */
 struct frame feed_frame(struct feed *f, struct subject *s, enum encoding encoding);
 
-/* Joins and is sent the whole of what it wants, from the next turn on. only: NULL for all. */
+/* Joins and is sent the whole of what it wants, from the next turn on. only: NULL for all. mark: request_mark. */
 void subscriber_join(struct subscriber *sub, struct feed *f, const struct carrier *carrier,
-                     struct subject *only, unsigned *count);
+                     struct subject *only, uint64_t mark, unsigned *count);
 void subscriber_leave(struct subscriber *sub, unsigned *count);
 /* It can take more, or has more to say: it is served in the next turn. */
 void subscriber_ready(struct subscriber *sub);

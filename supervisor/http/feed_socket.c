@@ -429,11 +429,11 @@ static int client_send(struct subscriber *sub, const struct frame *frame)
         return ws_send(client_of(sub)->conn, frame->data, frame->len);
 }
 
-static void client_end(struct subscriber *sub)
+static void client_end(struct subscriber *sub, enum websocket_code code)
 {
         struct client *c = client_of(sub);
 
-        c->conn = ws_close(c->conn, WEBSOCKET_GOING_AWAY, "");
+        c->conn = ws_close(c->conn, code, "");
         client_free(c);
 }
 
@@ -492,6 +492,7 @@ static const struct ws_events client_events = {
 
 void feed_websocket(struct feed *f, struct request *req)
 {
+        uint64_t mark = request_mark(req);
         struct subject *only;
         struct client *c;
 
@@ -513,5 +514,5 @@ void feed_websocket(struct feed *f, struct request *req)
                 free(c);
                 return;
         }
-        subscriber_join(&c->sub, f, &client_carrier, only, &f->counts.subscribers_ws);
+        subscriber_join(&c->sub, f, &client_carrier, only, mark, &f->counts.subscribers_ws);
 }

@@ -73,11 +73,12 @@ static int sse_send(struct subscriber *sub, const struct frame *frame)
         return r == -ENOBUFS ? -EAGAIN : r;
 }
 
-static void sse_end(struct subscriber *sub)
+static void sse_end(struct subscriber *sub, enum websocket_code code)
 {
         struct sse *s = sse_of(sub);
         struct request *req = s->req;
 
+        (void)code;
         sse_free(s);
         request_end(req);
 }
@@ -128,6 +129,6 @@ void feed_sse(struct feed *f, struct request *req)
         /* A proxy in front must not collect the stream. */
         respond_begin(req, 200, "text/event-stream", "X-Accel-Buffering: no\r\n");
         (void)request_write(req, retry, sizeof(retry) - 1);
-        subscriber_join(&s->sub, f, &sse_carrier, only, &f->counts.subscribers_sse);
+        subscriber_join(&s->sub, f, &sse_carrier, only, request_mark(req), &f->counts.subscribers_sse);
         schedule(s, loop_now(f->loop));
 }

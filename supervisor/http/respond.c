@@ -33,15 +33,25 @@ static const char *error_type(int status)
         }
 }
 
-void respond_put_error(struct json_writer *w, int status, const char *param, const char *message)
+/* code: NULL for the status itself. */
+static void put_error(struct json_writer *w, int status, const char *code, const char *param,
+                      const char *message)
 {
         json_key(w, "error");
         json_open_object(w);
         json_string(w, "message", message);
         json_string(w, "type", error_type(status));
-        json_int(w, "code", status);
+        if (code)
+                json_string(w, "code", code);
+        else
+                json_int(w, "code", status);
         json_string(w, "param", param);
         json_close_object(w);
+}
+
+void respond_put_error(struct json_writer *w, int status, const char *param, const char *message)
+{
+        put_error(w, status, NULL, param, message);
 }
 
 char *doors_cors(const struct request *req, char *buf, size_t size)
@@ -79,14 +89,15 @@ void respond_json(struct request *req, int status, const char *more_headers, str
 }
 
 /* Puts the error's text into b; false without memory. */
-static bool put_error_body(struct buffer *b, int status, const char *param, const char *message)
+static bool put_error_body(struct buffer *b, int status, const char *code, const char *param,
+                           const char *message)
 {
         struct json_writer w;
 
         buffer_init(b, 0);
         json_begin(&w, b);
         json_open_object(&w);
-        respond_put_error(&w, status, param, message);
+        put_error(&w, status, code, param, message);
         json_close_object(&w);
         (void)buffer_putc(b, '\n');
         return !b->failed;
@@ -96,22 +107,34 @@ static bool put_error_body(struct buffer *b, int status, const char *param, cons
 static const char last_resort[] =
         "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"code\":500,\"param\":null}}\n";
 
-void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
-                        const char *message)
+static void respond_any_error(struct request *req, int status, const char *code, const char *param,
+                              const char *more_headers, const char *message)
 {
         _cleanup_buffer_ struct buffer body = {0};
 
-        if (put_error_body(&body, status, param, message))
+        if (put_error_body(&body, status, code, param, message))
                 respond_text(req, status, "application/json", more_headers, body.data, body.len);
         else
                 respond_text(req, 500, "application/json", NULL, last_resort, sizeof(last_resort) - 1);
+}
+
+void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
+                        const char *message)
+{
+        respond_any_error(req, status, NULL, param, more_headers, message);
+}
+
+void respond_error_coded(struct request *req, int status, const char *code, const char *more_headers,
+                         const char *message)
+{
+        respond_any_error(req, status, code, NULL, more_headers, message);
 }
 
 void respond_error_bare(struct request *req, int status, const char *message)
 {
         _cleanup_buffer_ struct buffer body = {0};
 
-        if (put_error_body(&body, status, NULL, message))
+        if (put_error_body(&body, status, NULL, NULL, message))
                 request_respond(req, status, "application/json", NO_STORE, body.data, body.len);
         else
                 request_respond(req, 500, "application/json", NO_STORE, last_resort, sizeof(last_resort) - 1);

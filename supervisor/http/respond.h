@@ -19,6 +19,9 @@ void respond_error_param(struct request *req, int status, const char *param, con
         PRINTF_LIKE(4, 5);
 void respond_error_with(struct request *req, int status, const char *param, const char *more_headers,
                         const char *message);
+/* With a word for programs in place of the status as its "code" ("invalid_api_key"), as the OpenAI API has it. */
+void respond_error_coded(struct request *req, int status, const char *code, const char *more_headers,
+                         const char *message);
 /* An error without any line for pages: for those that did not pass the gate. */
 void respond_error_bare(struct request *req, int status, const char *message);
 /* The member "error":{…} into an open object, for answers that hold more besides. */

@@ -72,6 +72,8 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .uptime = usec_sub(loop_now(d->loop), d->started),
                 .started_realtime = d->started_realtime,
                 .loop_lag = loop_lag_max(d->loop),
+                .auth = *auth_counts(d->auth),
+                .keys = (unsigned)auth_keys_in_force(d->auth),
         };
         memcpy(ret->gate_refused, d->counts.gate_refused, sizeof(ret->gate_refused));
         process_facts_read(&ret->process);

@@ -225,7 +225,7 @@ static struct session *session_new(struct socketio *io, struct request *req, boo
         }
         s->io = io;
         buffer_init(&s->out, OUT_MAX);
-        subscriber_join(&s->sub, f, &session_carrier, instance_of(s, f, req),
+        subscriber_join(&s->sub, f, &session_carrier, instance_of(s, f, req), request_mark(req),
                         &f->counts.subscribers_socketio);
         s->sub.status = false;
         list_init(&s->node);
@@ -526,9 +526,9 @@ static int session_send(struct subscriber *sub, const struct frame *frame)
         return s->conn ? ws_send(s->conn, frame->data, frame->len) : -EAGAIN;
 }
 
-static void session_bye(struct subscriber *sub)
+static void session_bye(struct subscriber *sub, enum websocket_code code)
 {
-        session_end(session_of(sub), "1", WEBSOCKET_GOING_AWAY);
+        session_end(session_of(sub), "1", code);
 }
 
 static const struct carrier session_carrier = {

@@ -129,6 +129,16 @@ const char *request_peer(const struct request *req)
         return req->conn->peer;
 }
 
+void request_set_mark(struct request *req, uint64_t mark)
+{
+        req->mark = mark;
+}
+
+uint64_t request_mark(const struct request *req)
+{
+        return req->mark;
+}
+
 void request_on_gone(struct request *req, request_gone_fn *fn, void *owner)
 {
         req->on_gone = fn;

@@ -124,3 +124,29 @@ void server_stop_listening(struct server *s)
                         conn_close(c);
         }
 }
+
+unsigned server_end_marked(struct server *s, uint64_t mark)
+{
+        struct list all;
+        unsigned n = 0;
+
+        /* What is told that it is gone may end other connections, so none is remembered while one is told. */
+        list_init(&all);
+        while (!list_is_empty(&s->conns)) {
+                struct list *node = s->conns.next;
+
+                list_remove(node);
+                list_append(&all, node);
+        }
+        while (!list_is_empty(&all)) {
+                struct conn *c = LIST_ENTRY(all.next, struct conn, node);
+
+                list_remove(&c->node);
+                list_append(&s->conns, &c->node);
+                if (!c->req || c->req->mark != mark)
+                        continue;
+                conn_gone(c);
+                n++;
+        }
+        return n;
+}

@@ -73,6 +73,9 @@ const struct endpoint *listener_endpoint(const struct listener *l); /* as bound 
 const char *listener_tag(const struct listener *l);
 void server_stop_listening(struct server *s); /* existing requests go on, with Connection: close */
 
+/* Ends every open request that bears this mark (request_set_mark), as if its client had gone. Returns how many. */
+unsigned server_end_marked(struct server *s, uint64_t mark);
+
 /* --- one request ------------------------------------------------------------------------------------------------ */
 
 /* A request ends with request_respond, request_end, request_abort, request_upgrade or on_gone; its memory is kept until the end of
@@ -80,6 +83,10 @@ void server_stop_listening(struct server *s); /* existing requests go on, with C
 const struct http1_request *request_head(const struct request *req); /* valid until the request ends */
 const struct listener *request_listener(const struct request *req);
 const char *request_peer(const struct request *req); /* "127.0.0.1", "unix" */
+
+/* A number of the owner's own on it; 0 until it is set. */
+void request_set_mark(struct request *req, uint64_t mark);
+uint64_t request_mark(const struct request *req);
 
 /* The owner's own pointer on it, and what is called when the client goes before the end (EOF, reset, timeout) or the server is
  * freed, or when the server itself had to refuse the body (413, 400, 408): after on_gone the request must not be touched.

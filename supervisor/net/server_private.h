@@ -110,6 +110,7 @@ struct request {
         request_body_fn *on_body;
         request_drain_fn *on_drain;
         void *gone_owner, *body_owner, *drain_owner;
+        uint64_t mark;
         uint64_t left; /* of a body whose length was told */
         bool ended, body_asked, body_done, begun, head_waits, chunked, sized, bodyless, close_after;
 };

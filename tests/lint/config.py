@@ -33,7 +33,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"NUL character|min is greater|indices and UUIDs cannot be mixed|must be between .*[0-9](ms|[smhKMGT])( |$)|must be between$|"
     r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
     r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
-    r"has no meaning without|too large for a number")
+    r"in the keys file|everybody on this machine|has no meaning without|too large for a number")
 
 GOOD = [
     '{}',
@@ -54,6 +54,7 @@ GOOD = [
     ' {"name": "d", "model": "d", "on_demand": {}}]}',
     '{"gateway": {"allowed_hosts": ["example.org"], "allowed_origins": ["https://example.org:8443"]}}',
     '{"auth": {"anonymous": ["read", "infer", "admin"]}}',
+    '{"listen": [{"address": "0.0.0.0:1"}], "auth": {"keys_file": "no-keys-yet.json"}}',
     '{"auth": {"anonymous": []}, "spool": {"dir": "s"}, "hubs": [{"driver": "nats", "url": "tls://h:1"}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "replicas": "per-gpu", "gpu": "auto"}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "replicas": {"min": 1, "max": 2}, "gpu": [0, 1]}]}',
