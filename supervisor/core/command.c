@@ -81,6 +81,8 @@ static int build_env(const struct config_instance *in, const struct command_fact
                 r = env_set(env, *e);
         for (char *const *e = in->env; e && *e && r == 0; e++)
                 r = env_set(env, *e);
+        if (r == 0 && facts->mark)
+                r = env_set_value(env, COMMAND_MARK, facts->mark);
         return r;
 }
 

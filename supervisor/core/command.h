@@ -12,6 +12,7 @@
 
 struct command_facts {
         const char *name;                /* "qwen-0" */
+        const char *mark;                /* the value of COMMAND_MARK; NULL: none */
         const char *binary;              /* absolute path */
         const struct endpoint *endpoint; /* where it shall listen */
         const struct help *help;
@@ -25,6 +26,9 @@ struct command_facts {
 struct command {
         char **argv, **env;
 };
+
+/* In the environment of each child, and of what it starts: whose it is (host/process.h, process_signal_strays). */
+#define COMMAND_MARK "LSV_INSTANCE"
 
 enum { COMMAND_THREADS_HTTP = 64, COMMAND_SSE_PING = 5 };
 

@@ -333,8 +333,10 @@ static void terminate(struct member *m, int signo)
 {
         if (m->probe)
                 probe_hang_up(m->probe); /* a server with open requests would wait for us */
-        if (m->process)
-                (void)process_signal_group(m->process, signo);
+        if (!m->process)
+                return;
+        (void)process_signal_group(m->process, signo);
+        (void)member_signal_strays(m, process_pid(m->process), process_start_time(m->process), signo);
 }
 
 void member_step(struct member *m, enum instance_event event, usec_t now)
@@ -434,7 +436,10 @@ static void settle_exit(struct member *m, usec_t now)
 
         m->facts.exited = false;
         left = process_group_count(m->process);
-        if (left > 0 && process_signal_group(m->process, SIGKILL) > 0)
+        if (left > 0)
+                (void)process_signal_group(m->process, SIGKILL);
+        left += member_signal_strays(m, process_pid(m->process), process_start_time(m->process), SIGKILL);
+        if (left > 0)
                 log_info(m->name, "%d processes that it left behind were killed", left);
         if (m->log)
                 logfile_catch_up(m->log, now);

@@ -126,6 +126,8 @@ bool member_probe_at(struct member *m, const struct endpoint *at); /* makes or r
 void member_spawn(struct member *m, usec_t now);
 int member_command(struct member *m, const char *binary, const struct help *help, const struct endpoint *at,
                    struct command *ret);
+/* To what left the session of its process (host/process.h). Returns how many. */
+int member_signal_strays(struct member *m, pid_t leader, uint64_t start_time, int signo);
 void member_save_record(struct member *m);
 void member_forget_record(struct member *m);
 void member_save_counts(struct member *m);

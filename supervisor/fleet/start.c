@@ -78,11 +78,19 @@ static void fair_shares(const struct member *m, struct command_facts *facts)
                 facts->cache_ram_mib = (unsigned)MAX(ram, (uint64_t)1);
 }
 
+/* No other daemon has it: the runtime directory is locked. */
+static char *mark_of(const struct member *m)
+{
+        return text_format("%s/%s", m->fleet->instances_dir, m->name);
+}
+
 int member_command(struct member *m, const char *binary, const struct help *help, const struct endpoint *at,
                    struct command *ret)
 {
+        _cleanup_free_ char *mark = mark_of(m);
         struct fleet *f = m->fleet;
         struct command_facts facts = {.name = m->name,
+                                      .mark = mark,
                                       .binary = binary,
                                       .endpoint = at,
                                       .help = help,
@@ -262,15 +270,27 @@ static struct json_value *load_json(const char *dir, const char *name)
         return v;
 }
 
+int member_signal_strays(struct member *m, pid_t leader, uint64_t start_time, int signo)
+{
+        _cleanup_free_ char *mark = mark_of(m), *line = NULL;
+
+        if (mark)
+                line = text_format(COMMAND_MARK "=%s", mark);
+        if (!line || !m->log)
+                return 0;
+        return process_signal_strays(m->fleet->loop, leader, start_time, logfile_path(m->log), line, signo);
+}
+
 /* Its leader is gone; what it left behind would hold the memory that the next one needs. */
 static void end_orphans(struct member *m, pid_t leader, const struct json_value *record)
 {
+        uint64_t start_time = (uint64_t)json_get_int(record, "startTime", 0);
         int n;
 
         if (member_open_log(m) < 0)
                 return;
-        n = process_signal_orphans(m->fleet->loop, leader, (uint64_t)json_get_int(record, "startTime", 0),
-                                   logfile_path(m->log), SIGKILL);
+        n = process_signal_orphans(m->fleet->loop, leader, start_time, logfile_path(m->log), SIGKILL);
+        n += member_signal_strays(m, leader, start_time, SIGKILL);
         if (n > 0)
                 log_info(m->name, "%d processes that it had left behind were killed", n);
 }

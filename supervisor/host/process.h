@@ -70,8 +70,7 @@ bool process_has_exited(const struct process *p);
 /* To the leader alone. 0, -ESRCH, or -EPERM (taken over from another user). */
 int process_signal(struct process *p, int signo);
 /* To every member of the group or session, the leader included; works also after the leader's death. Those that left by
- * setsid are out of reach without a cgroup (packages give one). Members are looked for once a turn of the loop.
- * Returns how many were signalled. */
+ * setsid are process_signal_strays' business. Members are looked for once a turn of the loop. Returns how many were signalled. */
 int process_signal_group(struct process *p, int signo);
 /* Members of the group or session that live (zombies do not), besides the leader. */
 int process_group_count(struct process *p);
@@ -80,6 +79,14 @@ int process_group_count(struct process *p);
  * signals those of its session that are not older than it and write to `output`, its log file. Returns how many. */
 int process_signal_orphans(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,
                            int signo);
+
+/* To those that left the session of a leader by setsid, dead or alive: of our user, not older than it, their stdout or stderr is
+ * `output` (the instance's log file), and `mark` ("NAME=value", unique to this instance of this daemon) is in the environment
+ * that they were started with. All of it is looked at again behind an open pidfd, so that no stranger is met who came by the
+ * number; who writes to our log from a shell has not the mark. What closed its output or cleaned its environment as well
+ * cannot be told from strangers without a cgroup (packages give one). Returns how many were signalled. */
+int process_signal_strays(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,
+                          const char *mark, int signo);
 
 /* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
 int process_cpu_time(const struct process *p, usec_t *ret);

@@ -168,6 +168,33 @@ int proc_snapshot(usec_t now, const struct proc_stat **ret, size_t *ret_count)
         return 0;
 }
 
+static void learn_outputs(struct proc_stat *st)
+{
+        char path[48];
+        struct stat file;
+
+        st->outputs_known = true;
+        for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) {
+                (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)st->pid, fd);
+                if (stat(path, &file) < 0)
+                        continue;
+                st->outputs[fd - STDOUT_FILENO].dev = file.st_dev;
+                st->outputs[fd - STDOUT_FILENO].ino = file.st_ino;
+        }
+}
+
+bool proc_snapshot_writes_to(const struct proc_stat *st, dev_t dev, ino_t ino)
+{
+        struct proc_stat *own = snapshot.all + (st - snapshot.all);
+
+        if (!own->outputs_known)
+                learn_outputs(own);
+        for (size_t i = 0; i < ARRAY_SIZE(own->outputs); i++)
+                if (own->outputs[i].dev == dev && own->outputs[i].ino == ino)
+                        return true;
+        return false;
+}
+
 void proc_snapshot_free(void)
 {
         free(snapshot.all);

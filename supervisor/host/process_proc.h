@@ -1,4 +1,4 @@
-/* process_proc.h: what /proc tells about processes; only process.c uses it.
+/* process_proc.h: what /proc tells about processes; only process.c and process_strays.c use it.
  * Source: proc(5), "/proc/pid/stat". */
 #ifndef LSV_HOST_PROCESS_PROC_H
 #define LSV_HOST_PROCESS_PROC_H
@@ -14,6 +14,11 @@ struct proc_stat {
         char state;          /* 'R' 'S' 'D' 'T' 'Z' … */
         uint64_t start_time; /* clock ticks since boot */
         int exit_status;     /* as waitpid tells it; of a zombie, and only to who may ptrace it, else 0 */
+        struct {
+                dev_t dev;
+                ino_t ino;
+        } outputs[2]; /* see proc_snapshot_writes_to */
+        bool outputs_known;
 };
 
 /* 0; -ESRCH: no such process (or hidden from us); -errno. */
@@ -27,6 +32,8 @@ int proc_read_uid(pid_t pid, uid_t *ret);
  * again as long as `now` (the turn's time) is the same: a thousand deaths in one turn cost one look. The array stays
  * ours and is valid until the next call. 0 or -errno. */
 int proc_snapshot(usec_t now, const struct proc_stat **ret, size_t *ret_count);
+/* True when stdout or stderr of a process of the snapshot was this file when it was first asked for in this turn. */
+bool proc_snapshot_writes_to(const struct proc_stat *st, dev_t dev, ino_t ino);
 /* Frees the kept array (at the end of the daemon and of tests). */
 void proc_snapshot_free(void);
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import subprocess
 import time
 
 import pytest
@@ -121,6 +122,75 @@ def test_a_grandchild_does_not_linger(make_daemon, fake_llama_server):
     os.kill(pid, signal.SIGKILL)
     crashed(daemon, "killed", "somebody killed it")
     harness.wait_for(lambda: not harness.is_alive(grandchild), what="the grandchild is gone")
+
+
+def with_stray(make_daemon, *over):
+    """A daemon, the pid of its instance, and that of a grandchild that has left the session."""
+    daemon = make_daemon(one("--grandchild-session", *over))
+    pid = daemon.wait_state("a", "ready")["pid"]
+    harness.wait_for(lambda: len(daemon.children()) == 2, what="a grandchild")
+    stray = [child for child in daemon.children() if child != pid][0]
+    harness.wait_for(lambda: os.getsid(stray) == stray, what="a session of its own")
+    return daemon, pid, stray
+
+
+@pytest.fixture
+def stranger(folder):
+    """Somebody who writes into the instance's log, in a session of his own and with its name in the environment; his life is not ours."""
+    started = []
+
+    def start(daemon, name="a"):
+        with open(os.path.join(daemon.log, name + ".log"), "ab") as log:
+            started.append(subprocess.Popen(["sleep", "600"], stdout=log, stderr=log, start_new_session=True,
+                                            env={"LSV_INSTANCE": name, "PATH": os.environ["PATH"]}))
+        return started[-1]
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_stray_does_not_linger(make_daemon, fake_llama_server, stranger):
+    """It left the session of its leader, so that neither group nor session tell of it."""
+    daemon, pid, stray = with_stray(make_daemon)
+    somebody = stranger(daemon)
+    os.kill(pid, signal.SIGKILL)
+    crashed(daemon, "killed", "somebody killed it")
+    harness.wait_for(lambda: not harness.is_alive(stray), what="the stray is gone")
+    assert somebody.poll() is None
+    assert "1 processes that it left behind were killed" in daemon.output()
+
+
+def test_a_stray_is_stopped_with_its_leader(make_daemon, fake_llama_server, stranger):
+    daemon, pid, stray = with_stray(make_daemon)
+    somebody = stranger(daemon)
+    order(daemon, "stop")
+    daemon.wait_state("a", "initial")
+    harness.wait_for(lambda: not harness.is_alive(stray), what="the stray is gone")
+    assert not harness.is_alive(pid) and somebody.poll() is None
+
+
+def test_a_stray_of_an_earlier_life(make_daemon, fake_llama_server, stranger):
+    """Its leader died while no daemon was looking; the next one finds it by the record."""
+    daemon, pid, stray = with_stray(make_daemon)
+    somebody = stranger(daemon)
+    daemon.kill9()
+    os.kill(pid, signal.SIGKILL)
+    harness.wait_for(lambda: not harness.is_alive(pid), what="dead")
+    assert harness.is_alive(stray)
+    daemon.start()
+    harness.wait_for(lambda: not harness.is_alive(stray), what="the stray is gone")
+    assert somebody.poll() is None
+
+
+def test_a_stray_of_a_leader_that_was_taken_over(make_daemon, fake_llama_server):
+    daemon, pid, stray = with_stray(make_daemon)
+    daemon.kill9()
+    daemon.start()
+    assert daemon.wait_state("a", "ready")["pid"] == pid
+    os.kill(pid, signal.SIGKILL)
+    crashed(daemon, "killed", "somebody killed it")
+    harness.wait_for(lambda: not harness.is_alive(stray), what="the stray is gone")
 
 
 def test_a_wrapper_script(make_daemon, server, folder):
