@@ -62,6 +62,14 @@ static const struct option_spec of_models[] = {
         {.name = "rescan", .doc = "walk through the folder now, not only when it was long ago"},
         {0},
 };
+static const struct option_spec of_key[] = {
+        {.name = "scope", .value = "LIST", .doc = "what it may do: read, infer, admin (default: read,infer)"},
+        {.name = "priority", .value = "WORD", .doc = "low, normal or high (default: normal)"},
+        {.name = "rate", .value = "N", .doc = "requests to models a minute (default: 0, no bound)"},
+        {.name = "concurrency", .value = "N", .doc = "requests to models at once (default: 0, no bound)"},
+        {.name = "file", .value = "FILE", .doc = "the keys file, instead of the configuration's"},
+        {0},
+};
 static const struct option_spec of_check[] = {
         {.name = "print", .doc = "print the configuration with all defaults filled in, secrets as ***"},
         {.name = "keys", .doc = "print every key that there is, as JSON"},
@@ -170,6 +178,19 @@ const struct verb cli_verbs[] = {
          .options = of_models,
          .run = models_main,
          .details = "What their headers say, which instances use them, and why those that are broken are."},
+        {.name = "key",
+         .arguments = "add|list|revoke [NAME]",
+         .doc = "make, list and revoke API keys",
+         .options = of_key,
+         .min = 1,
+         .max = 2,
+         .completes = COMPLETES_KEY,
+         .run = key_main,
+         .details = "key add NAME prints a new key, once, and puts its hash into the keys file "
+                    "(auth.keys_file);\n"
+                    "key list shows them, key revoke NAME ends one. Needs no daemon; one that runs takes the "
+                    "change\n"
+                    "over within seconds, and ends what a revoked key has open."},
         {.name = "version",
          .doc = "print the versions of this program and of the daemon",
          .run = version_main},

@@ -16,6 +16,8 @@ static const char *completed_words(const struct verb *v)
         switch (v->completes) {
         case COMPLETES_SHELL:
                 return "bash zsh fish";
+        case COMPLETES_KEY:
+                return "add list revoke";
         case COMPLETES_INSTANCE:
         case COMPLETES_FILE:
         case COMPLETES_VERB:
@@ -59,6 +61,7 @@ static void put_bash_case(struct buffer *out, const struct verb *v)
                 (void)buffer_puts(out, "                words=$verbs\n");
                 break;
         case COMPLETES_SHELL:
+        case COMPLETES_KEY:
         case COMPLETES_NOTHING:
                 (void)buffer_printf(out, "                words=\"%s\"\n", completed_words(v));
                 break;
@@ -84,7 +87,7 @@ static void put_bash(struct buffer *out)
                           "                COMPREPLY=($(compgen -f -- \"$cur\"))\n"
                           "                return\n"
                           "                ;;\n"
-                          "        --timeout|--lines|--since|-n) return ;;\n"
+                          "        --timeout|--lines|--since|-n|--rate|--concurrency) return ;;\n"
                           "        esac\n"
                           "        for ((i = 1; i < COMP_CWORD; i++)); do\n"
                           "                case ${COMP_WORDS[i]} in\n"
@@ -172,6 +175,10 @@ static void put_zsh_case(struct buffer *out, const struct verb *v)
                 break;
         case COMPLETES_SHELL:
                 (void)buffer_printf(out, " \\\n                        ':shell:(%s)'", completed_words(v));
+                break;
+        case COMPLETES_KEY:
+                (void)buffer_printf(out, " \\\n                        ':what:(%s)' ':name: '",
+                                    completed_words(v));
                 break;
         case COMPLETES_NOTHING:
                 break;
@@ -263,7 +270,7 @@ static void put_fish_verb(struct buffer *out, const struct verb *v)
                 (void)buffer_printf(
                         out, "complete -c llama-supervisor -n '%s' -a '(__llama_supervisor_names)%s'\n",
                         condition, is_order(v) ? " all" : "");
-        else if (v->completes == COMPLETES_SHELL)
+        else if (v->completes == COMPLETES_SHELL || v->completes == COMPLETES_KEY)
                 (void)buffer_printf(out, "complete -c llama-supervisor -n '%s' -a '%s'\n", condition,
                                     completed_words(v));
         else if (v->completes == COMPLETES_VERB) {

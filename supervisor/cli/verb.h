@@ -17,7 +17,8 @@ enum verb_completes {
         COMPLETES_INSTANCE,
         COMPLETES_FILE,
         COMPLETES_VERB,
-        COMPLETES_SHELL
+        COMPLETES_SHELL,
+        COMPLETES_KEY,
 };
 
 struct cli;
@@ -109,6 +110,7 @@ int restart_main(struct cli *cli);
 int reload_main(struct cli *cli);
 int why_main(struct cli *cli);
 int history_main(struct cli *cli);
+int key_main(struct cli *cli);
 int models_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);
