@@ -40,7 +40,7 @@ struct conn {
         int slot;
         long id, wanted, done, n_prompt, ping_s, cached;
         int64_t started, decode_from, next_at, sent_at, gone_at;
-        char name[33];
+        char name[33], unique[64]; /* unique: the X-Unique of its request */
         char *text;
         size_t text_len, text_cap;
 };
@@ -107,6 +107,31 @@ static void __attribute__((format(printf, 2, 3))) log_line(char level, const cha
         n += MIN(m, (int)sizeof(line) - n - 2);
         line[n++] = '\n';
         write_all(STDERR_FILENO, line, (size_t)n);
+}
+
+/* One write a line, so that lines of several servers do not mix. */
+static void __attribute__((format(printf, 1, 2))) journal(const char *fmt, ...)
+{
+        static int fd = -1;
+        char line[400];
+        va_list ap;
+        int n;
+
+        if (!fault.journal)
+                return;
+        if (fd < 0)
+                fd = open(fault.journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        va_start(ap, fmt);
+        n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+        va_end(ap);
+        n = MIN(n, (int)sizeof(line) - 2);
+        line[n++] = '\n';
+        write_all(fd, line, (size_t)n);
+}
+
+static int64_t keep_alive(void)
+{
+        return fault.idle_ms == OFF ? KEEP_ALIVE_USEC : fault.idle_ms * 1000;
 }
 
 static void __attribute__((noreturn)) die(int code)
@@ -281,7 +306,7 @@ static void answer_with(struct conn *c, int status, const char *extra, const cha
         free(t.s);
         if (!c->keep || c->once)
                 c->close_after = true;
-        c->idle_at = now_usec() + KEEP_ALIVE_USEC;
+        c->idle_at = now_usec() + keep_alive();
 }
 
 static void answer(struct conn *c, int status, const char *body)

@@ -21,11 +21,11 @@ struct faults {
         int64_t crash_after, segv_after, abort_after, kill_after, unlink_after;
         int64_t faults_after, hang_after, wedge_after, silent_idle_after, health_500_after;
         int64_t silent_busy, silent_busy_after, prompt_burn, prompt_ms, term_ms;
-        int64_t status, cut_after, log_flood, tok_s, tokens, rss_mb;
+        int64_t status, cut_after, log_flood, tok_s, tokens, rss_mb, idle_ms, close_reused;
         bool load_503_forever, never_bind, oom_text, ignore_term;
         bool garbage, garbage_json, slow_headers, endless_headers, bad_chunk, short_body, reset;
         bool log_endless_line, log_ansi, log_nul, grandchild, grandchild_session, peer_lie;
-        char *die_loading, *print_file, *state_file, *control, *only;
+        char *die_loading, *print_file, *state_file, *control, *only, *journal;
         int64_t print_code;
 };
 
@@ -96,6 +96,14 @@ static const struct fault_switch {
         SWITCH("--short-body", FLAG, short_body, "closes 100 bytes before Content-Length"),
         SWITCH("--reset", FLAG, reset, "closes without an answer"),
         SWITCH("--cut-after", COUNT, cut_after, "drops the connection after N tokens of a stream"),
+        SWITCH("--idle-ms", COUNT, idle_ms, "closes idle connections after N ms (it still tells 5 s)"),
+        SWITCH("--close-reused", COUNT, close_reused,
+               "closes every Nth reused connection as its next request comes, unread: the race with an idle "
+               "close"),
+        SWITCH("--journal", TEXT, journal,
+               "appends a line for each POST that it takes (POST MICROSECONDS PATH X-UNIQUE [conversation]) "
+               "and for "
+               "each whose client left (GONE MICROSECONDS X-UNIQUE); monotonic clock"),
         SWITCH("--ignore-term", FLAG, ignore_term, "ignores SIGTERM and SIGINT"),
         SWITCH("--term-ms", COUNT, term_ms, "takes N ms to stop"),
         SWITCH("--log-flood", COUNT, log_flood, "writes that many bytes of log per second"),

@@ -24,7 +24,7 @@ static void job_end(struct conn *c)
         c->text_len = 0;
         if (c->text)
                 c->text[0] = '\0';
-        c->idle_at = now_usec() + KEEP_ALIVE_USEC;
+        c->idle_at = now_usec() + keep_alive();
 }
 
 static void job_cancel(struct conn *c)
@@ -333,7 +333,7 @@ static void answer_options(struct conn *c)
         conn_put(c, t.s, t.len);
         free(t.s);
         c->close_after = !c->keep;
-        c->idle_at = now_usec() + KEEP_ALIVE_USEC;
+        c->idle_at = now_usec() + keep_alive();
 }
 
 static void handle(struct conn *c, struct request *r)
@@ -459,6 +459,8 @@ static bool take_request(struct conn *c)
         c->keep = strcasecmp(v, "close") != 0;
         r.conversation = *field(c->in, "X-Conversation-Id") != '\0';
         r.authorized = key_is_right(c->in);
+        (void)snprintf(c->unique, sizeof(c->unique), "%.63s",
+                       *field(c->in, "X-Unique") ? field(c->in, "X-Unique") : "-");
         line_end = strstr(c->in, "\r\n");
         *line_end = '\0';
         r.method = c->in;
@@ -475,6 +477,17 @@ static bool take_request(struct conn *c)
                 *r.query++ = '\0';
         else
                 r.query = r.path + strlen(r.path);
+        if (fault.close_reused > 0 && c->requests > 0) {
+                static int64_t reused;
+
+                if (++reused % fault.close_reused == 0) {
+                        conn_drop(c);
+                        return false;
+                }
+        }
+        if (streq(r.method, "POST"))
+                journal("POST %lld %s %s%s", (long long)now_usec(), r.path, c->unique,
+                        r.conversation ? " conversation" : "");
         saved = body[length];
         body[length] = '\0';
         r.body = body;
@@ -518,8 +531,11 @@ static void conn_read(struct conn *c, uint32_t events)
 
         while ((n = recv(c->fd, buf, sizeof(buf), 0)) > 0)
                 append(&c->in, &c->in_len, &c->in_cap, buf, (size_t)n);
-        if (n == 0 || (n < 0 && errno != EAGAIN) || events & (EPOLLHUP | EPOLLERR))
+        if (n == 0 || (n < 0 && errno != EAGAIN) || events & (EPOLLHUP | EPOLLERR)) {
+                if (!c->gone && (c->job || c->drip))
+                        journal("GONE %lld %s", (long long)now_usec(), c->unique);
                 c->gone = true;
+        }
         conn_advance(c);
         if (!c->gone || c->dead)
                 return;
@@ -550,7 +566,7 @@ static void conn_accept(int fd)
         (void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         c->fd = client;
         c->slot = -1;
-        c->idle_at = now_usec() + KEEP_ALIVE_USEC;
+        c->idle_at = now_usec() + keep_alive();
         c->next = conns;
         conns = c;
         ev.data.ptr = c;
