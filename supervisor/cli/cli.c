@@ -44,6 +44,19 @@ static const struct option_spec of_orders[] = {
         {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
         {0},
 };
+static const struct option_spec of_start[] = {
+        {.name = "wait", .doc = "wait until it is done; fail if it ends in error"},
+        {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
+        {.name = "model",
+         .value = "FILE",
+         .doc = "start a model of the library instead: a file in models_dir"},
+        {.name = "name",
+         .value = "NAME",
+         .doc = "with --model: what the instance is called (default: by the file)"},
+        {.name = "context", .value = "N", .doc = "with --model: tokens of context"},
+        {.name = "gpu", .value = "LIST", .doc = "with --model: auto, none, or GPUs as 0,1 or by their UUIDs"},
+        {0},
+};
 static const struct option_spec of_reload[] = {
         {.name = "dry-run", .doc = "only say what would be kept, restarted, started and stopped"},
         {0},
@@ -117,16 +130,26 @@ const struct verb cli_verbs[] = {
          .completes = COMPLETES_INSTANCE,
          .run = logs_main},
         {.name = "start",
-         .arguments = "NAME...",
-         .doc = "start instances",
-         .options = of_orders,
-         .min = 1,
+         .arguments = "NAME... | --model FILE [-- ARG...]",
+         .doc = "start instances, or a model of the library",
+         .options = of_start,
          .max = UINT32_MAX,
          .completes = COMPLETES_INSTANCE,
          .run = start_main,
-         .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
-                    "Returns as soon as\n"
-                    "the order is accepted, unless --wait is given."},
+         .details =
+                 "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
+                 "Returns as soon as\n"
+                 "the order is accepted, unless --wait is given. With --model a new instance is made, which "
+                 "the next\n"
+                 "daemon knows, too, until it is removed; ARG is for its llama-server."},
+        {.name = "remove",
+         .arguments = "NAME...",
+         .doc = "stop instances that were started with --model, and forget them",
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = remove_main,
+         .details = "Those of the configuration are taken out there. The model file stays."},
         {.name = "stop",
          .arguments = "NAME...",
          .doc = "stop instances, and leave them down",

@@ -94,10 +94,12 @@ static int connection_open(struct connection *c, const char *path, usec_t deadli
 
 /* --- question and head -------------------------------------------------------------------------------------------- */
 
-static int send_request(struct connection *c, const char *method, const char *target, usec_t deadline)
+static int send_request(struct connection *c, const char *method, const char *target, struct slice body,
+                        usec_t deadline)
 {
         _cleanup_buffer_ struct buffer b = {0};
         size_t sent = 0;
+        char length[24];
         int r;
 
         buffer_init(&b, 0);
@@ -106,9 +108,13 @@ static int send_request(struct connection *c, const char *method, const char *ta
         (void)http1_build_header(&b, "User-Agent", "llama-supervisor/" LSV_VERSION);
         (void)http1_build_header(&b, "Accept", "*/*");
         (void)http1_build_header(&b, "Connection", "close");
-        if (streq(method, "POST"))
-                (void)http1_build_header(&b, "Content-Length", "0");
+        (void)snprintf(length, sizeof(length), "%zu", body.n);
+        if (streq(method, "POST") || body.n)
+                (void)http1_build_header(&b, "Content-Length", length);
+        if (body.n)
+                (void)http1_build_header(&b, "Content-Type", "application/json");
         (void)http1_build_end(&b);
+        (void)buffer_append(&b, body.p, body.n);
         if (b.failed)
                 return -EINVAL;
         while (sent < b.len) {
@@ -243,6 +249,12 @@ static int read_body(struct connection *c, usec_t deadline, struct buffer *out)
 int client_request(const char *socket_path, const char *method, const char *target, usec_t timeout,
                    struct client_answer *ret)
 {
+        return client_send(socket_path, method, target, (struct slice){0}, timeout, ret);
+}
+
+int client_send(const char *socket_path, const char *method, const char *target, struct slice content,
+                usec_t timeout, struct client_answer *ret)
+{
         usec_t deadline = usec_add(time_monotonic(), timeout);
         struct connection c;
         struct buffer body;
@@ -251,7 +263,7 @@ int client_request(const char *socket_path, const char *method, const char *targ
         buffer_init(&body, CLIENT_ANSWER_MAX);
         r = connection_open(&c, socket_path, deadline);
         if (r == 0)
-                r = send_request(&c, method, target, deadline);
+                r = send_request(&c, method, target, content, deadline);
         if (r == 0)
                 r = read_head(&c, CLIENT_ANSWER_MAX, deadline);
         if (r == 0)
@@ -298,7 +310,7 @@ int client_stream_open(const char *socket_path, const char *target, usec_t timeo
         buffer_init(&s->line, CLIENT_LINE_MAX);
         r = connection_open(&s->c, socket_path, deadline);
         if (r == 0)
-                r = send_request(&s->c, "GET", target, deadline);
+                r = send_request(&s->c, "GET", target, (struct slice){0}, deadline);
         if (r == 0)
                 r = read_head(&s->c, 0, deadline);
         if (r == 0 && s->c.status != 200) {

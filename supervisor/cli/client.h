@@ -7,6 +7,7 @@
 #define LSV_CLI_CLIENT_H
 
 #include "base/buffer.h"
+#include "base/slice.h"
 #include "base/time.h"
 
 enum {
@@ -22,10 +23,13 @@ struct client_answer {
 void client_answer_finish(struct client_answer *a);
 #define _cleanup_answer_ _cleanup_(client_answer_finish)
 
-/* method: "GET" or "POST" (sent without a body). *ret is the caller's to finish, also when it was never filled if it is
+/* method: "GET", "POST", "DELETE" (sent without a body). *ret is the caller's to finish, also when it was never filled if it is
  * zeroed. */
 int client_request(const char *socket_path, const char *method, const char *target, usec_t timeout,
                    struct client_answer *ret);
+/* The same with a body of JSON. */
+int client_send(const char *socket_path, const char *method, const char *target, struct slice content,
+                usec_t timeout, struct client_answer *ret);
 
 struct client_stream;
 /* 0 and a stream once a 200 has begun; 1 when the daemon answered something else, which is then in *ret_refusal. */

@@ -31,6 +31,7 @@ struct order_wait {
         struct target *targets;
         size_t n_targets;
         struct buffer answers; /* for --json */
+        bool created;          /* start --model: the order was given with it */
 };
 
 static void order_wait_finish(struct order_wait *w)
@@ -319,7 +320,7 @@ static int carry_out(struct order_wait *w, bool wait)
                 if (r != CLI_DONE)
                         return r;
         }
-        given = give_all(w);
+        given = w->created ? CLI_DONE : give_all(w);
         r = print_answers(w);
         if (given != CLI_DONE || !wait)
                 return MAX(given, r);
@@ -329,12 +330,122 @@ static int carry_out(struct order_wait *w, bool wait)
         return r == CLI_DONE ? result_of(w) : r;
 }
 
+/* --- start --model ------------------------------------------------------------------------------------------------------ */
+
+/* "0,1" is a list of indices, "GPU-…,GPU-…" one of UUIDs, another word stands for itself. */
+static void put_gpu(struct json_writer *w, const char *text)
+{
+        bool is_list = starts_with(text, "GPU-") || strspn(text, "0123456789,") == strlen(text);
+
+        json_key(w, "gpu");
+        if (!is_list) {
+                json_put_string(w, text);
+                return;
+        }
+        json_open_array(w);
+        while (*text) {
+                size_t n = strcspn(text, ",");
+                bool is_number = n > 0 && n < 10 && strspn(text, "0123456789") == n;
+
+                if (is_number)
+                        json_put_uint(w, strtoul(text, NULL, 10));
+                else
+                        json_put_string_n(w, text, n);
+                text += n + (text[n] == ',');
+        }
+        json_close_array(w);
+}
+
+static void put_start(struct cli *cli, struct buffer *body)
+{
+        const struct options *o = &cli->options;
+        const char *name = options_get(o, "name"), *context = options_get(o, "context"),
+                   *gpu = options_get(o, "gpu");
+        struct json_writer w;
+
+        json_begin(&w, body);
+        json_open_object(&w);
+        json_string(&w, "model", options_get(o, "model"));
+        if (name)
+                json_string(&w, "name", name);
+        if (gpu)
+                put_gpu(&w, gpu);
+        if (context || o->n_plain) {
+                json_key(&w, "args");
+                json_open_array(&w);
+                if (context) {
+                        json_put_string(&w, "--ctx-size");
+                        json_put_string(&w, context);
+                }
+                for (size_t i = 0; i < o->n_plain; i++)
+                        json_put_string(&w, o->plain[i]);
+                json_close_array(&w);
+        }
+        json_close_object(&w);
+}
+
+/* Makes the instance; from then on it is waited for like one that was started by its name. */
+static int create(struct order_wait *w, char name[64])
+{
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *v = NULL;
+        _cleanup_buffer_ struct buffer body = {0}, line = {0};
+        const char *made;
+        int r;
+
+        buffer_init(&body, 0);
+        put_start(w->cli, &body);
+        if (body.failed)
+                return cli_fail(w->cli, "not enough memory");
+        r = cli_send_any(w->cli, "POST", "/api/v1/instances", body.data, &answer);
+        if (r != CLI_DONE)
+                return r;
+        if (answer.status < 200 || answer.status > 299)
+                return cli_refused(w->cli, &answer);
+        if (json_parse(answer.body.data ? answer.body.data : "", answer.body.len, &v, NULL) < 0 ||
+            !(made = json_get_string(v, "name")))
+                return cli_broken(w->cli, -EPROTO);
+        (void)snprintf(name, 64, "%s", made);
+        if (w->cli->json)
+                return cli_print_answer(w->cli, &answer);
+        buffer_init(&line, 0);
+        (void)buffer_puts(&line, "start: ");
+        screen_put_text(&line, name);
+        (void)buffer_puts(&line, "\n");
+        return cli_print(w->cli, &line);
+}
+
+static int check_start_options(struct cli *cli, bool from_library)
+{
+        static const char *const only[] = {"name", "context", "gpu"};
+        const struct options *o = &cli->options;
+        const char *context = options_get(o, "context");
+
+        for (size_t i = 0; !from_library && i < ARRAY_SIZE(only); i++)
+                if (options_get(o, only[i]))
+                        return cli_usage(cli, "--%s only makes sense with --model", only[i]);
+        if (!from_library)
+                return o->n_plain ? CLI_DONE
+                                  : cli_usage(cli, "something is missing: llama-supervisor start NAME..., or "
+                                                   "--model FILE");
+        if (o->n_plain && o->plain[0][0] != '-')
+                return cli_usage(cli,
+                                 "with --model no instance is named (\"%s\"): --name gives it a name, and "
+                                 "arguments of "
+                                 "llama-server stand behind --",
+                                 o->plain[0]);
+        if (context && (!*context || strspn(context, "0123456789") != strlen(context)))
+                return cli_usage(cli, "--context %s: a number of tokens", context);
+        return CLI_DONE;
+}
+
 static int order_main(struct cli *cli, enum order order)
 {
         const char *timeout = options_get(&cli->options, "timeout");
         bool wait = options_get(&cli->options, "wait") != NULL;
         struct order_wait w = {
                 .cli = cli, .order = order, .began = time_monotonic(), .timeout = WAIT_DEFAULT};
+        char made[64];
         int r;
 
         if (timeout && !wait)
@@ -342,6 +453,14 @@ static int order_main(struct cli *cli, enum order order)
         if (timeout && (time_parse_span(timeout, &w.timeout) < 0 || w.timeout == 0))
                 return cli_usage(cli, "--timeout %s: a time as 90s or 5m", timeout);
         buffer_init(&w.answers, 0);
+        if (order == ORDER_START && options_get(&cli->options, "model")) {
+                r = create(&w, made);
+                w.created = true;
+                cli->options.plain[0] = made;
+                cli->options.n_plain = 1;
+                if (r != CLI_DONE || !wait)
+                        return r;
+        }
         r = carry_out(&w, wait);
         order_wait_finish(&w);
         return r;
@@ -349,7 +468,37 @@ static int order_main(struct cli *cli, enum order order)
 
 int start_main(struct cli *cli)
 {
-        return order_main(cli, ORDER_START);
+        int r = check_start_options(cli, options_get(&cli->options, "model") != NULL);
+
+        return r == CLI_DONE ? order_main(cli, ORDER_START) : r;
+}
+
+int remove_main(struct cli *cli)
+{
+        int worst = CLI_DONE;
+
+        for (size_t i = 0; i < cli->options.n_plain; i++) {
+                _cleanup_free_ char *target = cli_target("/api/v1/instances", cli->options.plain[i], "");
+                _cleanup_answer_ struct client_answer answer = {0};
+                _cleanup_value_ struct json_value *v = NULL;
+                _cleanup_buffer_ struct buffer line = {0};
+                int r = cli_request(cli, "DELETE", target, &answer);
+
+                if (r == CLI_DONE && cli->json)
+                        r = cli_print_answer(cli, &answer);
+                else if (r == CLI_DONE) {
+                        buffer_init(&line, 0);
+                        (void)json_parse(answer.body.data ? answer.body.data : "", answer.body.len, &v, NULL);
+                        screen_put_text(&line, json_get_string(v, "message") ? json_get_string(v, "message")
+                                                                             : "removed");
+                        (void)buffer_putc(&line, '\n');
+                        r = cli_print(cli, &line);
+                }
+                if (r == CLI_DOWN)
+                        return r;
+                worst = MAX(worst, r);
+        }
+        return worst;
 }
 
 int stop_main(struct cli *cli)

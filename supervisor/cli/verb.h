@@ -68,11 +68,14 @@ unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sente
 /* "PREFIX/NAME SUFFIX" with the name percent-encoded, malloc'd; NULL without memory or for an impossible name. */
 char *cli_target(const char *prefix, const char *name, const char *suffix);
 
-/* GET or POST; CLI_DONE and the whole answer when its status is 2xx. Else why is said (with --json the API's error is also
+/* GET, POST or DELETE; CLI_DONE and the whole answer when its status is 2xx. Else why is said (with --json the API's error is also
  * printed), and the exit code is given. A zeroed *ret may be finished in every case. */
 int cli_request(struct cli *cli, const char *method, const char *target, struct client_answer *ret);
 /* The same, with whatever status; only a broken connection fails. */
 int cli_request_any(struct cli *cli, const char *method, const char *target, struct client_answer *ret);
+/* The same with a body of JSON; NULL: without. */
+int cli_send_any(struct cli *cli, const char *method, const char *target, const char *body,
+                 struct client_answer *ret);
 /* GET and parse. */
 int cli_get(struct cli *cli, const char *target, struct client_answer *ret, struct json_value **ret_value);
 /* The answer's document and a newline, for --json. */
@@ -112,6 +115,7 @@ int why_main(struct cli *cli);
 int history_main(struct cli *cli);
 int key_main(struct cli *cli);
 int models_main(struct cli *cli);
+int remove_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);
 int help_main(struct cli *cli);

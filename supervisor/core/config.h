@@ -281,6 +281,10 @@ int config_again(const struct config *c, struct config **ret, struct config_prob
  * its name or alias, or NULL (c is as it was then); -ENOSPC (CONFIG_INSTANCES_MAX), -ENOMEM, -ENOTSUP. problems is initialised here. */
 int config_add_entry(struct config *c, const char *file, const char *text, size_t len,
                      const struct config_instance **ret_clash, struct config_problems *problems);
+/* What is wrong with an argument that comes over the API, NULL when nothing; static text. More is refused than in a configuration. */
+const char *config_arg_refused_remotely(const char *arg);
+/* Its value names a model file ("--mmproj", "--lora", "--model-draft"), which over the API must lie in models_dir. */
+bool config_arg_names_model(const char *arg);
 /* The entry that answers to this name: as its own name, an alias, or the name of one of its replicas; NULL. */
 const struct config_instance *config_find_taken(const struct config *c, const char *name);
 /* "FILE:LINE:COLUMN: PATH: MESSAGE", warnings with "warning: " before the message; malloc'd, NULL without memory. */

@@ -10,6 +10,9 @@
 #define TOKEN  "a token in argv is seen by everybody; use \"llama_server.hf_token_file\""
 #define TLS    "we talk to it over a private socket; TLS belongs to \"listen\""
 #define ENDS   "it prints something and exits"
+#define REMOTE                                                                                               \
+        "it concerns files, programs or other machines, so only the configuration may say it (there "        \
+        "`instances` has `args`)"
 
 /* Sources: llama-server --help (build 11669) and the older spellings. */
 static const struct {
@@ -60,13 +63,70 @@ static const struct {
         {NULL, "AIP_MODE", "it changes where the server listens"},
 };
 
+/* llama-server reads "--api_key" as "--api-key". */
+static bool is_option(const char *arg, size_t n, const char *option)
+{
+        bool is_long = starts_with(arg, "--");
+
+        if (strlen(option) != n)
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if (arg[i] != option[i] && !(is_long && arg[i] == '_' && option[i] == '-'))
+                        return false;
+        return true;
+}
+
 const char *config_arg_refused(const char *arg)
 {
         size_t n = strcspn(arg, "=");
 
         for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
-                if (reserved[i].arg && strlen(reserved[i].arg) == n && memcmp(arg, reserved[i].arg, n) == 0)
+                if (reserved[i].arg && is_option(arg, n, reserved[i].arg))
                         return reserved[i].why;
+        return NULL;
+}
+
+/* --- arguments that come over the API --------------------------------------------------------------------------- */
+
+/* Whoever may start models need not be who owns the machine: what reads, writes or serves files, downloads, runs programs or talks
+ * to others is for the configuration alone. By the words of the option, so that a newer one is met too. */
+bool config_arg_names_model(const char *arg)
+{
+        static const char *const options[] = {"--mmproj",      "-mm", "--lora",
+                                              "--model-draft", "-md", "--spec-draft-model"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if (is_option(arg, strlen(arg), options[i]))
+                        return true;
+        return false;
+}
+
+const char *config_arg_refused_remotely(const char *arg)
+{
+        static const char *const words[] = {"file", "path",   "dir",    "url",     "repo",  "hf",
+                                            "hfr",  "hfd",    "tools",  "agent",   "mcp",   "rpc",
+                                            "lora", "vector", "lookup", "default", "model", "vocoder"};
+        static const char *const letters[] = {"-mmu", "-hff", "-hfd", "-hfrd", "-hfv", "-hfrv", "-hffv",
+                                              "-lcs", "-lcd", "-jf",  "-ag",   "-mv",  "-o"};
+        size_t n = strcspn(arg, "=");
+
+        if (config_arg_refused(arg))
+                return config_arg_refused(arg);
+        if (arg[0] != '-' || config_arg_names_model(arg))
+                return NULL;
+        for (size_t i = 0; i < ARRAY_SIZE(letters); i++)
+                if (is_option(arg, n, letters[i]))
+                        return REMOTE;
+        if (!starts_with(arg, "--"))
+                return NULL;
+        for (size_t at = 2; at < n;) {
+                size_t len = MIN(strcspn(arg + at, "-_="), n - at);
+
+                for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+                        if (strlen(words[i]) == len && strncasecmp(arg + at, words[i], len) == 0)
+                                return REMOTE;
+                at += len + 1;
+        }
         return NULL;
 }
 

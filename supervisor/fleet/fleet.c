@@ -100,6 +100,10 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = library_new(loop, &f->library);
         if (r < 0)
                 goto fail;
+        r = dynamics_new(f, &f->dynamics);
+        if (r < 0)
+                goto fail;
+        dynamics_add(f->dynamics, config, true);
         r = binaries_new(loop, f->own_env, &f->binaries);
         if (r < 0)
                 goto fail;
@@ -131,6 +135,7 @@ struct fleet *fleet_free(struct fleet *f)
         activity_free(f->activity);
         history_free(f->history);
         library_free(f->library);
+        dynamics_free(f->dynamics);
         config_free(f->config);
         text_list_free(f->own_env);
         free(f->instances_dir);

@@ -55,5 +55,7 @@ struct library_model {
 /* name: relative to dir, or an absolute path below it. 0; with words: -ENOENT, -EPERM (outside of dir), -EINVAL (no model: a part, a
  * projector, a folder, …), -EBADMSG (broken or cut off), -errno. The caller frees path. */
 int library_open_model(const char *dir, const char *name, struct library_model *ret);
+/* The same for any regular file below dir, of which only path and words are told. */
+int library_find_file(const char *dir, const char *name, struct library_model *ret);
 
 #endif

@@ -550,62 +550,74 @@ static int check_kind(struct library_model *m, const char *name)
         return refuse(m, -EINVAL, "%s is no model that can be served", name);
 }
 
-int library_open_model(const char *dir, const char *name, struct library_model *ret)
+/* Opens the file that name means: 0 with *ret_fd, *ret_path (as named) and *ret_real. */
+static int find_below(const char *dir, const char *name, struct library_model *m, int *ret_fd,
+                      struct stat *ret_st, char **ret_path, char **ret_real)
 {
         _cleanup_free_ char *real_dir = realpath(dir, NULL), *path = NULL, *real = NULL;
-        struct library_model m = {0};
+        bool outside;
+        int fd;
+
+        if (!real_dir)
+                return refuse(m, -errno, "models_dir %s: %s", dir, strerror(errno));
+        if (!*name || has_dots(name))
+                return refuse(m, -EPERM, "\"%s\" does not name a file in models_dir (%s)", name, dir);
+        path = name[0] == '/' ? strdup(name) : text_format("%s/%s", real_dir, name);
+        if (!path)
+                return refuse(m, -ENOMEM, "not enough memory");
+        real = realpath(path, NULL);
+        outside = real ? !lies_below(real_dir, real)
+                       : name[0] == '/' && !lies_below(dir, name) && !lies_below(real_dir, name);
+        /* Of what lies outside nothing is told, not even whether it is there. */
+        if (outside)
+                return refuse(m, -EPERM,
+                              "%s lies outside of models_dir (%s): only what is in there can be used so",
+                              name, dir);
+        if (!real)
+                return errno == ENOENT ? not_there(m, dir, name)
+                                       : refuse(m, -errno, "%s: %s", name, strerror(errno));
+        fd = open_regular(real, ret_st);
+        if (fd < 0)
+                return refuse(m, fd == -EISDIR ? -EINVAL : fd, "%s %s", name,
+                              fd == -EISDIR   ? "is a folder: name a file in it"
+                              : fd == -EINVAL ? "is no regular file"
+                                              : strerror(-fd));
+        *ret_fd = fd;
+        *ret_path = steal_ptr(path);
+        *ret_real = steal_ptr(real);
+        return 0;
+}
+
+int library_find_file(const char *dir, const char *name, struct library_model *ret)
+{
+        _cleanup_free_ char *real = NULL;
+        _cleanup_close_ int fd = -1;
+        struct stat st;
+
+        *ret = (struct library_model){.parts = 1};
+        return find_below(dir, name, ret, &fd, &st, &ret->path, &real);
+}
+
+int library_open_model(const char *dir, const char *name, struct library_model *ret)
+{
+        _cleanup_free_ char *path = NULL, *real = NULL;
         _cleanup_close_ int fd = -1;
         char words[256];
         struct stat st;
         int r;
 
-        if (!real_dir)
-                r = refuse(&m, -errno, "models_dir %s: %s", dir, strerror(errno));
-        else if (!*name || has_dots(name))
-                r = refuse(&m, -EPERM, "\"%s\" does not name a file in models_dir (%s)", name, dir);
-        else
-                r = 0;
+        *ret = (struct library_model){0};
+        r = find_below(dir, name, ret, &fd, &st, &path, &real);
         if (r < 0)
-                goto end;
-        path = name[0] == '/' ? strdup(name) : text_format("%s/%s", real_dir, name);
-        real = path ? realpath(path, NULL) : NULL;
-        if (!path) {
-                r = refuse(&m, -ENOMEM, "not enough memory");
-                goto end;
-        }
-        /* Outside nothing is told, not even what is there: only after this the file's own errors count. */
-        if (real ? !lies_below(real_dir, real)
-                 : name[0] == '/' && !lies_below(dir, name) && !lies_below(real_dir, name)) {
-                r = refuse(&m, -EPERM,
-                           "%s lies outside of models_dir (%s): only what is in there can be started so",
-                           name, dir);
-                goto end;
-        }
-        if (!real) {
-                r = errno == ENOENT ? not_there(&m, dir, name)
-                                    : refuse(&m, -errno, "%s: %s", name, strerror(errno));
-                goto end;
-        }
-        fd = open_regular(real, &st);
-        if (fd < 0) {
-                r = refuse(&m, fd == -EISDIR ? -EINVAL : fd, "%s %s", name,
-                           fd == -EISDIR   ? "is a folder: name a file in it"
-                           : fd == -EINVAL ? "is no regular file"
-                                           : strerror(-fd));
-                goto end;
-        }
-        r = read_header(fd, (uint64_t)st.st_size, &m.facts, words, sizeof words);
-        if (r < 0) {
-                r = refuse(&m, r, "%s %s", name, words);
-                goto end;
-        }
-        r = check_kind(&m, name);
+                return r;
+        r = read_header(fd, (uint64_t)st.st_size, &ret->facts, words, sizeof words);
+        if (r < 0)
+                return refuse(ret, r, "%s %s", name, words);
+        r = check_kind(ret, name);
         /* The parts of a split model are found by their names, which the target of a symlink may not have. */
         if (r == 0)
-                r = check_parts(&m, is_model_name(real) ? real : path, name);
+                r = check_parts(ret, is_model_name(real) ? real : path, name);
         if (r == 0)
-                m.path = is_model_name(real) ? steal_ptr(real) : steal_ptr(path);
-end:
-        *ret = m;
+                ret->path = is_model_name(real) ? steal_ptr(real) : steal_ptr(path);
         return r;
 }

@@ -748,6 +748,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .log_path = m->log ? logfile_path(m->log) : NULL,
                 .want_up = m->in.want_up,
                 .adopted = m->adopted || m->foreign,
+                .dynamic = m->entry->dynamic,
                 .context = m->context,
                 .build = m->build,
                 .restarts = m->restarts,

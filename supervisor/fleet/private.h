@@ -20,6 +20,7 @@ struct fleet {
         struct binaries *binaries;
         struct history *history;
         struct library *library;
+        struct dynamics *dynamics;
         struct activity *activity;
         struct relays *relays;
         struct gpu gpus[FLEET_GPUS];
@@ -62,6 +63,15 @@ struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *
 struct relays;
 int relays_new(struct relays **ret);
 struct relays *relays_free(struct relays *rs);
+
+/* reload.c: takes c over as the configuration: restarts, starts and stops what differs. */
+void fleet_apply(struct fleet *f, struct config *c, usec_t now);
+
+/* dynamic.c: the instances that were started from the model library. */
+int dynamics_new(struct fleet *f, struct dynamics **ret); /* reads state_dir/dynamic.json */
+struct dynamics *dynamics_free(struct dynamics *d);
+/* Their entries into a configuration that nobody uses yet. for_good: what the configuration has itself now is forgotten, and told. */
+void dynamics_add(struct dynamics *d, struct config *c, bool for_good);
 
 /* gpus.c: which GPUs a member is pinned to. 0; -ENODEV with words in detail. */
 /* gpu_mask out of m->gpu, for a process that was taken over. */

@@ -124,6 +124,7 @@ static void apply_to(struct fleet *f, const struct config *c, struct member *m, 
                 if (!leftover)
                         return;
                 leftover->stop = m->entry->stop;
+                leftover->dynamic = m->entry->dynamic;
                 m->old_entry = leftover;
                 m->removed = true;
                 m->changed = true;
@@ -159,7 +160,7 @@ static void swap(char **a, char **b)
         *b = t;
 }
 
-static void apply(struct fleet *f, struct config *c, usec_t now)
+void fleet_apply(struct fleet *f, struct config *c, usec_t now)
 {
         struct config *old = f->config;
         size_t n = f->n_members;
@@ -222,6 +223,7 @@ int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
                        w);
                 return -EINVAL;
         }
+        dynamics_add(f->dynamics, c, !dry_run);
         json_open_object(w);
         put_names(f, c, PLAN_KEEP, "keep", w);
         put_names(f, c, PLAN_UPDATE, "update", w);
@@ -236,7 +238,7 @@ int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
                 return 0;
         }
         (void)text_set(&f->reload_error, NULL);
-        apply(f, c, loop_now(f->loop));
+        fleet_apply(f, c, loop_now(f->loop));
         fleet_event(f, "reload", "the configuration was read again");
         log_info(NULL, "the configuration was read again");
         return 0;

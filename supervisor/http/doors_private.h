@@ -17,6 +17,7 @@ enum {
         DOORS_CONTROL_EXTRA = 32,
         DOORS_SCRAPES_MAX = 8,
         DOORS_BODY_MAX = 4096,
+        DOORS_START_BODY_MAX = 65536,
         DOORS_PATH_MAX = 1024
 };
 
@@ -90,10 +91,13 @@ void events_handle(struct call *call);
 void websocket_handle(struct call *call);
 void socketio_handle(struct call *call);
 /* files of their own */
-void page_handle(struct call *call);    /* page.c */
-void scrape_handle(struct call *call);  /* scrape.c */
-void logs_handle(struct call *call);    /* follow.c */
-void library_handle(struct call *call); /* library.c */
+void page_handle(struct call *call);   /* page.c */
+void scrape_handle(struct call *call); /* scrape.c */
+void logs_handle(struct call *call);   /* follow.c */
+/* library.c */
+void library_handle(struct call *call);
+void instances_order_handle(struct call *call);
+void instance_order_handle(struct call *call);
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
 int follow_init(struct doors *d);

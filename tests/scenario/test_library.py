@@ -1,7 +1,10 @@
 """The model library: what lies in models_dir is told as it is, and an instance can be started from it by name."""
 # ctest: real asan
+import json
 import os
+import re
 import shutil
+import signal
 import struct
 import threading
 import time
@@ -205,3 +208,312 @@ def test_the_library_on_the_command_line(make_daemon, server):
     assert any("out of models_dir" in line for line in lines), "the harness links tiny.gguf into it"
     told = daemon.cli("models", "--json")
     assert told.returncode == 0 and '"mine.gguf"' in told.stdout and '"instances":["user"]' in told.stdout.replace(" ", "")
+
+
+# ---- instances out of it -------------------------------------------------------------------------------------------------
+
+CONFIGURED = {"instances": [{"name": "one", "model": "tiny.gguf", "aliases": ["uno"], "autostart": False},
+                            {"name": "pair", "model": "tiny.gguf", "replicas": 2, "autostart": False}]}
+
+
+def start(daemon, model, status=201, **more):
+    answer = daemon.api("POST", "/api/v1/instances", body={"model": model, **more})
+    assert answer.status == status, answer
+    return answer.json
+
+
+def remove(daemon, name, status=200):
+    answer = daemon.api("DELETE", "/api/v1/instances/" + name)
+    assert answer.status == status, answer
+    return answer.json
+
+
+def kept(daemon):
+    with open(os.path.join(daemon.state, "dynamic.json"), encoding="utf-8") as f:
+        return [entry["name"] for entry in json.load(f)["instances"]]
+
+
+def is_gone(daemon, name):
+    wait_for(lambda: name not in daemon.instances(), what="%s is gone" % name)
+
+
+def argv(daemon, name):
+    return daemon.get("/api/v1/instances/%s/why" % name).json["command"]["argv"]
+
+
+def events(daemon, kind):
+    return [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == kind]
+
+
+def test_started_by_name_and_removed(make_daemon, server):
+    daemon = make_daemon(CONFIGURED, server=server)
+    make(daemon, "sub/extra.gguf")
+    made = daemon.api("POST", "/api/v1/instances", body={"model": "sub/extra.gguf", "args": ["-c", "512", "-np", "1"]})
+    assert made.status == 201 and made.headers["Location"] == "/api/v1/instances/extra", made
+    assert made.json["name"] == "extra" and made.json["dynamic"] is True and made.json["wantUp"] is True, made.json
+    now = daemon.wait_state("extra", "ready")
+    assert now["dynamic"] and now["modelPath"] == os.path.join(daemon.models, "sub/extra.gguf"), now
+    assert not daemon.instance("one")["dynamic"]
+    harness.assert_same_truth(daemon, "extra", status="ready", retries=0, lastError=None)
+    assert argv(daemon, "extra")[-4:] == ["-c", "512", "-np", "1"]
+    assert models(daemon)["sub/extra.gguf"]["instances"] == ["extra"]
+    assert len(events(daemon, "created")) == 1 and kept(daemon) == ["extra"]
+    pid = now["pid"]
+    assert "forgotten" in remove(daemon, "extra")["message"]
+    is_gone(daemon, "extra")
+    wait_for(lambda: not harness.is_alive(pid), what="its process has ended")
+    assert kept(daemon) == [] and remove(daemon, "extra", 404)["error"]["code"] == 404
+    assert os.path.exists(os.path.join(daemon.models, "sub/extra.gguf"))
+    start(daemon, "sub/extra.gguf")
+    daemon.wait_state("extra", "ready")
+
+
+def test_it_survives_the_daemon(make_daemon, server):
+    daemon = make_daemon(CONFIGURED, server=server)
+    make(daemon, "extra.gguf")
+    start(daemon, "extra.gguf", name="mine")
+    pid = daemon.wait_state("mine", "ready")["pid"]
+    daemon.kill9()
+    assert harness.is_alive(pid)
+    daemon.start()
+    now = daemon.wait_state("mine", "ready")
+    assert now["pid"] == pid and now["adopted"] and now["dynamic"], now
+    daemon.stop()
+    assert not harness.is_alive(pid), "a daemon that ends takes it down like every other"
+    daemon.start()
+    again = daemon.wait_state("mine", "ready")
+    assert again["pid"] != pid and again["dynamic"], again
+    remove(daemon, "mine")
+    is_gone(daemon, "mine")
+    daemon.restart()
+    assert "mine" not in daemon.instances()
+
+
+def test_a_reload_leaves_it_alone(make_daemon, fake_llama_server):
+    daemon = make_daemon(CONFIGURED)
+    make(daemon, "extra.gguf")
+    start(daemon, "extra.gguf")
+    pid = daemon.wait_state("extra", "ready")["pid"]
+    plan = daemon.api("POST", "/api/v1/reload?dry_run=1").json
+    assert "extra" in plan["keep"] and not plan["stop"], plan
+    daemon.write_config({"instances": [{"name": "new", "model": "tiny.gguf", "autostart": False}]})
+    assert daemon.api("POST", "/api/v1/reload").json["applied"] is True
+    assert sorted(daemon.instances()) == ["extra", "new"]
+    now = daemon.instance("extra")
+    assert now["pid"] == pid and now["status"] == "ready" and now["dynamic"], now
+    # What stands in the files meanwhile is not the business of whoever starts or removes a model.
+    daemon.write_config({"instances": [{"name": "later", "model": "tiny.gguf", "nonsense": 1}]})
+    start(daemon, "extra.gguf", name="second")
+    daemon.wait_state("second", "ready")
+    remove(daemon, "second")
+    is_gone(daemon, "second")
+    assert sorted(daemon.instances()) == ["extra", "new"] and daemon.instance("extra")["pid"] == pid
+    assert daemon.api("POST", "/api/v1/reload").status == 422
+    # What it inherits is changed for it, too: like a configured one.
+    daemon.write_config({"instances": [], "llama_server": {"args": ["-np", "2"]}})
+    plan = daemon.api("POST", "/api/v1/reload").json
+    assert [r["name"] for r in plan["restart"]] == ["extra"] and plan["restart"][0]["because"] == ["args"], plan
+    daemon.wait("extra", lambda now: now["status"] == "ready" and now["pid"] != pid, what="started anew")
+    assert ["-np", "2"] == [a for a in argv(daemon, "extra") if a in ("-np", "2")][:2]
+
+
+def test_the_configuration_wins(make_daemon, fake_llama_server):
+    daemon = make_daemon({"instances": []})
+    for name in ("clash", "alias", "pair-1", "free"):
+        make(daemon, name + ".gguf")
+        assert start(daemon, name + ".gguf")["name"] == name
+        daemon.wait_state(name, "ready")
+    pid = daemon.instance("free")["pid"]
+    daemon.write_config({"instances": [{"name": "clash", "model": "tiny.gguf", "aliases": ["alias"], "args": ["-np", "1"]},
+                                       {"name": "pair", "model": "tiny.gguf", "replicas": 2}]})
+    assert daemon.api("POST", "/api/v1/reload?dry_run=1").json["applied"] is False
+    assert kept(daemon) == ["clash", "alias", "pair-1", "free"] and not events(daemon, "replaced")
+    daemon.signal(signal.SIGHUP)
+    wait_for(lambda: kept(daemon) == ["free"], what="three are forgotten")
+    for name in ("clash", "pair-1"):
+        daemon.wait(name, lambda now: now["status"] == "ready" and not now["dynamic"], what="the configured one")
+    is_gone(daemon, "alias")
+    assert sorted(e["instance"] for e in events(daemon, "replaced")) == ["alias", "clash", "pair-1"]
+    assert daemon.instance("free")["pid"] == pid
+    for name in ("clash", "pair", "pair-1", "alias"):
+        told = remove(daemon, name, 409)["error"]["message"]
+        assert "is in the configuration" in told and "reload" in told, told
+
+
+def test_names_are_made_and_unique(make_daemon, fake_llama_server):
+    daemon = make_daemon(CONFIGURED)
+    make(daemon, "Qwen 2.5 (7B) ünï.gguf")
+    make(daemon, "---.gguf")
+    make(daemon, "split.gguf", "--split", "2")
+    make(daemon, "x" * 120 + ".gguf")
+    make(daemon, "one.gguf")
+    make(daemon, "pair-0.gguf")
+    made = [start(daemon, file)["name"] for file in ("Qwen 2.5 (7B) ünï.gguf", "---.gguf", "split-00001-of-00002.gguf",
+                                                     "x" * 120 + ".gguf", "one.gguf", "one.gguf", "pair-0.gguf")]
+    assert made[:3] == ["Qwen-2.5-7B-n", "model", "split"], made
+    assert re.fullmatch("x{20,58}", made[3]) and made[4:] == ["one-2", "one-3", "pair-0-2"], made
+    for name in made:
+        daemon.wait_state(name, "ready")
+    daemon.restart()
+    for name in made:
+        assert daemon.wait_state(name, "ready")["dynamic"]
+    for name in ("one", "uno", "pair", "pair-1", "split"):
+        told = start(daemon, "one.gguf", 409, name=name)["error"]
+        assert told["param"] == "name" and "is taken" in told["message"], told
+
+
+def test_an_embedding_model_is_started_as_one(make_daemon, real_llama_server):
+    daemon = make_daemon({"instances": []}, server=real_llama_server)
+    make(daemon, "embed.gguf", "--embedding")
+    start(daemon, "embed.gguf")
+    now = daemon.wait_state("embed", "ready")
+    assert "--embeddings" in argv(daemon, "embed")
+    answer = harness.request(now["endpoint"], "POST", "/v1/embeddings", body={"input": "a"})
+    assert answer.status == 200 and len(answer.json["data"][0]["embedding"]) == 64, answer
+    start(daemon, "embed.gguf", name="own", args=["--embedding", "--pooling", "last"])
+    assert "--embeddings" not in argv(daemon, "own")
+
+
+def test_what_is_refused(make_daemon, fake_llama_server):
+    daemon = make_daemon(CONFIGURED, env={"SECRET": "hunter2"})
+    reasons = broken_files(daemon)
+    outside = make(daemon, "../outside.gguf")
+    os.symlink(os.path.dirname(outside), os.path.join(daemon.models, "leak"))
+    put(daemon, "proj.gguf", open(os.path.join(harness.SOURCE, "tests/fuzz/corpus/gguf/mmproj"), "rb").read())
+
+    def refused(status, piece, param, **body):
+        answer = daemon.api("POST", "/api/v1/instances", body=body)
+        assert answer.status == status and piece in answer.json["error"]["message"], (body, answer)
+        assert answer.json["error"]["param"] == param, (body, answer)
+        assert "hunter2" not in answer.text and "root:" not in answer.text
+
+    for file in reasons:
+        code = 403 if file in ("out.gguf", "dots.gguf") else 404 if file == "dangling.gguf" else \
+            400 if file in ("part-00002-of-00002.gguf", "fifo.gguf") else 422
+        refused(code, file, "model", model=file)
+    for path in (outside, "../outside.gguf", "sub/../../outside.gguf", "/etc/passwd", "/etc/nothing", "leak/outside.gguf", "..",
+                 "tiny.gguf"):
+        refused(403, "models_dir", "model", model=path)
+    refused(404, "did you mean whole.gguf?", "model", model="whale.gguf")
+    refused(400, "folder", "model", model="folder.gguf")
+    refused(400, "projector", "model", model="proj.gguf")
+    refused(400, "\"model\" is missing", "model")
+    refused(400, "not empty", "model", model="")
+    refused(400, "not empty", "model", model=7)
+    refused(404, "hf:user/repo", "model", model="hf:user/repo")
+    refused(400, "letters, digits", "name", model="whole.gguf", name="a b")
+    refused(400, "letters, digits", "name", model="whole.gguf", name="../../x")
+    refused(400, "is taken", "name", model="whole.gguf", name="control")
+    refused(400, "array of texts", "args", model="whole.gguf", args="-c 1")
+    refused(400, "array of texts", "args", model="whole.gguf", args=["-c", 1])
+    refused(400, "gpu", "gpu", model="whole.gguf", gpu=["${SECRET}"])
+    refused(400, "gpu", "gpu", model="whole.gguf", gpu={"a": 1})
+    refused(400, "did you mean \"model\"", None, model="whole.gguf", modell="x")
+    for key in ("env", "binary", "llama_server", "cwd", "endpoint", "adopt", "api_key_file", "replicas"):
+        refused(400, key, None, model="whole.gguf", **{key: "x"})
+    for arg in ("--port", "--host", "--api_key", "-m", "--tools", "--path", "--slot_save_path", "--slot-save-path=/x", "--hf-repo-draft",
+                "--mcp-servers-config", "--agent", "-jf", "--log-prompts-dir", "--fim-qwen-7b-default", "--rpc", "--lora-scaled"):
+        refused(400, "is refused", "args", model="whole.gguf", args=["-c", "64", arg, "x"])
+    refused(403, "args: ", "args", model="whole.gguf", args=["--mmproj", "/etc/passwd"])
+    refused(403, "args: ", "args", model="whole.gguf", args=["-md", "../outside.gguf"])
+    refused(404, "args: ", "args", model="whole.gguf", args=["--lora", "none.gguf"])
+    answer = daemon.api("POST", "/api/v1/instances", body=b"{\"model\":", headers={"Content-Type": "application/json"})
+    assert answer.status == 400 and "not JSON" in answer.text
+    answer = daemon.api("POST", "/api/v1/instances", body=b"[]", headers={"Content-Type": "application/json"})
+    assert answer.status == 400 and "must be an object" in answer.text
+    assert daemon.api("POST", "/api/v1/instances").status == 400
+    assert daemon.api("POST", "/api/v1/instances", body=b"{}", headers={"Content-Type": "text/plain"}).status == 415
+    assert daemon.api("POST", "/api/v1/instances", body={"model": "x" * 70000}).status == 413
+    assert sorted(daemon.instances()) == ["one", "pair-0", "pair-1"] and not os.path.exists(os.path.join(daemon.state, "dynamic.json"))
+    # Nothing of our environment comes out, and what is not refused arrives as it was given.
+    start(daemon, "whole.gguf", args=["--grammar", "a $${SECRET} ${SECRET} ${", "--mmproj", "proj.gguf"])
+    assert argv(daemon, "whole")[-4:] == ["--grammar", "a $${SECRET} ${SECRET} ${", "--mmproj",
+                                          os.path.join(os.path.realpath(daemon.models), "proj.gguf")]
+
+
+def test_there_are_not_too_many(make_daemon, fake_llama_server):
+    daemon = make_daemon({"instances": []}, start=False)
+    make(daemon, "one.gguf")
+    os.makedirs(daemon.state, exist_ok=True)
+    with open(os.path.join(daemon.state, "dynamic.json"), "w", encoding="utf-8") as f:
+        json.dump({"instances": [{"name": "n%d" % i, "model": "one.gguf", "autostart": False} for i in range(64)]}, f)
+    daemon.start()
+    assert len(daemon.instances()) == 64
+    told = start(daemon, "one.gguf", 409)["error"]["message"]
+    assert "remove one first" in told
+    remove(daemon, "n7")
+    assert start(daemon, "one.gguf")["name"] == "one"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{\"instances\": [{\"model\": \"x\"}]}", "\x00\x01"])
+def test_a_broken_state_file_is_told(make_daemon, content):
+    daemon = make_daemon(CONFIGURED, start=False)
+    os.makedirs(daemon.state, exist_ok=True)
+    path = os.path.join(daemon.state, "dynamic.json")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(content)
+    daemon.start()
+    assert len(events(daemon, "dynamic_lost")) == 1 and "dynamic.json" in daemon.output()
+    with open(path + ".bad", encoding="utf-8") as f:
+        assert f.read() == content
+    make(daemon, "extra.gguf")
+    start(daemon, "extra.gguf")
+    assert kept(daemon) == ["extra"]
+
+
+def test_one_that_cannot_be_had_any_more_is_told_and_kept(make_daemon, fake_llama_server):
+    """Somebody put a refused argument into the state file: told, not started, and not lost."""
+    daemon = make_daemon(CONFIGURED, start=False)
+    os.makedirs(daemon.state, exist_ok=True)
+    with open(os.path.join(daemon.state, "dynamic.json"), "w", encoding="utf-8") as f:
+        json.dump({"instances": [{"name": "bad", "model": "tiny.gguf", "args": ["--port", "1"]},
+                                 {"name": "good", "model": "tiny.gguf"}]}, f)
+    daemon.start()
+    daemon.wait_state("good", "ready")
+    assert "bad" not in daemon.instances()
+    assert "--port is refused" in events(daemon, "refused")[0]["text"]
+    assert kept(daemon) == ["bad", "good"]
+    remove(daemon, "bad")
+    assert kept(daemon) == ["good"]
+
+
+def test_the_state_file_cannot_be_written(make_daemon, fake_llama_server):
+    """What the next daemon would not know is not started."""
+    daemon = make_daemon(CONFIGURED)
+    make(daemon, "extra.gguf")
+    os.mkdir(os.path.join(daemon.state, "dynamic.json"))
+    told = start(daemon, "extra.gguf", 500)["error"]["message"]
+    assert "dynamic.json cannot be written" in told, told
+    assert "extra" not in daemon.instances()
+    os.rmdir(os.path.join(daemon.state, "dynamic.json"))
+    start(daemon, "extra.gguf")
+    assert kept(daemon) == ["extra"]
+
+
+def test_on_the_command_line(make_daemon, server):
+    daemon = make_daemon(CONFIGURED, server=server)
+    make(daemon, "extra.gguf")
+    done = daemon.cli("start", "--socket", daemon.control, "--model", "extra.gguf", "--wait", "--context", "512", "--gpu", "none",
+                      "--name", "cli", "--", "-np", "1", socket_option=False)
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "start: cli" and done.stdout.endswith("cli: ready\n"), done
+    words = argv(daemon, "cli")
+    assert words[-4:] == ["--ctx-size", "512", "-np", "1"], words
+    assert "cli" in daemon.cli("models").stdout
+    told = json.loads(daemon.cli("start", "--model", "extra.gguf", "--json").stdout)
+    assert told["name"] == "extra" and told["dynamic"] is True
+    daemon.wait_state("extra", "ready")
+    for args, code, piece in ((["start", "--model", "nix.gguf"], 1, "there is no nix.gguf"),
+                              (["start", "--model", "extra.gguf", "--name", "one"], 1, "is taken"),
+                              (["start", "--model", "extra.gguf", "--gpu", "some"], 1, "gpu"),
+                              (["start", "--model", "extra.gguf", "other"], 2, "stand behind --"),
+                              (["start", "--model", "extra.gguf", "--context", "many"], 2, "a number of tokens"),
+                              (["start", "--name", "x", "one"], 2, "only makes sense with --model"),
+                              (["start"], 2, "something is missing"),
+                              (["remove", "one"], 1, "is in the configuration"),
+                              (["remove", "none"], 1, "there is no instance")):
+        result = daemon.cli(*args)
+        assert result.returncode == code and piece in result.stderr, result
+    assert "forgotten" in daemon.cli("remove", "cli", "extra").stdout
+    is_gone(daemon, "cli")
+    is_gone(daemon, "extra")
+    assert daemon.cli("start", "one", "--wait").returncode == 0

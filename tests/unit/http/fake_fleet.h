@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/text.h"
+#include "fleet/dynamic.h"
 #include "fleet/fleet.h"
 
 enum { FAKE_MAX = 1100, FAKE_CAUSES = 3 };
@@ -204,6 +205,32 @@ struct follower *fleet_unfollow(struct follower *x)
                 free(x);
         }
         return NULL;
+}
+
+int dynamic_start(struct fleet *f, const struct dynamic_spec *spec, dynamic_done_fn *done, void *owner,
+                  struct dynamic_start **ret)
+{
+        (void)spec;
+        (void)done;
+        (void)owner;
+        (void)ret;
+        f->orders++;
+        return -EAGAIN;
+}
+
+struct dynamic_start *dynamic_cancel(struct dynamic_start *s)
+{
+        (void)s;
+        return NULL;
+}
+
+int dynamic_remove(struct fleet *f, const char *name, char **ret_message)
+{
+        int r = streq(name, "foreign") ? -EPERM : fleet_find(f, name) ? 0 : -ENOENT;
+
+        f->orders += r == 0;
+        *ret_message = text_format("%s: %s", name, r ? "refused" : "removed");
+        return r;
 }
 
 struct history *fleet_history(struct fleet *f)
