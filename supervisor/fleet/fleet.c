@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "fleet/library.h"
 #include "fleet/private.h"
+#include "fleet/seat.h"
 #include "host/record.h"
 
 /* Facts of one turn may make new ones (a spawn that fails at once); more rounds than this wait for the next turn. */
@@ -108,6 +109,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         if (r < 0)
                 goto fail;
         binaries_on_known(f->binaries, on_binary_known, f);
+        r = dispatch_new(f, &f->dispatch);
+        if (r < 0)
+                goto fail;
         r = fleet_make_members(f, config);
         if (r < 0)
                 goto fail;
@@ -131,6 +135,7 @@ struct fleet *fleet_free(struct fleet *f)
                 f->members[i] = member_free(f->members[i]);
         }
         free(f->members);
+        dispatch_free(f->dispatch);
         binaries_free(f->binaries);
         activity_free(f->activity);
         history_free(f->history);
@@ -171,6 +176,7 @@ int fleet_add_member(struct fleet *f, struct member *m)
                 f->cap_members = cap;
         }
         f->members[f->n_members++] = m;
+        dispatch_config_changed(f->dispatch);
         return 0;
 }
 
@@ -541,6 +547,7 @@ void fleet_settle(void *owner, usec_t now)
                 }
                 grant_turns(f, now);
                 roll(f, now);
+                dispatch_settle(f->dispatch, now);
                 if (list_is_empty(&f->touched))
                         break;
         }
@@ -564,6 +571,7 @@ void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner)
         f->stopped_owner = owner;
         if (!f->stopping) {
                 f->stopping = true;
+                dispatch_stop(f->dispatch);
                 fleet_event(f, "stopping", "the supervisor stops");
                 for (size_t i = 0; i < f->n_members; i++) {
                         struct member *m = f->members[i];
@@ -705,7 +713,6 @@ const struct report *fleet_aggregate(struct fleet *f)
                 a->seq += m->seq;
                 a->in_flight += r->in_flight;
                 a->slots += r->slots;
-                a->queue += r->queue;
                 a->tokens_per_second += r->tokens_per_second;
                 unite_models(f, m, &n);
                 /* ready, else starting, else the worst of the rest. */
@@ -713,6 +720,7 @@ const struct report *fleet_aggregate(struct fleet *f)
                         best = m;
         }
         a->n_models = n;
+        a->queue = dispatch_waiting(f->dispatch); /* replicas of a model all tell its one queue */
         if (best) {
                 const struct report *r = &best->report;
 

@@ -5,6 +5,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
+#include "fleet/seat.h"
 
 void member_forget_learned(struct member *m)
 {
@@ -73,6 +74,7 @@ static void learn_props(struct member *m, const struct json_value *root)
         m->context = (unsigned)MAX(
                 json_get_int(json_get(root, "default_generation_settings"), "n_ctx", m->context), 0);
         (void)text_set(&m->build, json_get_string(root, "build_info"));
+        seat_changed(m->seat);
         m->changed = true;
 }
 
@@ -110,6 +112,8 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
         if (n)
                 m->slots = (unsigned)n;
         m->slots_at = now;
+        seat_looked(m->seat, busy);
+        seat_changed(m->seat);
         if (busy == 0)
                 m->facts.drained = true;
 }

@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
+#include "fleet/seat.h"
 #include "host/oom.h"
 
 const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
@@ -143,6 +144,8 @@ void member_set_entry(struct member *m, const struct config_instance *entry, uns
         m->replica = replica;
         m->replicas = replicas;
         take_policy(m);
+        if (m->seat)
+                seat_changed(m->seat);
 }
 
 int member_new(struct fleet *f, const struct config_instance *entry, const char *name, unsigned replica,
@@ -165,7 +168,9 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
                 m->in.jitter_seed = m->in.jitter_seed * 31 + (unsigned char)*p;
         m->state_since = loop_realtime(f->loop);
         m->changed = true;
-        r = timer_new(f->loop, on_deadline, m, &m->deadline);
+        r = seat_new(m, &m->seat);
+        if (r == 0)
+                r = timer_new(f->loop, on_deadline, m, &m->deadline);
         if (r == 0)
                 r = timer_new(f->loop, on_slots_timer, m, &m->slots_timer);
         if (r < 0) {
@@ -186,6 +191,7 @@ struct member *member_free(struct member *m)
                 LIST_ENTRY(it, struct follower, node)->member = NULL;
                 list_remove(it);
         }
+        m->seat = seat_free(m->seat);
         list_remove(&m->touched);
         m->probe = probe_free(m->probe);
         m->process = process_free(m->process);
@@ -345,6 +351,7 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         unsigned retries = m->in.retries, orders;
 
         orders = instance_step(&m->in, event, now);
+        seat_changed(m->seat);
         timer_set(m->deadline, m->in.deadline);
         if (m->in.state != from)
                 tell_state(m, from, now);
@@ -388,8 +395,7 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         if (m->in.state == INSTANCE_READY && from != INSTANCE_READY)
                 became_ready(m, from, now);
         if (m->in.state == INSTANCE_DRAINING && from != INSTANCE_DRAINING && m->probe) {
-                m->facts.drained = false;
-                (void)probe_fetch(m->probe, "/slots");
+                m->facts.drained = m->drain_asked = false;
         }
         /* Nothing else may wake it: it may be idle already, or not be ours to stop. */
         if (m->in.state == INSTANCE_DRAINING || (!m->process && instance_is_running(&m->in)))
@@ -624,7 +630,7 @@ static void settle_probe(struct member *m, usec_t now)
                 seek(m, &a, now);
                 return;
         }
-        fact.bytes = probe_bytes(m->probe);
+        fact.bytes = probe_bytes(m->probe) + seat_heard(m->seat);
         if (a.kind != PROBE_WELL && m->process)
                 (void)process_cpu_time(m->process, &fact.cpu);
         switch (liveness_feed(&m->live, &policy, &fact, starting, now)) {
@@ -676,9 +682,15 @@ static void settle_deadline(struct member *m, usec_t now)
 
 static void settle_drain(struct member *m, usec_t now)
 {
-        if (!m->probe || m->facts.drained) {
+        /* We are told when the last lease ends; only then the server is asked for what came to it past us. */
+        if (seat_held(m->seat) > 0) {
+                m->facts.drained = m->drain_asked = false;
+        } else if (!m->probe || m->facts.drained) {
                 m->facts.drained = false;
                 member_step(m, EV_DRAINED, now);
+        } else if (!m->drain_asked) {
+                m->drain_asked = true;
+                (void)probe_fetch(m->probe, "/slots");
         } else if (timer_due(m->slots_timer) == USEC_INFINITY) {
                 timer_set(m->slots_timer, now + SLOTS_DRAIN_INTERVAL);
         }
@@ -738,7 +750,8 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .next_retry_at = m->next_retry_at,
                 .pid = m->process ? process_pid(m->process) : 0,
                 .gpu = m->gpu,
-                .in_flight = m->busy,
+                .in_flight = seat_in_flight(m->seat),
+                .queue = seat_queue(m->seat),
                 .slots = m->slots,
                 .tokens_per_second = m->tokens_per_second,
                 .endpoint = m->endpoint_text[0]    ? m->endpoint_text

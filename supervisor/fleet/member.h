@@ -35,6 +35,7 @@ struct member {
 
         struct instance in;
         struct liveness live;
+        struct seat *seat;      /* what the dispatch knows of it */
         struct timer *deadline; /* follows in.deadline */
         struct timer *slots_timer;
 
@@ -65,8 +66,9 @@ struct member {
         double tokens_per_second;
         uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
         int64_t task[MEMBER_SLOTS_MAX];
-        usec_t slots_at; /* monotonic, when /slots was last answered */
-        bool sleeps;     /* --sleep-idle-seconds: /slots would wake it */
+        usec_t slots_at;  /* monotonic, when /slots was last answered */
+        bool drain_asked; /* /slots was asked since the last lease ended */
+        bool sleeps;      /* --sleep-idle-seconds: /slots would wake it */
         unsigned probes_since_slots;
         bool foreign;   /* READY at an endpoint without a process of ours */
         bool has_run;   /* it was started or taken over before: the next start is a restart */

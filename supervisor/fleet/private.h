@@ -23,6 +23,7 @@ struct fleet {
         struct dynamics *dynamics;
         struct activity *activity;
         struct relays *relays;
+        struct dispatch *dispatch;
         struct gpu gpus[FLEET_GPUS];
         size_t n_gpus;
         unsigned cpus;

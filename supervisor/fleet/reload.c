@@ -6,6 +6,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
+#include "fleet/seat.h"
 
 enum plan { PLAN_KEEP, PLAN_UPDATE, PLAN_RESTART, PLAN_STOP };
 
@@ -181,6 +182,7 @@ void fleet_apply(struct fleet *f, struct config *c, usec_t now)
                         member_step(f->members[i], EV_START, now);
                         member_touch(f->members[i]);
                 }
+        dispatch_config_changed(f->dispatch);
         config_free(old);
         loop_wake(f->loop);
 }

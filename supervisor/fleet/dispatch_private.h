@@ -1,0 +1,158 @@
+/* dispatch_private.h: desks, seats and tickets: shared by dispatch.c, desk.c and seat.c only.
+ *
+ * A desk is one model: its queue, and a seat for each of its instances. A seat outlives the processes of its instance; each process
+ * is one life, with a pool of connections of its own that lives as long as a lease of it. A ticket waits at a desk, sits on a
+ * seat, or is on its way back to its owner with a refusal or a revocation, which is told at the end of the turn. */
+#ifndef LSV_FLEET_DISPATCH_PRIVATE_H
+#define LSV_FLEET_DISPATCH_PRIVATE_H
+
+#include "core/balancer.h"
+#include "core/ejection.h"
+#include "core/queue.h"
+#include "fleet/dispatch.h"
+#include "fleet/private.h"
+
+enum { DISPATCH_BUCKETS = 256, TICKET_TRIES_MAX = 16, TICKETS_SPARE_MAX = 256 };
+
+/* Connections to one life of an instance. */
+struct pool {
+        struct upstream *upstream;
+        unsigned refs;
+};
+
+struct seat {
+        struct member *member;
+        struct desk *desk; /* NULL: of no model (what is left of a removed one) */
+        size_t at;         /* its place at the desk */
+        uint64_t id;       /* of all seats that ever were */
+        uint64_t life;     /* counts processes: who failed on one may try the next */
+        bool alive;        /* leases may be there: from READY until it goes down */
+        bool ready;        /* may be leased */
+        bool on_its_way;   /* is not ready, but will be */
+        unsigned slots;
+        unsigned leased; /* leases that take a slot */
+        unsigned held;   /* all leases */
+        unsigned peak;   /* most of `leased` since /slots was last looked at */
+        unsigned others; /* busy slots that are not ours */
+        struct list leases;
+        struct pool *pool;    /* of this life, from its first lease on */
+        struct queue *pinned; /* tickets for this instance alone, NULL until the first */
+        bool pinned_last;     /* the last grant was one of those: then it is the others' turn */
+        struct ejection ejection;
+        uint64_t ejections, served, failed, cancelled;
+        uint64_t heard;                      /* bytes of answers in this life */
+        unsigned told_in_flight, told_queue; /* in the last report */
+};
+
+struct desk {
+        struct dispatch *dispatch;
+        struct desk *next;   /* in its bucket */
+        struct list touched; /* in dispatch->touched while there is something to do */
+        struct list dirty;   /* in dispatch->dirty while its figures differ from what was told */
+        char name[CONFIG_NAME_MAX];
+        const struct config_instance *entry; /* NULL: not in the configuration any more */
+        struct seat **seats;
+        struct balancer_candidate *candidates; /* parallel to seats */
+        size_t n_seats, cap_seats;
+        struct queue queue;
+        struct queue questions; /* tickets that take no slot: they wait for an instance, never for a slot */
+        unsigned pinned;        /* tickets in the seats' own queues */
+        unsigned held;          /* leases of all seats that count as use */
+        unsigned retrying;      /* tickets in the queues that have tried an instance */
+        size_t tickets;         /* all that point here */
+        uint64_t random;
+        struct timer *timer;
+        bool woken;   /* an on-demand model was asked to come, and has not been ready since */
+        bool no_room; /* and there was no room for it */
+        struct dispatch_figures figures; /* counters only */
+};
+
+/* A name that clients use: an entry's, or an alias. */
+struct dispatch_name {
+        struct dispatch_name *next;
+        struct desk *desk;
+        char text[];
+};
+
+struct dispatch {
+        struct fleet *fleet;
+        bool stale; /* the configuration or the members changed since desks and names were made */
+        struct desk **desks;
+        size_t n_desks, cap_desks;
+        struct desk *by_name[DISPATCH_BUCKETS];
+        struct dispatch_name *names[DISPATCH_BUCKETS];
+        size_t n_entries;
+        struct list touched, dirty;
+        struct list calls;   /* tickets whose owner must be told */
+        struct list orphans; /* tickets of instances that died: told a moment later, see seat.c */
+        struct timer *orphans_timer, *figures_timer;
+        usec_t figures_told;
+        const struct balancer_rule *rule;
+        struct list spare; /* tickets to be used again */
+        unsigned n_spare;
+        uint64_t seats_ever;
+        struct dispatch_figures gone; /* of models that are no more */
+};
+
+enum ticket_state { TICKET_WAITING, TICKET_LEASED, TICKET_ORPHAN, TICKET_REVOKED, TICKET_REFUSED };
+
+struct ticket {
+        struct list node; /* in its seat's leases, or the dispatch's calls, orphans or spare */
+        struct queue_item item;
+        struct queue *queue; /* where it waits, NULL */
+        struct dispatch *dispatch;
+        struct desk *desk;
+        struct seat *seat; /* NULL without a lease, and once it was revoked */
+        struct seat *only; /* spec.instance */
+        struct pool *pool;
+        const struct ticket_events *events;
+        void *owner;
+        enum ticket_state state;
+        enum ticket_priority priority;
+        uint64_t affinity;
+        const void *spread;
+        bool ignores_slots, no_wake;
+        char key[CONFIG_NAME_MAX], instance[CONFIG_NAME_MAX];
+        struct {
+                uint64_t seat, life;
+        } tried[TICKET_TRIES_MAX];
+        unsigned n_tried, tries;
+        usec_t timeout, waited, failed_at, orphaned_at;
+        char *reasons; /* why each try failed */
+        enum ticket_refusal refusal;
+        char *message; /* of the refusal or the revocation */
+        unsigned retry_after;
+};
+
+/* dispatch.c: tickets */
+void ticket_refuse(struct ticket *t, enum ticket_refusal why, unsigned retry_after, char *message);
+bool ticket_has_tried(const struct ticket *t, const struct seat *s);
+struct ticket *ticket_free(struct ticket *t);
+
+/* models.c: names, and what they mean now */
+struct desk *desk_find(const struct dispatch *d, const char *name);
+void dispatch_refresh(struct dispatch *d); /* desks and names as the configuration has them now */
+void dispatch_forget_names(struct dispatch *d);
+
+/* desk.c: what waits for one model */
+int desk_new(struct dispatch *d, const char *name, struct desk **ret);
+void desk_touch(struct desk *desk);
+void desk_changed_figures(struct desk *desk);
+unsigned desk_waiting(const struct desk *desk);
+bool desk_lease(struct desk *desk, struct ticket *t, usec_t now); /* a seat for it, if there is one */
+void desk_settle(struct desk *desk, usec_t now);
+void desk_leave(struct ticket *t); /* out of the queue it waits in */
+int desk_enter(struct ticket *t, bool front, usec_t now);
+void desk_began(struct desk *desk, const struct ticket *t);
+void desk_ended(struct desk *desk, const struct ticket *t, usec_t keep_alive);
+struct desk *desk_free(struct desk *desk);
+const struct seat *desk_nearest(const struct desk *desk); /* the one that is most likely to serve next */
+
+/* seat.c: instances */
+int seat_lease(struct seat *s, struct ticket *t);
+void seat_release(struct ticket *t); /* the lease ends; what it means is the caller's business */
+void pool_unref(struct pool *p);
+void seat_leave_desk(struct seat *s);
+int seat_join_desk(struct seat *s, struct desk *desk);
+
+#endif
