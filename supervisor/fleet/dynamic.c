@@ -24,7 +24,7 @@ struct dynamics {
         char *file; /* path of the state file, for messages */
         struct dynamic *list[DYNAMIC_MAX];
         size_t n;
-        struct list starts;
+        struct list starts; /* in the order of their coming; the first may be in the pool */
         unsigned n_starts;
 };
 
@@ -36,9 +36,10 @@ struct dynamic_start {
         struct timer *patience;
         char *dir, *model, *name, *gpu; /* gpu: JSON text */
         char **args;
-        /* What the pool found. */
+        bool in_pool;
+        /* What the check or the pool found. */
         int r;
-        bool bad_arg; /* the error is of a file in args */
+        const char *param; /* the key that is wrong */
         struct library_model found;
 };
 
@@ -164,6 +165,18 @@ int dynamics_new(struct fleet *f, struct dynamics **ret)
         return 0;
 }
 
+static void start_free(struct dynamic_start *s)
+{
+        timer_free(s->patience);
+        free(s->dir);
+        free(s->model);
+        free(s->name);
+        free(s->gpu);
+        text_list_free(s->args);
+        free(s->found.path);
+        free(s);
+}
+
 static void forget_start(struct dynamic_start *s)
 {
         list_remove(&s->node);
@@ -177,8 +190,13 @@ struct dynamics *dynamics_free(struct dynamics *d)
 {
         if (!d)
                 return NULL;
-        while (!list_is_empty(&d->starts))
-                forget_start(LIST_ENTRY(d->starts.next, struct dynamic_start, node));
+        while (!list_is_empty(&d->starts)) {
+                struct dynamic_start *s = LIST_ENTRY(d->starts.next, struct dynamic_start, node);
+
+                forget_start(s);
+                if (!s->in_pool) /* else start_done frees it */
+                        start_free(s);
+        }
         while (d->n)
                 (void)dynamic_free(take(d, d->n - 1));
         free(d->file);
@@ -372,18 +390,6 @@ static int make_name(const struct fleet *f, const char *path, char buf[CONFIG_NA
 
 /* --- starting --------------------------------------------------------------------------------------------------------------- */
 
-static void start_free(struct dynamic_start *s)
-{
-        timer_free(s->patience);
-        free(s->dir);
-        free(s->model);
-        free(s->name);
-        free(s->gpu);
-        text_list_free(s->args);
-        free(s->found.path);
-        free(s);
-}
-
 /* Tells who waits; s stays. */
 static void answer(struct dynamic_start *s, int r, const char *param, const char *message, const char *name)
 {
@@ -511,6 +517,9 @@ static void start_work(void *job)
 {
         struct dynamic_start *s = job;
 
+        if (s->r < 0)
+                return; /* refused already, but told from the loop like all others */
+        s->param = "model";
         s->r = library_open_model(s->dir, s->model, &s->found);
         for (size_t i = 0; s->r == 0 && s->args && s->args[i] && s->args[i + 1]; i++) {
                 struct library_model file = {0};
@@ -523,23 +532,45 @@ static void start_work(void *job)
                         s->args[i + 1] = file.path;
                         continue;
                 }
-                s->bad_arg = true;
+                s->param = "args";
                 (void)snprintf(s->found.words, sizeof s->found.words, "args: %.300s", file.words);
+        }
+}
+
+static void start_done(void *job);
+
+/* One at a time: a disk that hangs shall not take all threads of the pool, which also makes records last. */
+static void start_next(struct dynamics *d)
+{
+        while (!list_is_empty(&d->starts)) {
+                struct dynamic_start *s = LIST_ENTRY(d->starts.next, struct dynamic_start, node);
+                int r = s->in_pool ? 0 : loop_work(d->fleet->loop, start_work, start_done, s);
+
+                if (r == 0) {
+                        s->in_pool = true;
+                        return;
+                }
+                answer(s, r, NULL, r == -EAGAIN ? "too much waits for the disk" : strerror(-r), NULL);
+                forget_start(s);
+                start_free(s);
         }
 }
 
 static void start_done(void *job)
 {
         struct dynamic_start *s = job;
+        struct dynamics *d = s->d;
 
-        if (s->d) {
+        if (d) {
                 if (s->done && s->r < 0)
-                        answer(s, s->r, s->bad_arg ? "args" : "model", s->found.words, NULL);
+                        answer(s, s->r, s->param, s->found.words, NULL);
                 else if (s->done)
                         make_instance(s);
                 forget_start(s);
         }
         start_free(s);
+        if (d)
+                start_next(d);
 }
 
 static void on_patience(void *owner, usec_t now)
@@ -548,12 +579,18 @@ static void on_patience(void *owner, usec_t now)
 
         (void)now;
         answer(s, -ETIMEDOUT, "model", "the disk of models_dir does not answer", NULL);
+        (void)dynamic_cancel(s);
 }
 
 struct dynamic_start *dynamic_cancel(struct dynamic_start *s)
 {
-        if (s)
-                s->done = NULL;
+        if (!s)
+                return NULL;
+        s->done = NULL;
+        if (!s->in_pool) {
+                forget_start(s);
+                start_free(s);
+        }
         return NULL;
 }
 
@@ -585,11 +622,13 @@ static void check_spec(struct dynamic_start *s)
 
         if (s->name && !text_is_name(s->name)) {
                 s->r = -EINVAL;
+                s->param = "name";
                 (void)snprintf(
                         s->found.words, sizeof s->found.words,
                         "name: 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit");
         } else if (n > DYNAMIC_ARGS_MAX) {
                 s->r = -EINVAL;
+                s->param = "args";
                 (void)snprintf(s->found.words, sizeof s->found.words, "args: more than %d", DYNAMIC_ARGS_MAX);
         }
         for (size_t i = 0; s->r == 0 && i < n; i++) {
@@ -600,27 +639,11 @@ static void check_spec(struct dynamic_start *s)
                 if (!why)
                         continue;
                 s->r = -EINVAL;
+                s->param = "args";
                 (void)snprintf(s->found.words, sizeof s->found.words, "args[%zu]: %.60s is refused: %s", i,
                                s->args[i], why);
                 (void)text_harmless(s->found.words);
         }
-}
-
-/* Nothing to do but to answer later. */
-static void no_work(void *job)
-{
-        (void)job;
-}
-
-static void refused_done(void *job)
-{
-        struct dynamic_start *s = job;
-
-        if (s->d) {
-                answer(s, s->r, param_of(s->found.words), s->found.words, NULL);
-                forget_start(s);
-        }
-        start_free(s);
 }
 
 int dynamic_start(struct fleet *f, const struct dynamic_spec *spec, dynamic_done_fn *done, void *owner,
@@ -639,14 +662,18 @@ int dynamic_start(struct fleet *f, const struct dynamic_spec *spec, dynamic_done
         r = copy_spec(s, spec, f->config->models_dir);
         if (r == 0)
                 r = timer_new(f->loop, on_patience, s, &s->patience);
-        if (r == 0) {
-                check_spec(s);
-                r = s->r < 0 ? loop_work(f->loop, no_work, refused_done, s)
-                             : loop_work(f->loop, start_work, start_done, s);
-        }
         if (r < 0) {
                 start_free(s);
                 return r;
+        }
+        check_spec(s);
+        if (list_is_empty(&d->starts)) {
+                r = loop_work(f->loop, start_work, start_done, s);
+                if (r < 0) {
+                        start_free(s);
+                        return r;
+                }
+                s->in_pool = true;
         }
         s->d = d;
         s->done = done;
@@ -696,6 +723,8 @@ int dynamic_remove(struct fleet *f, const char *name, char **ret_message)
                 return r;
         }
         *ret_message = text_format("%s is stopped and forgotten; its model file stays", name);
+        if (fleet_member(f, name))
+                member_event(fleet_member(f, name), "removed", "removed by a person");
         (void)dynamic_free(x);
         fleet_apply(f, c, loop_now(f->loop));
         return 0;

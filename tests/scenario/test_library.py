@@ -259,7 +259,7 @@ def test_started_by_name_and_removed(make_daemon, server):
     assert models(daemon)["sub/extra.gguf"]["instances"] == ["extra"]
     assert len(events(daemon, "created")) == 1 and kept(daemon) == ["extra"]
     pid = now["pid"]
-    assert "forgotten" in remove(daemon, "extra")["message"]
+    assert "forgotten" in remove(daemon, "extra")["message"] and len(events(daemon, "removed")) == 1
     is_gone(daemon, "extra")
     wait_for(lambda: not harness.is_alive(pid), what="its process has ended")
     assert kept(daemon) == [] and remove(daemon, "extra", 404)["error"]["code"] == 404
