@@ -238,7 +238,8 @@ def is_gone(daemon, name):
 
 
 def argv(daemon, name):
-    return daemon.get("/api/v1/instances/%s/why" % name).json["command"]["argv"]
+    """Of its last start; there is none until it was spawned."""
+    return wait_for(lambda: daemon.get("/api/v1/instances/%s/why" % name).json["command"])["argv"]
 
 
 def events(daemon, kind):
