@@ -391,7 +391,7 @@ static int read_array_head(struct reader *r, const char *key, uint32_t *ret_type
 
 static int skip_elements(struct reader *r, const char *key, uint32_t type, uint64_t n)
 {
-        uint64_t len;
+        uint64_t len = 0;
         int e = 0;
 
         if (type != VALUE_STRING)
@@ -547,7 +547,7 @@ static int size_tensor(struct reader *r, uint64_t at, const char *name, const ui
 /* *end: the last byte of all tensors behind the header so far, UINT64_MAX once a type is not known. */
 static int read_tensor(struct reader *r, uint64_t *end)
 {
-        uint64_t at = r->at, dims[DIMS_MAX] = {1, 1, 1, 1}, len, offset = 0, weights, bytes;
+        uint64_t at = r->at, dims[DIMS_MAX] = {1, 1, 1, 1}, len, offset = 0, weights = 0, bytes = 0;
         char name[GGUF_TENSOR_NAME_MAX + 1];
         uint32_t n = 0, type = 0;
         int e = read_text(r, "a tensor's name", GGUF_TENSOR_NAME_MAX, name, sizeof(name), &len);
