@@ -75,7 +75,7 @@ quietly()
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
 # system's Python. Purposes: build (the daemon), run (scripts/run besides
-# that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot).
+# that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot), bench (tests/bench).
 lsv_packages()
 {
         cat <<'TABLE'
@@ -111,6 +111,9 @@ test          cmd:ps                             procps                      pro
 test          cmd:mount                          mount                       util-linux
 test          asan                               libgcc-12-dev               libasan
 test          ubsan                              libgcc-12-dev               libubsan
+bench         cmd:haproxy                        haproxy                     haproxy
+bench         cmd:nginx                          nginx                       nginx
+bench         cmd:perf                           linux-perf                  perf
 chroot        cmd:mmdebstrap                     mmdebstrap                  -
 chroot        cmd:unshare                        util-linux                  util-linux
 chroot        cmd:git                            git                         git

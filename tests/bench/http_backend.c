@@ -3,7 +3,8 @@
  * It takes llama-server's arguments (of which only --host, --port and --help mean something), so that the daemon can run it as
  * an instance. GET answers 1 KB of JSON, which is also good enough as /health, /v1/models and /props. POST answers 1 KB with the
  * request's number; a body with bench_chunks is answered with that many SSE chunks, one each bench_pause_us, each with the time
- * at which it was written. GET /bench/ids tells how many numbers came, and how many of them more than once. */
+ * at which it was written. GET /bench/ids tells how many numbers came, and how many of them more than once.
+ * --bench-keep-alive N: a connection ends after N requests, as llama-server's do after 100. */
 #include "http_peer.h"
 
 enum { IN_MAX = 1 << 20 };
@@ -14,6 +15,7 @@ struct conn {
         size_t len, cap;
         /* a stream that is being written; those are in a queue by the time of their next chunk */
         uint64_t due, pause, left, id;
+        unsigned long served;
         struct conn *next, *prev;
 };
 
@@ -23,6 +25,7 @@ static uint64_t posts, ids_seen, ids_twice;
 static unsigned char *seen;
 static char plain[4096], sse_head[512], padding[ANSWER_BYTES + 1];
 static size_t plain_len;
+static unsigned long keep_alive; /* requests of one connection, 0: no bound */
 
 static void leave_queue(struct conn *c)
 {
@@ -63,7 +66,7 @@ static bool say(struct conn *c, const char *text, size_t len)
         return false;
 }
 
-static size_t json_answer(char *to, size_t size, uint64_t id)
+static size_t json_answer(char *to, uint64_t id, bool last)
 {
         char head[256], body[ANSWER_BYTES + 1];
         int n, m;
@@ -75,13 +78,12 @@ static size_t json_answer(char *to, size_t size, uint64_t id)
                 (unsigned long long)id);
         m = snprintf(head, sizeof head,
                      "HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: application/json; charset=utf-8\r\n"
-                     "Content-Length: %d\r\n\r\n",
-                     ANSWER_BYTES);
+                     "%sContent-Length: %d\r\n\r\n",
+                     last ? "Connection: close\r\n" : "", ANSWER_BYTES);
         memcpy(to, head, (size_t)m);
         memcpy(to + m, body, (size_t)n);
         memcpy(to + m + n, padding, (size_t)(ANSWER_BYTES - n - 2));
         memcpy(to + m + ANSWER_BYTES - 2, "\"}", 2);
-        (void)size;
         return (size_t)m + ANSWER_BYTES;
 }
 
@@ -109,6 +111,15 @@ static void note_id(uint64_t id)
         seen[id] = 1;
 }
 
+/* The last answer of a connection has been given. */
+static bool ended(struct conn *c)
+{
+        if (!keep_alive || c->served < keep_alive)
+                return false;
+        hang_up(c);
+        return true;
+}
+
 static bool answer_post(struct conn *c, const char *body, size_t len)
 {
         uint64_t id = number_after(body, len, ID_KEY), chunks = number_after(body, len, CHUNKS_KEY);
@@ -117,7 +128,8 @@ static bool answer_post(struct conn *c, const char *body, size_t len)
         posts++;
         note_id(id);
         if (!chunks)
-                return say(c, text, json_answer(text, sizeof text, id));
+                return say(c, text, json_answer(text, id, keep_alive && c->served >= keep_alive)) &&
+                       !ended(c);
         c->id = id;
         c->left = chunks;
         c->pause = number_after(body, len, PAUSE_KEY) * 1000;
@@ -180,6 +192,7 @@ static bool serve(struct conn *c)
                 body = (size_t)number_after(c->in, head, "\ncontent-length: ");
         if (c->len < head + body)
                 return false;
+        c->served++;
         if (memcmp(c->in, "POST", 4) == 0)
                 ok = answer_post(c, c->in + head, body);
         else if (memmem(c->in, MIN(head, 64), "/bench/ids", 10))
@@ -270,11 +283,13 @@ int main(int argc, char **argv)
                         host = argv[++i];
                 else if (strcmp(argv[i], "--port") == 0 && i + 1 < argc)
                         port = argv[++i];
+                else if (strcmp(argv[i], "--bench-keep-alive") == 0 && i + 1 < argc)
+                        keep_alive = strtoul(argv[++i], NULL, 10);
         }
         many_descriptors();
         (void)prctl(PR_SET_TIMERSLACK, 1UL);
         memset(padding, 'x', sizeof padding);
-        plain_len = json_answer(plain, sizeof plain, 0);
+        plain_len = json_answer(plain, 0, false);
         (void)snprintf(sse_head, sizeof sse_head,
                        "HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/event-stream\r\n"
                        "Transfer-Encoding: chunked\r\n\r\n");
