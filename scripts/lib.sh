@@ -87,6 +87,7 @@ build         cmd:pkg-config                     pkg-config                  pkg
 build         pc:libuv                           libuv1-dev                  libuv-devel
 build         pc:json-c                          libjson-c-dev               json-c-devel
 build         pc:libcrypto                       libssl-dev                  openssl-devel
+build         pc:libssl                          libssl-dev                  openssl-devel
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
 run,test      cmd:python3                        python3                     python3
 run           cmd:curl                           curl                        curl
@@ -102,6 +103,7 @@ test          py:h11                             python3-h11                 pyt
 test          cmd:node                           nodejs                      nodejs
 test          cmd:npm                            npm                         nodejs-npm
 test          cmd:curl                           curl                        curl
+test          cmd:openssl                        openssl                     openssl
 test          cmd:git                            git                         git
 test          cmd:clang-format                   clang-format                clang-tools-extra
 test          cmd:clang-tidy                     clang-tidy                  clang-tools-extra

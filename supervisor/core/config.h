@@ -39,7 +39,8 @@ struct config_where {
 struct config_listen {
         char *address; /* as written */
         struct endpoint endpoint;
-        char *tls_cert_file, *tls_key_file;
+        bool tls;
+        char *tls_cert_file, *tls_key_file; /* with tls */
         struct config_where where;
 };
 

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "core/keys.h"
 
+#define TLS_FILE_MAX    (1024U * 1024U)
 #define SOCKET_PATH_MAX 107 /* bytes of a unix socket's path without its NUL */
 
 static bool had_memory(struct config_load *l, const void *p)
@@ -130,6 +131,48 @@ static const char *shown(const char *s, char buf[80])
         return buf;
 }
 
+/* What is in the files is judged by the daemon, which has OpenSSL; that they can be read is known here. */
+static void check_tls_file(struct config_load *l, const struct config_seen *seen, const char *key,
+                           const char *path, bool is_secret)
+{
+        const struct file_ops *files = l->env->files;
+        struct file_facts facts;
+        char *text = NULL;
+        size_t len = 0;
+        int r;
+
+        if (!path) {
+                KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, "tls", "needs both cert_file and key_file");
+                return;
+        }
+        r = files->read(files->owner, path, TLS_FILE_MAX, &text, &len);
+        if (r < 0) {
+                KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, key, "%s cannot be read: %s", path,
+                            strerror(-r));
+                return;
+        }
+        explicit_bzero(text, len);
+        free(text);
+        if (is_secret && files->stat(files->owner, path, &facts) >= 0 && S_ISREG(facts.mode) &&
+            (facts.mode & 07))
+                KEY_PROBLEM(config_warning, l, seen, PLACE_LISTEN, key,
+                            "everybody on this machine can %s %s (mode %04o); chmod 600 it",
+                            facts.mode & 02 ? "change" : "read", path, facts.mode & 07777U);
+}
+
+static void check_tls(struct config_load *l, const struct config_listen *listen,
+                      const struct config_seen *seen)
+{
+        if (endpoint_is_unix(&listen->endpoint)) {
+                KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, "tls",
+                            "has no meaning on a unix socket, which never leaves this machine");
+                return;
+        }
+        check_tls_file(l, seen, "tls.cert_file", listen->tls_cert_file, false);
+        if (listen->tls_cert_file)
+                check_tls_file(l, seen, "tls.key_file", listen->tls_key_file, true);
+}
+
 static void check_listen(struct config_load *l, size_t i)
 {
         struct config_listen *listen = l->config->listen + i;
@@ -151,6 +194,8 @@ static void check_listen(struct config_load *l, size_t i)
                             "{\"keys_file\": …}, listen on loopback, or set \"insecure\": true if that is "
                             "what you want",
                             shown(listen->address, buf));
+        if (listen->tls)
+                check_tls(l, listen, seen);
         for (size_t j = 0; j < i; j++)
                 if (port_of(&listen->endpoint) && l->config->listen[j].endpoint.len &&
                     endpoint_equal(&l->config->listen[j].endpoint, &listen->endpoint)) {

@@ -334,11 +334,13 @@ static const struct config_key listen_keys[] = {
          .flags = KEY_RESTART | KEY_REQUIRED | KEY_NOT_EMPTY,
          .help = "HOST:PORT with an IP address or localhost (\"[::1]:8077\"; port 0 lets the system choose), "
                  "or \"unix:/path\"."},
-        {"tls", TYPE_GROUP, .flags = KEY_REFUSED, .help = "Serve TLS on this address."},
+        {"tls", TYPE_GROUP, offsetof(struct config_listen, tls), .flags = KEY_PRESENT,
+         .help = "Speak TLS (1.2 and 1.3) on this address. The files are read again by a reload and when "
+                 "they change."},
         {"tls.cert_file", TYPE_PATH, offsetof(struct config_listen, tls_cert_file), .flags = KEY_RESTART,
-         .help = "Certificate chain (PEM)."},
+         .help = "Certificate chain (PEM), the server's own certificate first."},
         {"tls.key_file", TYPE_PATH, offsetof(struct config_listen, tls_key_file), .flags = KEY_RESTART,
-         .help = "Private key (PEM)."},
+         .help = "Its private key (PEM), without a passphrase."},
 };
 
 static const struct config_key instance_keys[] = {

@@ -321,7 +321,7 @@ static void on_revoked(void *owner, uint64_t mark)
                          n == 1 ? "request" : "requests", n == 1 ? "was" : "were");
 }
 
-static void tell(struct doors *d, const char *kind, const char *text, bool bad)
+void doors_tell(struct doors *d, const char *kind, const char *text, bool bad)
 {
         const struct history_event event = {.at = loop_realtime(d->loop), .kind = kind, .text = text};
 
@@ -331,7 +331,7 @@ static void tell(struct doors *d, const char *kind, const char *text, bool bad)
 
 static void on_auth_event(void *owner, const char *kind, const char *text)
 {
-        tell(owner, kind, text, streq(kind, "keys_failed"));
+        doors_tell(owner, kind, text, streq(kind, "keys_failed"));
 }
 
 static int apply_auth(struct doors *d, char **ret_error)
@@ -352,7 +352,8 @@ static void on_turn(void *owner, usec_t now)
                 return;
         r = apply_auth(d, &error);
         if (r < 0)
-                tell(d, "keys_failed", error ? error : strerror(-r), true);
+                doors_tell(d, "keys_failed", error ? error : strerror(-r), true);
+        doors_tls_reload(d);
 }
 
 static int open_auth(struct doors *d, char **ret_error)
@@ -377,15 +378,24 @@ static int complain(char **ret_error, int r, const char *what, const char *why)
         return r;
 }
 
+/* As clients write it. */
+static int add_address(struct doors *d, const struct listener *l, bool tls)
+{
+        char text[ENDPOINT_TEXT_MAX], with_tls[ENDPOINT_TEXT_MAX + 1];
+
+        (void)endpoint_text(listener_endpoint(l), text, sizeof(text));
+        if (!tls)
+                return text_list_add(&d->addresses, text);
+        (void)snprintf(with_tls, sizeof(with_tls), "https%s", text + strlen("http"));
+        return text_list_add(&d->addresses, with_tls);
+}
+
 static int open_listener(struct doors *d, const struct config *config, const struct config_listen *at,
                          char **ret_error)
 {
-        char text[ENDPOINT_TEXT_MAX];
         struct listener *l;
         int r;
 
-        if (at->tls_cert_file || at->tls_key_file)
-                return complain(ret_error, -EOPNOTSUPP, at->address, "this version cannot listen with TLS");
         if (!endpoint_is_loopback(&at->endpoint) && !config->insecure && !auth_keys_in_force(d->auth))
                 return complain(ret_error, -EPERM, at->address,
                                 config->auth_keys_file
@@ -403,10 +413,20 @@ static int open_listener(struct doors *d, const struct config *config, const str
                 *ret_error = text_format("%s: cannot listen: %s", at->address, strerror(-r));
                 return r;
         }
+        r = add_address(d, l, at->tls);
+        if (r >= 0 && at->tls)
+                r = doors_tls_open(d, at, l, ret_error);
+        if (r < 0)
+                return r;
         if (!endpoint_is_loopback(&at->endpoint) && config->insecure)
                 log_warn(NULL, "%s can be reached from other machines without a key, as \"insecure\" says",
                          at->address);
-        return text_list_add(&d->addresses, endpoint_text(listener_endpoint(l), text, sizeof(text)));
+        else if (!endpoint_is_loopback(&at->endpoint) && !at->tls)
+                log_warn(NULL,
+                         "%s can be reached from other machines without TLS: keys and answers can be "
+                         "read on their way",
+                         at->address);
+        return 0;
 }
 
 /* Its group may use it; without such a group only its owner can. */
@@ -561,6 +581,7 @@ struct doors *doors_close(struct doors *d)
         if (d->turning)
                 loop_remove_turn(d->loop, on_turn, d);
         d->auth = auth_free(d->auth);
+        doors_tls_close(d);
         d->follow_timer = timer_free(d->follow_timer);
         text_list_free(d->addresses);
         free(d->control);

@@ -26,6 +26,7 @@ struct doors_counts {
         uint64_t
                 errors; /* answers of 4xx and 5xx by the router itself: not found, method, scope, parameters */
         uint64_t busy;  /* refused: too many followers or scrapes */
+        uint64_t tls_reloads, tls_reloads_failed;
         uint64_t follow_skipped; /* bytes of logs that slow followers did not get */
 };
 
@@ -35,6 +36,8 @@ struct doors {
         struct server *server;
         struct feed *feed;
         struct auth *auth;
+        struct doors_certificate *certificates; /* doors_tls.c */
+        size_t n_certificates;
         const struct config *applied; /* the configuration that auth has taken over */
         bool subscribed, turning;
         usec_t started, started_realtime;
@@ -58,6 +61,17 @@ struct call {
         bool control;         /* came by the control socket */
         struct caller caller; /* nobody on routes that are open to all */
 };
+
+/* Into the log and the history: something that people should know. text is copied. */
+void doors_tell(struct doors *d, const char *kind, const char *text, bool bad);
+
+/* --- TLS (doors_tls.c) */
+/* The listener's certificate, watched from now on. The address was added to d->addresses just before. */
+int doors_tls_open(struct doors *d, const struct config_listen *at, struct listener *l, char **ret_error);
+void doors_tls_reload(struct doors *d);
+void doors_tls_close(struct doors *d);
+struct exposition_certificate;
+size_t doors_tls_certificates(const struct doors *d, struct exposition_certificate *ret, size_t max);
 
 /* The table of all routes (routes.c), ended by a row without pattern. */
 extern const struct route doors_routes[];

@@ -274,6 +274,26 @@ static void once_key_reloads(const struct exposition *x, const struct family *f,
         put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
 }
 
+static void once_handshakes(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, "result", "ok", (double)x->facts.server.tls_handshakes);
+        put_plain(out, f->name, "result", "failed", (double)x->facts.server.tls_failures);
+        put_plain(out, f->name, "result", "plain_text", (double)x->facts.server.tls_plain);
+}
+
+static void once_certificates(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        for (size_t i = 0; i < x->facts.n_certificates; i++)
+                put_plain(out, f->name, "listen", x->facts.certificates[i].listen,
+                          (double)(x->facts.certificates[i].until / USEC_PER_SEC));
+}
+
+static void once_certificate_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        put_plain(out, f->name, "result", "ok", (double)x->facts.tls_reloads);
+        put_plain(out, f->name, "result", "failed", (double)x->facts.tls_reloads_failed);
+}
+
 static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
@@ -360,6 +380,13 @@ static const struct family families[] = {
         {PREFIX "keys", "gauge", "API keys in force.", .once = once_unsigned, .offset = OF_FACTS(keys)},
         {PREFIX "keys_reloads_total", "counter", "Times that the keys file changed and was read again.",
          .once = once_key_reloads},
+        {PREFIX "tls_handshakes_total", "counter", "TLS handshakes by how they ended.",
+         .once = once_handshakes},
+        {PREFIX "tls_certificate_expiry_timestamp_seconds", "gauge",
+         "When the certificate of a listener expires, in seconds since 1970.", .once = once_certificates},
+        {PREFIX "tls_certificate_reloads_total", "counter",
+         "Times that another certificate was read, or the files turned out wrong.",
+         .once = once_certificate_reloads},
         {PREFIX "http_timeouts_total", "counter", "Connections closed by a deadline.", .once = once_timeouts},
         {PREFIX "http_accept_pauses_total", "counter", "Times that accepting paused for want of descriptors.",
          .once = once_u64, .offset = OF_FACTS(server.accept_pauses)},

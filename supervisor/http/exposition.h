@@ -24,6 +24,12 @@ struct process_facts {
 };
 void process_facts_read(struct process_facts *ret);
 
+struct exposition_certificate {
+        const char *listen; /* the listener's address; outlives the exposition */
+        usec_t until;       /* realtime */
+};
+enum { EXPOSITION_CERTIFICATES_MAX = 64 };
+
 struct exposition_facts {
         struct feed_counts feed;
         struct server_counts server;
@@ -31,6 +37,9 @@ struct exposition_facts {
         uint64_t gate_refused[GATE_VERDICTS];
         struct auth_counts auth;
         unsigned keys; /* in force */
+        struct exposition_certificate certificates[EXPOSITION_CERTIFICATES_MAX];
+        size_t n_certificates;
+        uint64_t tls_reloads, tls_reloads_failed;
         uint64_t router_errors, busy, follow_skipped;
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;

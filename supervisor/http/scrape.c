@@ -75,6 +75,9 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .auth = *auth_counts(d->auth),
                 .keys = (unsigned)auth_keys_in_force(d->auth),
         };
+        ret->tls_reloads = d->counts.tls_reloads;
+        ret->tls_reloads_failed = d->counts.tls_reloads_failed;
+        ret->n_certificates = doors_tls_certificates(d, ret->certificates, ARRAY_SIZE(ret->certificates));
         memcpy(ret->gate_refused, d->counts.gate_refused, sizeof(ret->gate_refused));
         process_facts_read(&ret->process);
 }

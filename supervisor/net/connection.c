@@ -216,6 +216,7 @@ static void on_deadline(void *owner, usec_t now)
         } else if (!c->req && c->head_since) {
                 if (now >= usec_add(c->head_since, limits->head_timeout)) {
                         counts->timeouts_head++;
+                        counts->tls_failures += !stream_is_ready(c->stream);
                         conn_refuse(c, 408, "the request's head did not come in time");
                 }
         } else if (!c->req && !queued && now >= usec_add(c->idle_since, limits->idle_timeout)) {
@@ -494,6 +495,7 @@ static void on_end(void *owner, int error)
 
         c->peer_eof = true;
         c->server->counts.clients_gone += c->req != NULL;
+        c->server->counts.tls_failures += !c->closing && !stream_is_ready(c->stream);
         if (error || c->req || c->channel.on || c->draining || c->lingering)
                 conn_gone(c);
         else if (c->closing) {
@@ -532,10 +534,19 @@ static void on_drain(void *owner)
         conn_resume(c);
 }
 
+/* The end of a TLS handshake. */
 static void on_connect(void *owner, int error)
 {
-        (void)owner;
-        (void)error;
+        struct conn *c = owner;
+
+        if (error == 0) {
+                c->server->counts.tls_handshakes++;
+                conn_idle(c);
+                conn_set_timer(c);
+                return;
+        }
+        c->server->counts.tls_plain++;
+        conn_refuse(c, 400, "this address speaks TLS: use https://");
 }
 
 static const struct stream_events conn_events = {
@@ -575,6 +586,8 @@ int conn_new(struct listener *l, int fd, const struct endpoint *from, struct add
         deferred_init(&c->later, on_later);
         buffer_init(&c->in, 0);
         r = stream_open(s->loop, fd, endpoint_is_unix(&l->at), &conn_events, c, &c->stream);
+        if (r == 0 && l->tls)
+                r = stream_serve_tls(c->stream, l->tls);
         if (r == 0)
                 r = timer_new(s->loop, on_deadline, c, &c->timer);
         if (r == 0)
@@ -590,6 +603,8 @@ int conn_new(struct listener *l, int fd, const struct endpoint *from, struct add
         list_append(&s->conns, &c->node);
         s->counts.connections++;
         conn_idle(c);
+        if (l->tls)
+                c->head_since = loop_now(s->loop);
         conn_set_timer(c);
         return 0;
 }

@@ -88,9 +88,10 @@ void address_release(struct address *a)
 /* --- accepting ---------------------------------------------------------------------------------------------------- */
 
 /* As far as it goes without waiting: the client has perhaps not even sent its request. */
-static void turn_away(int fd)
+static void turn_away(const struct listener *l, int fd)
 {
-        (void)send(fd, busy_answer, sizeof busy_answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (!l->tls)
+                (void)send(fd, busy_answer, sizeof busy_answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         (void)shutdown(fd, SHUT_WR);
         (void)close(fd);
 }
@@ -132,7 +133,7 @@ static void shed_one(struct listener *l)
                 (void)close(s->reserve);
                 fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
                 if (fd >= 0)
-                        turn_away(fd);
+                        turn_away(l, fd);
         }
         s->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
@@ -145,13 +146,13 @@ static void take_connection(struct listener *l, int fd, const struct endpoint *f
         if (s->counts.connections >= s->limits.connections_max + (l->vital ? VITAL_EXTRA : 0) ||
             (fd >= s->fd_max && !l->vital)) {
                 s->counts.refused_cap++;
-                turn_away(fd);
+                turn_away(l, fd);
                 return;
         }
         if (!endpoint_is_unix(&l->at) && !endpoint_is_loopback(from)) {
                 if (address_take(s, from, &address) < 0) {
                         s->counts.refused_address++;
-                        turn_away(fd);
+                        turn_away(l, fd);
                         return;
                 }
         }
@@ -357,6 +358,16 @@ struct listener *listener_free(struct listener *l)
 void listener_set_vital(struct listener *l)
 {
         l->vital = true;
+}
+
+void listener_set_tls(struct listener *l, const struct tls_context *context)
+{
+        l->tls = context;
+}
+
+bool listener_is_tls(const struct listener *l)
+{
+        return l->tls != NULL;
 }
 
 const struct endpoint *listener_endpoint(const struct listener *l)

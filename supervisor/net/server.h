@@ -46,7 +46,7 @@ extern const struct server_limits server_limits_default;
 struct server_counts {
         uint64_t accepted, refused_cap, refused_address, refused_queued, refused_bodies, accept_errors,
                 requests, bad_requests, timeouts_head, timeouts_idle, timeouts_body, timeouts_write,
-                clients_gone, accept_pauses;
+                clients_gone, accept_pauses, tls_handshakes, tls_failures, tls_plain;
         unsigned connections;
 };
 
@@ -69,6 +69,11 @@ int server_listen(struct server *s, const struct endpoint *at, mode_t mode, cons
                   struct listener **ret);
 /* The operator's own: it is served when all others are refused (64 connections beyond the cap, and the descriptors kept free). */
 void listener_set_vital(struct listener *l);
+/* Speaks TLS with those that connect from now on. The context outlives the listener; it may be reloaded meanwhile. The handshake
+ * has the deadline of a head. Who speaks plain HTTP gets a plain 400 that says so. */
+struct tls_context;
+void listener_set_tls(struct listener *l, const struct tls_context *context);
+bool listener_is_tls(const struct listener *l);
 const struct endpoint *listener_endpoint(const struct listener *l); /* as bound */
 const char *listener_tag(const struct listener *l);
 void server_stop_listening(struct server *s); /* existing requests go on, with Connection: close */

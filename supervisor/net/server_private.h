@@ -60,7 +60,8 @@ struct listener {
         struct endpoint at;
         char *tag;
         bool vital;
-        int fd; /* -1 once it listens no more */
+        const struct tls_context *tls; /* the owner's; NULL: plain */
+        int fd;                        /* -1 once it listens no more */
         struct watch *watch;
         dev_t dev; /* of the socket file, to know whether it is still ours */
         ino_t ino;

@@ -13,9 +13,12 @@
 #include "base/buffer.h"
 #include "base/macros.h"
 #include "net/loop_private.h"
+#include "net/tls.h"
 
 /* How often a full unix backlog is tried again; poll(2) cannot wait for it. */
 static const usec_t RETRY_FIRST = 2 * USEC_PER_MSEC, RETRY_MAX = 50 * USEC_PER_MSEC;
+
+enum { TLS_PIECE = 16 * 1024, TLS_CHATTER_MAX = 64 * 1024 };
 
 struct stream {
         union {
@@ -37,7 +40,9 @@ struct stream {
         struct buffer writing, pending; /* the bytes of the uv_write under way; what came after it began */
         uint64_t taken;                 /* bytes that the owner wrote */
         int fd, connect_result, error;
-        bool is_unix, connect_known, is_writing, ended, broken;
+        struct tls *tls;    /* NULL: plain */
+        size_t tls_chatter; /* bytes that TLS itself wanted to send since all was sent */
+        bool is_unix, connect_known, is_writing, ended, broken, tls_begun, tls_ready, shut;
 };
 
 static void on_late(struct deferred *d);
@@ -83,6 +88,7 @@ struct stream *stream_free(struct stream *s)
         free(s->to);
         s->to = NULL;
         s->fd = -1;
+        s->tls = tls_free(s->tls);
         uv_close(&s->uv.handle, on_closed);
         return NULL;
 }
@@ -282,6 +288,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
         *buf = uv_buf_init(loop_scratch(s->loop), LOOP_SCRATCH_SIZE);
 }
 
+static void tls_came(struct stream *s, char *data, size_t len);
+
 static void on_uv_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
         struct stream *s = CONTAINER_OF(stream, struct stream, uv.stream);
@@ -289,7 +297,9 @@ static void on_uv_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         if (n == 0 || !s->on)
                 return;
         (void)loop_note(s->loop);
-        if (n > 0)
+        if (n > 0 && s->tls)
+                tls_came(s, buf->base, (size_t)n);
+        else if (n > 0)
                 s->on->on_read(s->owner, buf->base, (size_t)n);
         else
                 stream_end(s, n == UV_EOF ? 0 : (int)n);
@@ -311,12 +321,92 @@ ssize_t stream_take(struct stream *s, char *buf, size_t size)
 {
         ssize_t n;
 
-        if (s->fd < 0)
+        if (s->fd < 0 || s->tls)
                 return 0;
         do {
                 n = recv(s->fd, buf, size, MSG_DONTWAIT);
         } while (n < 0 && errno == EINTR);
         return n < 0 ? -errno : n;
+}
+
+/* --- TLS: the bytes of the wire on one side, the owner's on the other ---------------------------------------------- */
+
+static int write_plain(struct stream *s, const struct iovec *iov, unsigned n);
+
+/* Whatever TLS has to say goes out. */
+static int tls_send(struct stream *s)
+{
+        const char *data;
+        size_t n = tls_output(s->tls, &data);
+        struct iovec iov = {(char *)data, n};
+        int r = n ? write_plain(s, &iov, 1) : 0;
+
+        tls_output_done(s->tls);
+        return r == -ENOMEM ? stream_break(s, r) : r;
+}
+
+/* A plain request ("GET / …") on an address that speaks TLS: its handshake begins with 22. */
+static bool is_plain_text(const struct stream *s, const char *data)
+{
+        return !s->tls_begun && *data >= 'A' && *data <= 'Z';
+}
+
+static void tell_plain(struct stream *s)
+{
+        s->tls = tls_free(s->tls);
+        s->on->on_connect(s->owner, -EPROTONOSUPPORT);
+}
+
+/* What it answered by itself to what came (handshake, tickets, key updates), bounded: a peer that asks and never reads. */
+static bool tls_answer(struct stream *s)
+{
+        const char *unused;
+
+        s->tls_chatter += tls_output(s->tls, &unused);
+        if (tls_send(s) < 0)
+                return false;
+        if (!stream_queued(s))
+                s->tls_chatter = 0;
+        if (s->tls_chatter <= TLS_CHATTER_MAX)
+                return true;
+        stream_end(s, -EPROTO);
+        return false;
+}
+
+static void tls_came(struct stream *s, char *data, size_t len)
+{
+        char plain[TLS_PIECE];
+        ssize_t n;
+
+        if (is_plain_text(s, data)) {
+                tell_plain(s);
+                return;
+        }
+        s->tls_begun = true;
+        tls_feed(s->tls, data, len);
+        do {
+                n = tls_read(s->tls, plain, sizeof plain);
+                if (!tls_answer(s))
+                        return;
+                if (!s->tls_ready && tls_is_ready(s->tls)) {
+                        s->tls_ready = true;
+                        s->on->on_connect(s->owner, 0);
+                }
+                if (n > 0 && s->on && s->tls && !s->ended)
+                        s->on->on_read(s->owner, plain, (size_t)n);
+        } while (n > 0 && s->on && s->tls && !s->ended);
+        if (n < 0 && s->on)
+                stream_end(s, n == -ESHUTDOWN ? 0 : -EPROTO);
+}
+
+int stream_serve_tls(struct stream *s, const struct tls_context *context)
+{
+        return tls_new(context, &s->tls);
+}
+
+bool stream_is_ready(const struct stream *s)
+{
+        return !s->tls || s->tls_ready;
 }
 
 /* --- writing ---------------------------------------------------------------------------------------------------- */
@@ -380,6 +470,9 @@ static void on_written(uv_write_t *req, int status)
         /* The slow way is rare: an idle connection keeps no buffers. */
         buffer_finish(&s->writing);
         buffer_finish(&s->pending);
+        s->tls_chatter = 0;
+        if (s->shut)
+                (void)shutdown(s->fd, SHUT_WR);
         s->on->on_drain(s->owner);
 }
 
@@ -397,7 +490,7 @@ static ssize_t send_now(struct stream *s, const struct iovec *iov, unsigned n)
         return sent;
 }
 
-int stream_write(struct stream *s, const struct iovec *iov, unsigned n)
+static int write_plain(struct stream *s, const struct iovec *iov, unsigned n)
 {
         size_t total = 0, skip = 0;
         int r;
@@ -439,9 +532,31 @@ int stream_write(struct stream *s, const struct iovec *iov, unsigned n)
         return 0;
 }
 
+int stream_write(struct stream *s, const struct iovec *iov, unsigned n)
+{
+        int r;
+
+        if (!s->tls)
+                return write_plain(s, iov, n);
+        if (s->error || s->fd < 0)
+                return -EPIPE;
+        r = tls_write(s->tls, iov, n);
+        if (r == -ENOMEM) /* a part of it may be on its way */
+                return stream_break(s, r);
+        return r < 0 ? r : tls_send(s);
+}
+
 void stream_shutdown(struct stream *s)
 {
-        if (s->fd >= 0)
+        if (s->fd < 0)
+                return;
+        if (s->tls) {
+                tls_close(s->tls);
+                if (tls_send(s) < 0)
+                        return;
+                s->shut = stream_queued(s) > 0;
+        }
+        if (!s->shut)
                 (void)shutdown(s->fd, SHUT_WR);
 }
 

@@ -16,9 +16,12 @@
 #include "net/loop.h"
 
 struct stream;
+struct tls_context;
 
 struct stream_events {
-        /* Once after stream_connect: 0 or -errno. -EAGAIN never: a full backlog is waited for, the deadline is the owner's. */
+        /* Once after stream_connect: 0 or -errno. -EAGAIN never: a full backlog is waited for, the deadline is the owner's.
+         * Once after stream_serve_tls: 0 when the handshake is done; -EPROTONOSUPPORT when the peer speaks plain text: the
+         * stream is plain from then on, so that it can be told; what it said first is lost. */
         void (*on_connect)(void *owner, int error);
         /* The bytes are valid during the call, and may be written over. Reading begins with stream_read. */
         void (*on_read)(void *owner, char *data, size_t len);
@@ -34,6 +37,11 @@ int stream_open(struct loop *loop, int fd, bool is_unix, const struct stream_eve
                 struct stream **ret);
 int stream_connect(struct loop *loop, const struct endpoint *to, const struct stream_events *events,
                    void *owner, struct stream **ret);
+/* TLS from the first byte on, as the server; the deadline of the handshake is the owner's, and so is reading (stream_read).
+ * What is written before it is done is refused with -EPIPE, without on_end. on_end(-EPROTO): TLS was broken by the peer. A
+ * goodbye of the peer and its bare EOF are the same to the owner. Bytes counted below are those of the wire. 0 or -ENOMEM. */
+int stream_serve_tls(struct stream *s, const struct tls_context *context);
+bool stream_is_ready(const struct stream *s); /* no handshake is under way */
 /* Drops what is queued and closes at once. Takes NULL, always NULL. */
 struct stream *stream_free(struct stream *s);
 
@@ -47,7 +55,7 @@ uint64_t stream_sent(const struct stream *s); /* bytes that it has */
 /* A mark that moves whenever the peer takes bytes, also such as the kernel holds for it (SIOCOUTQ): the kernel itself asks
  * for more only after a good part of its buffer is free, too coarse a sign of life for a slow reader. */
 uint64_t stream_progress(const struct stream *s);
-/* Tells the peer that nothing more comes; what is queued must have gone. */
+/* Tells the peer that nothing more comes (over TLS by its goodbye, too); what is queued must have gone. */
 void stream_shutdown(struct stream *s);
 /* stream_free will reset the connection instead of ending it (TCP alone knows the difference). */
 void stream_reset_on_close(struct stream *s);

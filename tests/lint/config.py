@@ -33,7 +33,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"NUL character|min is greater|indices and UUIDs cannot be mixed|must be between .*[0-9](ms|[smhKMGT])( |$)|must be between$|"
     r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
     r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
-    r"in the keys file|everybody on this machine|has no meaning without|too large for a number")
+    r"in the keys file|everybody on this machine|needs both cert_file|has no meaning on a unix|has no meaning without|too large for a number")
 
 GOOD = [
     '{}',
