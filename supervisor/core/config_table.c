@@ -276,9 +276,12 @@ static const struct config_key top_keys[] = {
          .min = 10 * MSEC, .max = 10 * MIN_, .help = "For the connection; then another one is tried."},
         {"gateway.timeouts.first_byte", TYPE_DURATION, TOP(gateway.timeouts.first_byte),
          .fallback = "\"10m\"", .min = 100 * MSEC, .max = 24 * HOUR,
-         .help = "For the first byte of the answer (a long prompt takes its time)."},
+         .help = "For the first byte of the answer (a long prompt takes its time). The pings of a stream are "
+                 "none: a server whose inference stands still sends them, too."},
         {"gateway.timeouts.idle", TYPE_DURATION, TOP(gateway.timeouts.idle), .fallback = "\"5m\"",
-         .min = 100 * MSEC, .max = 24 * HOUR, .help = "Between two pieces of the answer."},
+         .min = 100 * MSEC, .max = 24 * HOUR,
+         .help = "Between two pieces of the answer, pings not counted; it rests while the client is too "
+                 "slow."},
         {"gateway.timeouts.total", TYPE_DURATION, TOP(gateway.timeouts.total), .fallback = "\"1h\"",
          .min = 100 * MSEC, .max = 24 * 7 * HOUR,
          .help = "For the whole answer, from the time an instance was found for the request."},

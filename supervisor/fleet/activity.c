@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "base/macros.h"
-#include "fleet/private.h"
 
 const double activity_bounds[ACTIVITY_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                   1,     2.5,  5,     10,   30,  60,   300};
@@ -59,11 +58,6 @@ struct activity *activity_free(struct activity *a)
         free(a->models);
         free(a);
         return NULL;
-}
-
-struct activity *fleet_activity(struct fleet *f)
-{
-        return f->activity;
 }
 
 /* --- figures ------------------------------------------------------------------------------------------------------- */
@@ -306,11 +300,15 @@ static void put_record(struct json_writer *w, const struct activity_record *rec,
 
 void activity_put(const struct activity *a, struct json_writer *w, usec_t now, unsigned recent_max)
 {
+        unsigned shown = 0;
+
         json_open_object(w);
+        json_uint(w, "total", a->sum.figures.running);
         json_key(w, "running");
         json_open_array(w);
-        LIST_FOREACH(&a->running, node)
-        put_record(w, LIST_ENTRY(node, struct activity_record, node), now);
+        for (const struct list *node = a->running.next; node != &a->running && shown < ACTIVITY_SHOWN_MAX;
+             node = node->next, shown++)
+                put_record(w, LIST_ENTRY(node, struct activity_record, node), now);
         json_close_array(w);
         json_key(w, "recent");
         json_open_array(w);

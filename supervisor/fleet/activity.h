@@ -9,7 +9,7 @@
 #include "core/config.h"
 #include "fleet/fleet.h"
 
-enum { ACTIVITY_RECENT_MAX = 500, ACTIVITY_ID_MAX = 24 };
+enum { ACTIVITY_RECENT_MAX = 500, ACTIVITY_ID_MAX = 24, ACTIVITY_SHOWN_MAX = 1000 };
 
 struct activity;
 struct activity_model;
@@ -40,7 +40,8 @@ struct activity_record *activity_begin(struct activity *a, const char *model, us
 /* Moves it to the recent ones and counts it; outcome: static text. The record is a's alone then. */
 void activity_end(struct activity *a, struct activity_record *rec, const char *outcome, usec_t now);
 
-/* {"running":[…],"recent":[…]}, the newest of the recent ones first; each: {"id","model","instance","key","path","peer","source",
+/* {"total":N,"running":[…],"recent":[…]}: how many run (the oldest ACTIVITY_SHOWN_MAX of them are listed), the newest of the recent ones
+ * first; each: {"id","model","instance","key","path","peer","source",
  * "state","outcome","status","tries","stream","at","wait","timeToFirstToken","duration","tokensIn","tokensOut","tokensPerSecond"}
  * (seconds, null unknown; wait: until it got an instance, and what a running one has waited so far). */
 void activity_put(const struct activity *a, struct json_writer *w, usec_t now, unsigned recent_max);

@@ -98,6 +98,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = activity_new(&f->activity);
         if (r < 0)
                 goto fail;
+        r = relays_new(&f->relays);
+        if (r < 0)
+                goto fail;
         r = library_new(loop, &f->library);
         if (r < 0)
                 goto fail;
@@ -130,6 +133,7 @@ struct fleet *fleet_free(struct fleet *f)
         if (!f)
                 return NULL;
         loop_remove_turn(f->loop, fleet_settle, f);
+        f->relays = relays_free(f->relays); /* before the members, whose connections they use */
         for (size_t i = 0; i < f->n_members; i++) {
                 member_save_counts(f->members[i]);
                 f->members[i] = member_free(f->members[i]);
@@ -614,6 +618,11 @@ struct loop *fleet_loop(const struct fleet *f)
 struct history *fleet_history(struct fleet *f)
 {
         return f->history;
+}
+
+struct activity *fleet_activity(struct fleet *f)
+{
+        return f->activity;
 }
 
 size_t fleet_count(const struct fleet *f)

@@ -368,8 +368,6 @@ static void end_late(struct relay *r)
 
 static usec_t life_due(const struct relay *r)
 {
-        if (r->paused)
-                return USEC_INFINITY;
         if (!r->alive)
                 return usec_add(r->sent_at, or_default(gateway(r)->timeouts.first_byte, FIRST_DEFAULT));
         return usec_add(r->last_life, or_default(gateway(r)->timeouts.idle, IDLE_DEFAULT));

@@ -103,6 +103,8 @@ static const struct shape {
          "\"usage\":{\"prompt_tokens\":1e99,\"completion_tokens\":-4},\"timings\":{\"predicted_n\":\"x\","
          "\"predicted_per_second\":1e400}}",
          -1, -1, 0},
+        {"a key that ends like one", false, "", "{",
+         "\"\\\"usage\":{\"prompt_tokens\":99},\"x\\\"timings\":{\"predicted_n\":9}}", -1, -1, 0},
         {"keys without objects", false, "", "\"", "usage\":7,\"usage\":[{\"prompt_tokens\":3}],\"usage\"", -1,
          -1, 0},
 };
