@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "fleet/summary.h"
+#include "http/exposition_gateway.h"
+#include "http/exposition_text.h"
 
-#define PREFIX "llama_supervisor_"
+#define PREFIX EXPOSITION_PREFIX
 
 /* One instance at the moment of the snapshot. */
 struct sample {
@@ -37,81 +39,8 @@ struct exposition {
         uint64_t *deaths;
         size_t n_deaths, max_deaths;
         size_t family, at; /* what exposition_more writes next */
+        struct exposition_gateway *gateway;
 };
-
-/* --- writing ------------------------------------------------------------------------------------------------------- */
-
-static void put_u64(struct buffer *out, uint64_t v)
-{
-        char digits[20];
-        size_t n = sizeof(digits);
-
-        do {
-                digits[--n] = (char)('0' + v % 10);
-                v /= 10;
-        } while (v);
-        (void)buffer_append(out, digits + n, sizeof(digits) - n);
-}
-
-/* Whole numbers without a point, others with at most six decimals. */
-static void put_number(struct buffer *out, double v)
-{
-        char text[64];
-        size_t n;
-
-        if (v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v) {
-                put_u64(out, (uint64_t)v);
-                return;
-        }
-        n = (size_t)snprintf(text, sizeof(text), "%.6f", v);
-        while (n > 1 && n < sizeof(text) && text[n - 1] == '0' && text[n - 2] != '.')
-                n--;
-        (void)buffer_append(out, text, MIN(n, sizeof(text) - 1));
-}
-
-/* Escaped as a label's value must be. */
-static void put_label_value(struct buffer *out, const char *s)
-{
-        size_t plain;
-
-        for (; s && *s; s += plain) {
-                plain = strcspn(s, "\\\"\n");
-                (void)buffer_append(out, s, plain);
-                if (s[plain] == '\0')
-                        return;
-                (void)buffer_puts(out, s[plain] == '\n' ? "\\n" : s[plain] == '"' ? "\\\"" : "\\\\");
-                plain++;
-        }
-}
-
-/* name{labels,more="value"} and a space; labels and more may be empty. */
-static void put_series(struct buffer *out, const char *name, const char *suffix, const char *labels,
-                       size_t labels_len, const char *more, const char *value)
-{
-        (void)buffer_puts(out, name);
-        (void)buffer_puts(out, suffix);
-        if (labels_len || more) {
-                (void)buffer_putc(out, '{');
-                (void)buffer_append(out, labels, labels_len);
-                if (more) {
-                        if (labels_len)
-                                (void)buffer_putc(out, ',');
-                        (void)buffer_puts(out, more);
-                        (void)buffer_append(out, "=\"", 2);
-                        put_label_value(out, value);
-                        (void)buffer_putc(out, '"');
-                }
-                (void)buffer_putc(out, '}');
-        }
-        (void)buffer_putc(out, ' ');
-}
-
-static void put_plain(struct buffer *out, const char *name, const char *more, const char *value, double v)
-{
-        put_series(out, name, "", NULL, 0, more, value);
-        put_number(out, v);
-        (void)buffer_putc(out, '\n');
-}
 
 /* --- families ------------------------------------------------------------------------------------------------------- */
 
@@ -126,8 +55,8 @@ struct family {
 static void put_sample(const struct exposition *x, const struct family *f, const struct sample *s,
                        const char *more, const char *value, struct buffer *out, double v)
 {
-        put_series(out, f->name, "", x->arena.data + s->labels, s->labels_len, more, value);
-        put_number(out, v);
+        exposition_put_series(out, f->name, "", x->arena.data + s->labels, s->labels_len, more, value);
+        exposition_put_number(out, v);
         (void)buffer_putc(out, '\n');
 }
 
@@ -175,25 +104,9 @@ static void each_deaths(const struct exposition *x, const struct family *f, cons
 static void each_latency(const struct exposition *x, const struct family *f, const struct sample *s,
                          struct buffer *out)
 {
-        const char *labels = x->arena.data + s->labels;
-        uint64_t sum = 0;
-        char bound[32];
-
-        for (size_t i = 0; i <= FLEET_LATENCY_BUCKETS; i++) {
-                sum += s->figures.probe_latency[i];
-                if (i < FLEET_LATENCY_BUCKETS)
-                        (void)snprintf(bound, sizeof(bound), "%g", fleet_latency_bounds[i]);
-                put_series(out, f->name, "_bucket", labels, s->labels_len, "le",
-                           i < FLEET_LATENCY_BUCKETS ? bound : "+Inf");
-                put_u64(out, sum);
-                (void)buffer_putc(out, '\n');
-        }
-        put_series(out, f->name, "_sum", labels, s->labels_len, NULL, NULL);
-        put_number(out, s->figures.probe_latency_sum);
-        (void)buffer_putc(out, '\n');
-        put_series(out, f->name, "_count", labels, s->labels_len, NULL, NULL);
-        put_u64(out, sum);
-        (void)buffer_putc(out, '\n');
+        exposition_put_histogram(out, f->name, x->arena.data + s->labels, s->labels_len, fleet_latency_bounds,
+                                 FLEET_LATENCY_BUCKETS, s->figures.probe_latency,
+                                 s->figures.probe_latency_sum);
 }
 
 static void once_u64(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -201,7 +114,7 @@ static void once_u64(const struct exposition *x, const struct family *f, struct 
         uint64_t v;
 
         memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        put_plain(out, f->name, NULL, NULL, (double)v);
+        exposition_put_plain(out, f->name, NULL, NULL, (double)v);
 }
 
 static void once_unsigned(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -209,7 +122,7 @@ static void once_unsigned(const struct exposition *x, const struct family *f, st
         unsigned v;
 
         memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        put_plain(out, f->name, NULL, NULL, v);
+        exposition_put_plain(out, f->name, NULL, NULL, v);
 }
 
 static void once_seconds(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -217,61 +130,61 @@ static void once_seconds(const struct exposition *x, const struct family *f, str
         usec_t v;
 
         memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        put_plain(out, f->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
+        exposition_put_plain(out, f->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
 }
 
 static void once_build(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         (void)x;
-        put_plain(out, f->name, "version", LSV_VERSION, 1);
+        exposition_put_plain(out, f->name, "version", LSV_VERSION, 1);
 }
 
 static void once_states(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         for (size_t i = 0; i < SUMMARY_STATUSES; i++)
-                put_plain(out, f->name, "state", summary_statuses[i], x->summary.counts[i]);
+                exposition_put_plain(out, f->name, "state", summary_statuses[i], x->summary.counts[i]);
 }
 
 static void once_ready(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, NULL, NULL, x->ready);
+        exposition_put_plain(out, f->name, NULL, NULL, x->ready);
 }
 
 static void once_reload(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, NULL, NULL, !x->reload_failed);
+        exposition_put_plain(out, f->name, NULL, NULL, !x->reload_failed);
 }
 
 static void once_subscribers(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, "carrier", "websocket", x->facts.feed.subscribers_ws);
-        put_plain(out, f->name, "carrier", "sse", x->facts.feed.subscribers_sse);
-        put_plain(out, f->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
+        exposition_put_plain(out, f->name, "carrier", "websocket", x->facts.feed.subscribers_ws);
+        exposition_put_plain(out, f->name, "carrier", "sse", x->facts.feed.subscribers_sse);
+        exposition_put_plain(out, f->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
 }
 
 static void once_refused(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         const struct server_counts *s = &x->facts.server;
 
-        put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
-        put_plain(out, f->name, "reason", "address", (double)s->refused_address);
-        put_plain(out, f->name, "reason", "queued", (double)s->refused_queued);
-        put_plain(out, f->name, "reason", "bodies", (double)s->refused_bodies);
-        put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
-        put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
-        put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);
+        exposition_put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
+        exposition_put_plain(out, f->name, "reason", "address", (double)s->refused_address);
+        exposition_put_plain(out, f->name, "reason", "queued", (double)s->refused_queued);
+        exposition_put_plain(out, f->name, "reason", "bodies", (double)s->refused_bodies);
+        exposition_put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
+        exposition_put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
+        exposition_put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);
         for (int v = GATE_PASS + 1; v < GATE_VERDICTS; v++)
-                put_plain(out, f->name, "reason", gate_verdict_name((enum gate_verdict)v),
-                          (double)x->facts.gate_refused[v]);
+                exposition_put_plain(out, f->name, "reason", gate_verdict_name((enum gate_verdict)v),
+                                     (double)x->facts.gate_refused[v]);
         for (int v = AUTH_PASS + 1; v < AUTH_VERDICTS; v++)
-                put_plain(out, f->name, "reason", auth_verdict_name((enum auth_verdict)v),
-                          (double)x->facts.auth.refused[v]);
+                exposition_put_plain(out, f->name, "reason", auth_verdict_name((enum auth_verdict)v),
+                                     (double)x->facts.auth.refused[v]);
 }
 
 static void once_key_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, "result", "ok", (double)x->facts.auth.reloads);
-        put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
+        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.auth.reloads);
+        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
 }
 
 static void once_handshakes(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -296,15 +209,15 @@ static void once_certificate_reloads(const struct exposition *x, const struct fa
 
 static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
-        put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
-        put_plain(out, f->name, "stage", "body", (double)x->facts.server.timeouts_body);
-        put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
+        exposition_put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
+        exposition_put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
+        exposition_put_plain(out, f->name, "stage", "body", (double)x->facts.server.timeouts_body);
+        exposition_put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
 }
 
 static void once_cpu(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, NULL, NULL, x->facts.process.cpu_seconds);
+        exposition_put_plain(out, f->name, NULL, NULL, x->facts.process.cpu_seconds);
 }
 
 #define OF_SAMPLE(member) offsetof(struct sample, member)
@@ -415,26 +328,13 @@ static const struct family families[] = {
          .once = once_seconds, .offset = OF_FACTS(started_realtime)},
 };
 
-static void put_head(struct buffer *out, const struct family *f)
-{
-        (void)buffer_puts(out, "# HELP ");
-        (void)buffer_puts(out, f->name);
-        (void)buffer_putc(out, ' ');
-        (void)buffer_puts(out, f->help);
-        (void)buffer_puts(out, "\n# TYPE ");
-        (void)buffer_puts(out, f->name);
-        (void)buffer_putc(out, ' ');
-        (void)buffer_puts(out, f->type);
-        (void)buffer_putc(out, '\n');
-}
-
 bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
 {
         while (x->family < ARRAY_SIZE(families) && out->len < enough) {
                 const struct family *f = families + x->family;
 
                 if (x->at == 0)
-                        put_head(out, f);
+                        exposition_put_head(out, f->name, f->type, f->help);
                 if (f->once)
                         f->once(x, f, out);
                 else if (x->at < x->n_samples)
@@ -444,7 +344,7 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
                         x->at = 0;
                 }
         }
-        return x->family < ARRAY_SIZE(families);
+        return x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough);
 }
 
 /* --- the snapshot --------------------------------------------------------------------------------------------------- */
@@ -495,9 +395,9 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
         s->want_up = r->want_up;
         s->labels = x->arena.len;
         (void)buffer_puts(&x->arena, "instance=\"");
-        put_label_value(&x->arena, r->instance);
+        exposition_put_label_value(&x->arena, r->instance);
         (void)buffer_puts(&x->arena, "\",model=\"");
-        put_label_value(&x->arena, r->model);
+        exposition_put_label_value(&x->arena, r->model);
         (void)buffer_putc(&x->arena, '"');
         s->labels_len = x->arena.len - s->labels;
         e = keep_deaths(x, s);
@@ -522,6 +422,8 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
                 r = -ENOMEM;
         for (size_t i = 0; i < n && r == 0; i++)
                 r = take_sample(x, fleet, i);
+        if (r == 0)
+                r = exposition_gateway_new(fleet, &x->gateway);
         if (r < 0) {
                 exposition_free(x);
                 return r;
@@ -537,6 +439,7 @@ struct exposition *exposition_free(struct exposition *x)
 {
         if (!x)
                 return NULL;
+        x->gateway = exposition_gateway_free(x->gateway);
         buffer_finish(&x->arena);
         free(x->samples);
         free(x->deaths);

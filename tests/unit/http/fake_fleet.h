@@ -8,7 +8,9 @@
 
 #include "base/text.h"
 #include "fleet/dynamic.h"
+#include "fleet/activity.h"
 #include "fleet/fleet.h"
+#include "fleet/relay.h"
 
 enum { FAKE_MAX = 1100, FAKE_CAUSES = 3 };
 
@@ -36,6 +38,9 @@ struct fleet {
         struct history *history;
         const char *log;
         bool shutting_down;
+        struct activity *activity;
+        struct relay_figures relays;
+        char cancelled[64]; /* the last request */
 };
 
 static const char *const fake_causes[] = {"unknown", "oom_killed", "signal", NULL};
@@ -236,6 +241,32 @@ int dynamic_remove(struct fleet *f, const char *name, char **ret_message)
 struct history *fleet_history(struct fleet *f)
 {
         return f->history;
+}
+
+struct activity *fleet_activity(struct fleet *f)
+{
+        return f->activity;
+}
+
+void relay_figures(struct fleet *f, struct relay_figures *ret)
+{
+        *ret = f->relays;
+}
+
+const char *relay_failure_name(enum relay_failure x)
+{
+        static const char *const names[RELAY_FAILURES] = {"a", "b", "c", "d", "e", "f",
+                                                          "g", "h", "i", "j", "k"};
+
+        return names[x];
+}
+
+/* The only one that runs is req-1. */
+int relay_cancel_id(struct fleet *f, const char *id, const char *why)
+{
+        (void)why;
+        (void)snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
+        return streq(id, "req-1") ? 0 : -ENOENT;
 }
 
 #endif

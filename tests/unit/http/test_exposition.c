@@ -35,8 +35,8 @@ static char *render(struct fleet *f, const struct exposition_facts *facts, size_
                 buffer_init(&part, 0);
                 more = exposition_more(x, &part, slice);
                 assert_false(part.failed);
-                /* A slice is what was asked for and one row of one instance at most. */
-                assert_true(part.len < slice + 4096);
+                /* A slice is what was asked for and one row of one instance or model at most. */
+                assert_true(part.len < slice + 8192);
                 assert_int_equal(buffer_append(&all, part.data, part.len), 0);
                 buffer_finish(&part);
                 n++;
@@ -274,13 +274,60 @@ static void our_own_process(void **state)
         assert_true(before.threads >= 1 && before.max_fds > before.open_fds);
 }
 
+/* Requests by model: counted where they belong, nothing for what never happened. */
+static void requests_arrive(void **state)
+{
+        struct fleet *f = make_fleet(1);
+        _cleanup_free_ char *text = NULL;
+        struct activity_record *rec;
+
+        (void)state;
+        assert_int_equal(activity_new(&f->activity), 0);
+        rec = activity_begin(f->activity, "qwen \"7b\"", 1000000, 1);
+        rec->first_byte = 1200000;
+        rec->tokens_in = 7;
+        rec->tokens_out = 32;
+        activity_end(f->activity, rec, "ok", 3000000);
+        activity_end(f->activity, activity_begin(f->activity, "qwen \"7b\"", 1, 1), "queue_full", 2);
+        (void)activity_begin(f->activity, "other", 1, 1);
+        f->relays.tries = 9;
+        f->relays.failures[RELAY_FAIL_RESET] = 4;
+        text = render(f, &facts, 100, NULL);
+        assert_line(text, "llama_supervisor_requests_running{model=\"other\"} 1");
+        assert_line(text, "llama_supervisor_requests_running{model=\"qwen \\\"7b\\\"\"} 0");
+        assert_line(text, "llama_supervisor_requests_total{model=\"other\",outcome=\"ok\"} 0");
+        assert_line(text, "llama_supervisor_requests_total{model=\"qwen \\\"7b\\\"\",outcome=\"ok\"} 1");
+        assert_line(text,
+                    "llama_supervisor_requests_total{model=\"qwen \\\"7b\\\"\",outcome=\"queue_full\"} 1");
+        assert_line(text,
+                    "llama_supervisor_request_tokens_total{model=\"qwen \\\"7b\\\"\",direction=\"in\"} 7");
+        assert_line(text,
+                    "llama_supervisor_request_tokens_total{model=\"qwen \\\"7b\\\"\",direction=\"out\"} 32");
+        assert_line(text, "llama_supervisor_request_first_token_seconds_bucket{model=\"qwen "
+                          "\\\"7b\\\"\",le=\"0.1\"} 0");
+        assert_line(text, "llama_supervisor_request_first_token_seconds_bucket{model=\"qwen "
+                          "\\\"7b\\\"\",le=\"0.25\"} 1");
+        assert_line(text, "llama_supervisor_request_first_token_seconds_sum{model=\"qwen \\\"7b\\\"\"} 0.2");
+        assert_line(
+                text,
+                "llama_supervisor_request_duration_seconds_sum{model=\"qwen \\\"7b\\\"\",result=\"ok\"} 2");
+        assert_line(text, "llama_supervisor_request_duration_seconds_count{model=\"qwen "
+                          "\\\"7b\\\"\",result=\"failed\"} 1");
+        assert_line(text, "llama_supervisor_request_duration_seconds_count{model=\"other\",result=\"ok\"} 0");
+        assert_null(strstr(text, "result=\"cancelled\""));
+        assert_line(text, "llama_supervisor_upstream_tries_total 9");
+        assert_line(text, "llama_supervisor_upstream_failures_total{reason=\"b\"} 4");
+        activity_free(f->activity);
+        free(f);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(figures_arrive),  cmocka_unit_test(slices_make_the_same_text),
                 cmocka_unit_test(format_rules),    cmocka_unit_test(labels_are_escaped),
                 cmocka_unit_test(an_empty_fleet),  cmocka_unit_test(a_snapshot_is_of_one_moment),
-                cmocka_unit_test(our_own_process),
+                cmocka_unit_test(our_own_process), cmocka_unit_test(requests_arrive),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
