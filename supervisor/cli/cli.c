@@ -71,6 +71,14 @@ static const struct option_spec of_history[] = {
         {.name = "follow", .letter = 'f', .doc = "go on with every new event, until Ctrl-C"},
         {0},
 };
+static const struct option_spec of_requests[] = {
+        {.name = "cancel", .value = "ID", .doc = "cancel this one"},
+        {.name = "lines",
+         .letter = 'n',
+         .value = "N",
+         .doc = "how many of those that ended, at most 500 (default: 20)"},
+        {0},
+};
 static const struct option_spec of_models[] = {
         {.name = "rescan", .doc = "walk through the folder now, not only when it was long ago"},
         {0},
@@ -196,6 +204,14 @@ const struct verb cli_verbs[] = {
          .max = 1,
          .completes = COMPLETES_INSTANCE,
          .run = history_main},
+        {.name = "requests",
+         .doc = "list the requests that run, and the last ones that ended",
+         .options = of_requests,
+         .run = requests_main,
+         .details = "Names and numbers only, never what was asked or answered. A cancelled request ends at "
+                    "once, "
+                    "also in the\n"
+                    "middle of its answer."},
         {.name = "models",
          .doc = "list the model files of models_dir",
          .options = of_models,

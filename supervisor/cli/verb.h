@@ -116,6 +116,7 @@ int history_main(struct cli *cli);
 int key_main(struct cli *cli);
 int models_main(struct cli *cli);
 int remove_main(struct cli *cli);
+int requests_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);
 int help_main(struct cli *cli);

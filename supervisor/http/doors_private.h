@@ -114,6 +114,8 @@ void instances_order_handle(struct call *call);
 void instance_order_handle(struct call *call);
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
+void requests_handle(struct call *call); /* requests.c */
+void request_cancel_handle(struct call *call);
 int follow_init(struct doors *d);
 /* follow.c: the instance of this name is gone, its streams end. */
 void follow_instance_gone(struct doors *d, const char *name);

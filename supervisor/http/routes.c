@@ -5,6 +5,7 @@ static const char *const none[] = {NULL};
 static const char *const of_logs[] = {"follow", "lines", NULL};
 static const char *const of_history[] = {"since", "instance", NULL};
 static const char *const of_library[] = {"rescan", NULL};
+static const char *const of_requests[] = {"recent", NULL};
 static const char *const of_reload[] = {"dry_run", NULL};
 
 const struct route doors_routes[] = {
@@ -88,6 +89,18 @@ const struct route doors_routes[] = {
          .params = of_library,
          .handle = library_handle,
          .doc = "The model files of models_dir: ?rescan=1"},
+        {.pattern = "/api/v1/requests",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = of_requests,
+         .handle = requests_handle,
+         .doc = "Requests that run, and the last ones that ended: ?recent=N"},
+        {.pattern = "/api/v1/requests/{name}",
+         .methods = ROUTE_DELETE,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = request_cancel_handle,
+         .doc = "Cancels one that runs"},
         {.pattern = "/api/v1/history",
          .methods = ROUTE_GET,
          .scope = ROUTE_READ,

@@ -26,7 +26,7 @@ ESCAPE = "\x1b"
 LEAVE = "\x1b[?25h\x1b[?1049l"
 ASKING = [["status"], ["status", "a"], ["ls"], ["ps"], ["logs", "a"], ["logs", "-f", "a"], ["start", "a"], ["stop", "a"],
           ["restart", "a", "--wait"], ["reload"], ["reload", "--dry-run"], ["why", "a"], ["why", "--command", "a"], ["history"],
-          ["history", "-f"], ["status", "--watch"]]
+          ["history", "-f"], ["status", "--watch"], ["requests"], ["requests", "--cancel", "a"]]
 
 
 def run(*args, env=None, **kwargs):
@@ -466,6 +466,8 @@ class EvilDaemon(http.server.BaseHTTPRequestHandler):
         "/api/v1/status": {"sentence": EVIL, "reloadError": EVIL, "version": EVIL},
         "/api/v1/instances": {"instances": [INSTANCE]},
         "/api/v1/history": {"events": [{"id": 1, "time": EVIL, "kind": EVIL, "instance": EVIL, "text": EVIL}], "next": 1},
+        "/api/v1/requests": {"total": 9, "running": [{"id": EVIL, "model": EVIL, "instance": EVIL, "key": EVIL, "path": EVIL,
+                                                      "state": EVIL, "wait": 1}], "recent": []},
         "/why": {"instance": EVIL, "status": EVIL, "lastError": EVIL, "hint": EVIL, "logPath": EVIL, "lastDeathAt": EVIL,
                  "command": {"shell": EVIL}, "evidence": {"exit": EVIL, "detail": EVIL, "line": EVIL, "log": [EVIL]}},
         "/stop": {"message": EVIL},
@@ -486,7 +488,7 @@ class EvilDaemon(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = answer
+    do_GET = do_POST = do_DELETE = answer
 
     def address_string(self):
         return "unix"
@@ -503,6 +505,7 @@ def test_nothing_that_is_said_can_move_the_cursor(folder):
         thread.start()
         try:
             for args in (["status"], ["ls"], ["ps"], ["logs", "x"], ["logs", "x", EVIL], ["why", "x"], ["history"], ["stop", "x"], ["reload"],
+                         ["requests"], ["requests", "--cancel", "x"],
                          ["version"], ["start", "x"], ["status", EVIL], ["status", EVIL + "x"]):
                 result = run(*args, "--socket", path)
                 assert result.returncode in (0, 1), result

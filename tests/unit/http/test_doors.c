@@ -772,6 +772,40 @@ static void listen_json_and_a_second_daemon(void **state)
         teardown(w);
 }
 
+static void ask_requests(struct world *w)
+{
+        expect(w, 200, "GET", "/api/v1/requests", NULL, NULL,
+               "{\"total\":1,\"running\":[{\"id\":\"req-000000000003\"");
+        expect(w, 200, "GET", "/api/v1/requests?recent=1", NULL, NULL,
+               "\"recent\":[{\"id\":\"req-000000000002\"");
+        expect(w, 200, "GET", "/api/v1/requests?recent=0", NULL, NULL, "\"recent\":[]}");
+        expect(w, 400, "GET", "/api/v1/requests?recent=501", NULL, NULL, "\"param\":\"recent\"");
+        expect(w, 200, "DELETE", "/api/v1/requests/req-1", NULL, NULL,
+               "{\"message\":\"req-1 is cancelled\"}");
+        expect(w, 404, "DELETE", "/api/v1/requests/req-2", NULL, NULL, "no request \\\"req-2\\\" is running");
+        assert_string_equal(w->fleet->cancelled, "req-2");
+        expect(w, 405, "GET", "/api/v1/requests/req-1", NULL, NULL, "Allow: DELETE, OPTIONS\r\n");
+        w->fleet->config.auth_anonymous = CONFIG_SCOPE_READ;
+        expect(w, 403, "DELETE", "/api/v1/requests/req-1", NULL, NULL, "admin");
+        expect(w, 200, "GET", "/api/v1/requests", NULL, NULL, NULL);
+        w->fleet->config.auth_anonymous = CONFIG_SCOPE_ADMIN;
+        expect(w, 403, "GET", "/api/v1/requests", NULL, NULL, "read");
+}
+
+static void requests(void **state)
+{
+        struct world *w = setup();
+
+        (void)state;
+        assert_int_equal(activity_new(&w->fleet->activity), 0);
+        for (unsigned i = 0; i < 2; i++)
+                activity_end(w->fleet->activity, activity_begin(w->fleet->activity, "m", 1, 1), "ok", 2);
+        (void)activity_begin(w->fleet->activity, "m", 1, 1);
+        run(w, ask_requests);
+        w->fleet->activity = activity_free(w->fleet->activity);
+        teardown(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -779,6 +813,7 @@ int main(void)
                 cmocka_unit_test(orders),
                 cmocka_unit_test(bodies),
                 cmocka_unit_test(gate),
+                cmocka_unit_test(requests),
                 cmocka_unit_test(logs),
                 cmocka_unit_test(no_logs),
                 cmocka_unit_test(close_under_load),

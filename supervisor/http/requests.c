@@ -1,0 +1,47 @@
+/* requests.c: the requests that run and the last ones that ended, and the order to cancel one. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "fleet/activity.h"
+#include "fleet/relay.h"
+#include "http/doors_private.h"
+#include "http/respond.h"
+
+enum { RECENT_DEFAULT = 50 };
+
+void requests_handle(struct call *call)
+{
+        struct doors *d = call->doors;
+        _cleanup_buffer_ struct buffer b = {0};
+        struct json_writer w;
+        uint64_t recent;
+
+        if (!call_get_uint(call, "recent", 0, ACTIVITY_RECENT_MAX, RECENT_DEFAULT, &recent))
+                return;
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        activity_put(fleet_activity(d->fleet), &w, loop_now(d->loop), (unsigned)recent);
+        respond_json(call->req, 200, NULL, &b);
+}
+
+void request_cancel_handle(struct call *call)
+{
+        _cleanup_buffer_ struct buffer b = {0};
+        char message[ROUTE_NAME_MAX + 32];
+        struct json_writer w;
+
+        if (relay_cancel_id(call->doors->fleet, call->name,
+                            "the request was cancelled (DELETE /api/v1/requests/ID)") < 0) {
+                doors_respond_error(call->req, 404, "no request \"%s\" is running", call->name);
+                return;
+        }
+        log_info(NULL, "%s cancelled by %s", call->name, request_peer(call->req));
+        (void)snprintf(message, sizeof(message), "%s is cancelled", call->name);
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "message", message);
+        json_close_object(&w);
+        respond_json(call->req, 200, NULL, &b);
+}
