@@ -27,7 +27,7 @@ struct made {
 static void put(struct made *m, uint64_t v, unsigned n)
 {
         for (unsigned i = 0; i < n; i++)
-                assert_int_equal(buffer_putc(&m->b, i < 8 ? (char)(v >> (8 * i)) : 0), 0);
+                assert_int_equal(buffer_putc(&m->b, (char)(i < 8 ? v >> (8 * i) : 0)), 0);
 }
 
 static void put_text(struct made *m, const char *s)
