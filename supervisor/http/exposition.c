@@ -189,9 +189,9 @@ static void once_key_reloads(const struct exposition *x, const struct family *f,
 
 static void once_handshakes(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, "result", "ok", (double)x->facts.server.tls_handshakes);
-        put_plain(out, f->name, "result", "failed", (double)x->facts.server.tls_failures);
-        put_plain(out, f->name, "result", "plain_text", (double)x->facts.server.tls_plain);
+        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.server.tls_handshakes);
+        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.server.tls_failures);
+        exposition_put_plain(out, f->name, "result", "plain_text", (double)x->facts.server.tls_plain);
 }
 
 static void once_certificates(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -203,8 +203,8 @@ static void once_certificates(const struct exposition *x, const struct family *f
 
 static void once_certificate_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
 {
-        put_plain(out, f->name, "result", "ok", (double)x->facts.tls_reloads);
-        put_plain(out, f->name, "result", "failed", (double)x->facts.tls_reloads_failed);
+        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.tls_reloads);
+        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.tls_reloads_failed);
 }
 
 static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
