@@ -120,8 +120,7 @@ int row_fill(struct row *row, const struct json_value *v)
         r = take_data(row, v);
         if (r < 0)
                 return r;
-        /* What we did not spawn has no pid that we know; what we could not spawn has no model. */
-        row->foreign = !json_get_string(v, "modelPath") || (row->adopted && !row->pid);
+        row->foreign = json_get_bool(v, "foreign", false);
         return 0;
 }
 

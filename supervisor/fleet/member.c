@@ -19,6 +19,9 @@ const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS] = {0.0005, 0.001, 0.002
 enum { SLOTS_EVERY_IDLE = 5 };
 #define SLOTS_DRAIN_INTERVAL (250 * USEC_PER_MSEC)
 
+/* Rounding and slewing are no jump of the clock. */
+static const usec_t CLOCK_SLACK = USEC_PER_SEC;
+
 void member_touch(struct member *m)
 {
         if (list_is_empty(&m->touched))
@@ -729,9 +732,21 @@ void member_settle(struct member *m, usec_t now)
 
 /* --- reports ------------------------------------------------------------------------------------------------------------ */
 
+/* The wait is a span of time; what is told is a moment of the wall clock, which may have been set meanwhile. */
+static void correct_retry(struct member *m, usec_t now)
+{
+        usec_t at = usec_add(loop_realtime(m->fleet->loop), usec_sub(m->in.deadline, now));
+
+        if (m->next_retry_at && m->in.state == INSTANCE_WAITING &&
+            MAX(at, m->next_retry_at) - MIN(at, m->next_retry_at) > CLOCK_SLACK)
+                m->next_retry_at = at;
+}
+
 void member_fill_report(struct member *m, struct report *ret, usec_t now)
 {
         bool alive = m->process || m->foreign;
+
+        correct_retry(m, now);
 
         *ret = (struct report){
                 .instance = m->name,
@@ -761,6 +776,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .log_path = m->log ? logfile_path(m->log) : NULL,
                 .want_up = m->in.want_up,
                 .adopted = m->adopted || m->foreign,
+                .foreign = member_is_foreign_only(m) || m->foreign,
                 .dynamic = m->entry->dynamic,
                 .context = m->context,
                 .build = m->build,

@@ -105,6 +105,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
         json_uint(w, "restarts", r->restarts);
         json_bool(w, "wantUp", r->want_up);
         json_bool(w, "adopted", r->adopted);
+        json_bool(w, "foreign", r->foreign);
         json_bool(w, "dynamic", r->dynamic);
         report_put_moment(w, "stateSince", r->state_since);
         if (r->load_time)

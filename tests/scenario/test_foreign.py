@@ -48,7 +48,7 @@ def test_a_foreign_server_comes_and_goes(make_daemon, foreign, server):
     lost(daemon, "connection refused", address)
     other = foreign(port)
     now = daemon.wait_state("a", "ready")
-    assert now["pid"] is None and now["adopted"] and now["models"] and now["startedAt"], now
+    assert now["pid"] is None and now["adopted"] and now["foreign"] and now["models"] and now["startedAt"], now
     harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
     # Nobody may order it about.
     for verb in ("stop", "restart"):
@@ -105,7 +105,7 @@ def test_nobody_is_at_the_endpoint(make_daemon, server):
     daemon.kill9()
     daemon.start()                               # ours, not somebody else's: it is taken over with its pid
     now = daemon.wait_state("a", "ready")
-    assert now["pid"] and now["adopted"]
+    assert now["pid"] and now["adopted"] and not now["foreign"]
 
 
 def test_somebody_is_at_the_endpoint(make_daemon, foreign, server):
@@ -114,7 +114,7 @@ def test_somebody_is_at_the_endpoint(make_daemon, foreign, server):
     other = foreign(port)
     daemon = make_daemon(at(port), server=server)
     now = daemon.wait_state("a", "ready")
-    assert now["pid"] is None and now["adopted"], now
+    assert now["pid"] is None and now["adopted"] and now["foreign"], now
     harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
     assert daemon.children() == []
     assert other.end(signal.SIGTERM) == 0

@@ -1,5 +1,6 @@
 """The daemon's own limits: descriptors used up, and a clock that jumps."""
 # ctest: real asan
+import datetime
 import json
 import mmap
 import os
@@ -219,6 +220,22 @@ def test_the_clock_jumps_before_the_next_try(make_daemon, fake_llama_server, clo
     daemon.wait_state("a", "ready")
     assert 1 < time.monotonic() - began < 20, time.monotonic() - began
     harness.assert_same_truth(daemon, "a", status="ready", retries=1)
+
+
+@pytest.mark.parametrize("seconds", HOURS)
+def test_the_moment_of_the_next_try_follows_the_clock(make_daemon, fake_llama_server, clock, seconds):
+    """What people count down to is told by the clock that they have now, on every door."""
+    daemon = make_daemon(one("", {"restart": {"backoff_initial": "10m", "backoff_max": "10m", "jitter": 0}}), env=clock.env)
+    os.kill(daemon.wait_state("a", "ready")["pid"], signal.SIGKILL)
+
+    def wait_left():
+        told = daemon.instance("a")["nextRetryAt"]
+        return datetime.datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp() - time.time()
+    daemon.wait_state("a", "crashed")
+    assert 500 < wait_left() <= 601
+    clock.jump(seconds)
+    assert 500 < wait_left() - seconds <= 601
+    harness.assert_same_truth(daemon, "a", status="crashed")
 
 
 @pytest.mark.parametrize("seconds", HOURS)

@@ -37,7 +37,7 @@ static const char document[] =
         "\"2026-11-20T10:00:06.250Z\","
         " \"pid\": null, \"modelPath\": \"coder.gguf\", \"wantUp\": true},"
         "{\"name\": \"old\", \"model\": \"old\", \"status\": \"ready\", \"seq\": 1, \"pid\": null, "
-        "\"adopted\": true,"
+        "\"adopted\": true, \"foreign\": true,"
         " \"modelPath\": null, \"models\": [{\"name\": \"somebody's\"}], \"retries\": 0, \"wantUp\": true,"
         " \"startedAt\": \"2026-11-20T10:00:00Z\"}"
         "]}";
