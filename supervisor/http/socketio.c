@@ -56,6 +56,7 @@ struct session {
         char sid[SID_LENGTH + 1];
         char *no_instance; /* why ?instance= means nothing, or NULL */
         struct request *poll, *post;
+        struct address *address; /* its place there; NULL where there is no cap */
         struct ws_conn *conn, *probe;
         struct buffer out; /* packets for the client, separated as in a body */
         struct timer *timer;
@@ -134,6 +135,7 @@ static void session_end(struct session *s, const char *last, enum websocket_code
         if (s->conn)
                 ws_close(s->conn, code, "");
         subscriber_leave(&s->sub, &f->counts.subscribers_socketio);
+        address_let_go(s->address);
         timer_free(s->timer);
         buffer_finish(&s->out);
         free(s->no_instance);
@@ -211,16 +213,25 @@ static struct subject *instance_of(struct session *s, struct feed *f, struct req
         return f->aggregate;
 }
 
+/* Takes its place at the client's address; NULL: the request was answered. */
 static struct session *session_new(struct socketio *io, struct request *req, bool may_upgrade)
 {
         struct feed *f = io->feed;
         struct session *s = calloc(1, sizeof(*s));
         usec_t now = loop_now(f->loop);
 
-        if (!s)
-                return NULL;
-        if (make_sid(s->sid) < 0 || timer_new(f->loop, on_timer, s, &s->timer) < 0) {
+        int r = s ? request_hold_address(req, &s->address) : -ENOMEM;
+
+        if (r == 0 && (make_sid(s->sid) < 0 || timer_new(f->loop, on_timer, s, &s->timer) < 0)) {
+                address_let_go(s->address);
+                r = -ENOMEM;
+        }
+        if (r < 0) {
                 free(s);
+                f->counts.refused++;
+                respond_error_with(req, 503, NULL, "Retry-After: 5\r\n",
+                                   r == -EUSERS ? "too many Socket.IO sessions of one address"
+                                                : "not enough memory");
                 return NULL;
         }
         s->io = io;
@@ -639,10 +650,8 @@ static void begin_websocket(struct socketio *io, struct request *req)
         if (!ws_check(io->feed->ws, req))
                 return;
         s = session_new(io, req, false);
-        if (!s) {
-                doors_respond_error(req, 503, "not enough memory");
+        if (!s)
                 return;
-        }
         if (ws_accept(io->feed->ws, req, &session_events, s, &s->conn) < 0)
                 session_close(s);
 }
@@ -666,8 +675,6 @@ static void begin_session(struct socketio *io, struct request *req, const struct
                 s = session_new(io, req, true);
                 if (s)
                         handle_poll(s, req);
-                else
-                        doors_respond_error(req, 503, "not enough memory");
         }
 }
 
@@ -699,8 +706,10 @@ static void continue_session(struct socketio *io, struct request *req, const str
                 refuse(io->feed, req, BAD_REQUEST);
         else if (request_head(req)->method == HTTP1_POST)
                 handle_post(s, req);
-        else
+        else if (request_head(req)->method == HTTP1_GET)
                 handle_poll(s, req);
+        else /* the answer to a HEAD would take packets along that nobody gets */
+                refuse(io->feed, req, BAD_REQUEST);
 }
 
 void feed_socketio(struct feed *f, struct request *req)

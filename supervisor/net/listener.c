@@ -77,12 +77,46 @@ static int address_take(struct server *s, const struct endpoint *from, struct ad
         return 0;
 }
 
-void address_release(struct address *a)
+static void address_drop(struct address *a)
 {
-        if (!a || --a->count)
+        if (a->count || a->held)
                 return;
         list_remove(&a->node);
         free(a);
+}
+
+void address_release(struct address *a)
+{
+        if (!a)
+                return;
+        a->count--;
+        address_drop(a);
+}
+
+int request_hold_address(const struct request *req, struct address **ret)
+{
+        struct server *s = req->server;
+        struct address *a;
+
+        if (req->ended)
+                return -EPIPE;
+        a = req->conn->address;
+        if (a && a->held >= s->limits.per_address_max) {
+                s->counts.refused_address++;
+                return -EUSERS;
+        }
+        if (a)
+                a->held++;
+        *ret = a;
+        return 0;
+}
+
+void address_let_go(struct address *a)
+{
+        if (!a)
+                return;
+        a->held--;
+        address_drop(a);
 }
 
 /* --- accepting ---------------------------------------------------------------------------------------------------- */

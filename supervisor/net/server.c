@@ -43,6 +43,10 @@ static void server_release(struct deferred *d)
 
         while (!list_is_empty(&s->spares))
                 (void)request_free(LIST_ENTRY(s->spares.next, struct request, node));
+        /* Those that somebody still holds go without the server. */
+        for (unsigned i = 0; i < ADDRESS_BUCKETS; i++)
+                while (!list_is_empty(&s->addresses[i]))
+                        list_remove(s->addresses[i].next);
         (void)request_free(s->next);
         free(s);
 }

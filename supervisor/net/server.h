@@ -130,6 +130,13 @@ void request_abort(struct request *req);
 /* … or when what was written has gone out. */
 void request_break(struct request *req);
 
+/* A place at the client's address for what outlives its connection (a session of long polling): counted apart from the
+ * connections, with the same cap. 0 (*ret is NULL where addresses are not capped), -EUSERS (counted as refused_address), -EPIPE. Let go
+ * of it with address_let_go, which takes NULL, also after the server's end. */
+struct address;
+int request_hold_address(const struct request *req, struct address **ret);
+void address_let_go(struct address *a);
+
 /* --- a connection that goes on in another protocol (WebSocket) ----------------------------------------------------- */
 
 /* It stays in the server's count and in its address's, and a reader that takes nothing for the write timeout is cut as any other. */

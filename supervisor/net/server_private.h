@@ -31,7 +31,7 @@ enum {
 struct address {
         struct list node; /* in server.addresses[] */
         struct in6_addr key;
-        unsigned count;
+        unsigned count, held; /* connections; places by request_hold_address */
 };
 
 struct server {

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.parse
@@ -198,6 +199,37 @@ def test_refusals(daemon, method, query, code, message):
     answer = daemon.api(method, "/socket.io/" + query, b"" if method == "POST" else None)
     assert (answer.status, answer.headers["Content-Type"], answer.text) == (
         400, "application/json", '{"code":%d,"message":"%s"}' % (code, message))
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE"])
+def test_only_get_polls(daemon, method):
+    """Whatever else comes for a session takes no packet away from it."""
+    sid = handshake(daemon)["sid"]
+    assert post(daemon, sid, "40").text == "ok"
+    assert daemon.api(method, POLL + "&sid=" + sid).status in (400, 405)
+    assert poll(daemon, sid)[0].startswith('40{"sid":"')
+
+
+def own_address():
+    """An address of this machine that is not loopback (which is not capped); no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return s.getsockname()[0]
+
+
+def test_sessions_of_one_address_are_capped(make_daemon):
+    """A session outlives its connection by 45 s: it has a place of its own at the address, of 256."""
+    daemon = make_daemon(harness.merged(ONE, {"listen": [{"address": own_address() + ":0"}], "insecure": True}))
+    sids = [handshake(daemon)["sid"] for _ in range(256)]
+    answer = daemon.get(POLL)
+    assert answer.status == 503 and "too many Socket.IO sessions of one address" in answer.text, answer
+    assert daemon.get("/health").status == 200
+    assert post(daemon, sids[0], "1").text == "ok"
+    assert handshake(daemon)["sid"] not in sids
+    assert daemon.get(POLL).status == 503
 
 
 def test_a_session_by_hand(daemon):

@@ -203,6 +203,60 @@ static void per_address_cap(void **state)
         scene_free(s);
 }
 
+/* What outlives its connection has a count of its own, with the same cap; it goes also when the server went first. */
+static void places_at_an_address(void **state)
+{
+        struct server_limits limits = server_limits_default;
+        struct address *held[3] = {NULL}, *mark = (struct address *)&limits;
+        struct in_addr own;
+        struct scene *s;
+        int fds[2];
+
+        (void)state;
+        if (!own_address(&own)) {
+                skip();
+                return;
+        }
+        limits.per_address_max = 2;
+        s = scene_new(&limits, "0.0.0.0:0");
+        s->at.addr.in.sin_addr = own;
+        for (unsigned i = 0; i < 2; i++) {
+                fds[i] = client(s);
+                say(fds[i], "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+                wait_for(s, &s->n_reqs, i + 1);
+                assert_int_equal(request_hold_address(s->reqs[i], &held[i]), 0);
+                assert_non_null(held[i]);
+        }
+        held[2] = mark;
+        assert_int_equal(request_hold_address(s->reqs[0], &held[2]), -EUSERS);
+        assert_ptr_equal(held[2], mark);
+        assert_int_equal(server_counts(s->server)->refused_address, 1);
+        address_let_go(held[1]);
+        assert_int_equal(request_hold_address(s->reqs[0], &held[1]), 0);
+        for (unsigned i = 0; i < 2; i++)
+                close(fds[i]);
+        wait_for(s, &s->gone, 2);
+        assert_int_equal(request_hold_address(s->reqs[0], &held[2]), -EPIPE);
+        /* The connections are gone, the places are not. */
+        fds[0] = client(s);
+        say(fds[0], "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->n_reqs, 3);
+        assert_int_equal(request_hold_address(s->reqs[2], &held[2]), -EUSERS);
+        address_let_go(held[0]);
+        close(fds[0]);
+        s->at.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        fds[1] = client(s);
+        say(fds[1], "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->n_reqs, 4);
+        held[2] = mark;
+        assert_int_equal(request_hold_address(s->reqs[3], &held[2]), 0);
+        assert_null(held[2]); /* loopback is not capped */
+        address_let_go(NULL);
+        close(fds[1]);
+        scene_free(s);
+        address_let_go(held[1]);
+}
+
 /* Clients must not take what probes, logs and new children need, nor lock the operator out. */
 static void descriptors_are_kept(void **state)
 {
@@ -348,10 +402,11 @@ static void out_of_descriptors(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(unix_listener_file),   cmocka_unit_test(tcp_listeners),
-                cmocka_unit_test(too_many_connections), cmocka_unit_test(per_address_cap),
-                cmocka_unit_test(out_of_descriptors),   cmocka_unit_test(descriptors_are_kept),
-                cmocka_unit_test(vital_beyond_the_cap), cmocka_unit_test(silent_peers_are_asked),
+                cmocka_unit_test(unix_listener_file),     cmocka_unit_test(tcp_listeners),
+                cmocka_unit_test(too_many_connections),   cmocka_unit_test(per_address_cap),
+                cmocka_unit_test(places_at_an_address),   cmocka_unit_test(out_of_descriptors),
+                cmocka_unit_test(descriptors_are_kept),   cmocka_unit_test(vital_beyond_the_cap),
+                cmocka_unit_test(silent_peers_are_asked),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
