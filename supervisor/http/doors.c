@@ -20,6 +20,8 @@
 
 /* --- the way of a request ----------------------------------------------------------------------------------------- */
 
+static const usec_t SCRAPE_DEADLINE = 30 * USEC_PER_SEC;
+
 static bool is_control(const struct request *req)
 {
         const char *tag = listener_tag(request_listener(req));
@@ -555,6 +557,7 @@ int doors_open(struct loop *loop, struct fleet *fleet, struct doors **ret, char 
         d->loop = loop;
         d->fleet = fleet;
         d->started = loop_now(loop);
+        d->scrape_deadline = SCRAPE_DEADLINE;
         d->started_realtime = loop_realtime(loop);
         r = open_all(d, ret_error);
         if (r < 0) {

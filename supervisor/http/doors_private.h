@@ -16,6 +16,7 @@ enum {
         DOORS_FOLLOWERS_MAX = 256,
         DOORS_CONTROL_EXTRA = 32,
         DOORS_SCRAPES_MAX = 8,
+        DOORS_CONTROL_SCRAPES_EXTRA = 1,
         DOORS_BODY_MAX = 4096,
         DOORS_START_BODY_MAX = 65536,
         DOORS_PATH_MAX = 1024
@@ -26,6 +27,7 @@ struct doors_counts {
         uint64_t
                 errors; /* answers of 4xx and 5xx by the router itself: not found, method, scope, parameters */
         uint64_t busy;  /* refused: too many followers or scrapes */
+        uint64_t scrapes_cut; /* their readers took too long */
         uint64_t tls_reloads, tls_reloads_failed;
         uint64_t follow_skipped; /* bytes of logs that slow followers did not get */
 };
@@ -48,7 +50,8 @@ struct doors {
         struct list follows; /* follow.c */
         unsigned n_follows;
         struct timer *follow_timer;
-        unsigned n_scrapes; /* scrape.c */
+        unsigned n_scrapes;     /* scrape.c */
+        usec_t scrape_deadline; /* 30 s; tests have less time */
 };
 
 struct call {

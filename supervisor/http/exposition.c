@@ -213,6 +213,7 @@ static void once_timeouts(const struct exposition *x, const struct family *f, st
         exposition_put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
         exposition_put_plain(out, f->name, "stage", "body", (double)x->facts.server.timeouts_body);
         exposition_put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
+        exposition_put_plain(out, f->name, "stage", "scrape", (double)x->facts.scrapes_cut);
 }
 
 static void once_cpu(const struct exposition *x, const struct family *f, struct buffer *out)

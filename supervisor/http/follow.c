@@ -75,6 +75,14 @@ int follow_init(struct doors *d)
         return timer_new(d->loop, follow_tick, d, &d->follow_timer);
 }
 
+static void skip(struct follow *x, size_t len)
+{
+        x->skipped += len;
+        x->doors->counts.follow_skipped += len;
+        if (timer_due(x->doors->follow_timer) == USEC_INFINITY)
+                timer_set(x->doors->follow_timer, loop_now(x->doors->loop) + TICK);
+}
+
 static void follow_line(void *owner, const char *line, size_t len)
 {
         struct follow *x = owner;
@@ -85,10 +93,7 @@ static void follow_line(void *owner, const char *line, size_t len)
         text[len] = '\n';
         if (tell_skipped(x) && has_room(x, len + 1) && request_write(x->req, text, len + 1) == 0)
                 return;
-        x->skipped += len + 1;
-        if (timer_due(x->doors->follow_timer) == USEC_INFINITY)
-                timer_set(x->doors->follow_timer, loop_now(x->doors->loop) + TICK);
-        x->doors->counts.follow_skipped += len + 1;
+        skip(x, len + 1);
 }
 
 void follow_instance_gone(struct doors *d, const char *name)
@@ -179,5 +184,6 @@ void logs_handle(struct call *call)
         }
         request_on_gone(call->req, follow_gone, x);
         respond_begin(call->req, 200, LOG_TYPE, "X-Accel-Buffering: no\r\n");
-        (void)request_write(call->req, text, len);
+        if (request_write(call->req, text, len) < 0)
+                skip(x, len);
 }

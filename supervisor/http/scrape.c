@@ -9,11 +9,15 @@
  * timers go: 1,000 instances are about 3 MB and 10 slices. Slice and queue together stay below the server's bound. */
 enum { SLICE = 384 * 1024, QUEUE_MAX = 384 * 1024 };
 
+/* A reader that takes its time is looked at less often, and one that drips does not keep its place for ever. */
+static const usec_t WAIT_FIRST = USEC_PER_MSEC, WAIT_MAX = 32 * USEC_PER_MSEC;
+
 struct scrape {
         struct doors *doors;
         struct request *req;
         struct exposition *exposition;
         struct timer *timer;
+        usec_t give_up, wait;
 };
 
 static void scrape_free(struct scrape *s)
@@ -30,6 +34,16 @@ static void scrape_gone(void *owner, struct request *req)
         scrape_free(owner);
 }
 
+/* Half of the metrics must not look like all of them. */
+static void scrape_cut(struct scrape *s)
+{
+        struct request *req = s->req;
+
+        request_on_gone(req, NULL, NULL);
+        scrape_free(s);
+        request_abort(req);
+}
+
 static void scrape_slice(void *owner, usec_t now)
 {
         struct scrape *s = owner;
@@ -37,18 +51,21 @@ static void scrape_slice(void *owner, usec_t now)
         _cleanup_buffer_ struct buffer b = {0};
         bool more;
 
-        /* The reader takes its time: look again a little later. The server's own deadline cuts it if it never reads. */
-        if (request_queued(req) > QUEUE_MAX) {
-                timer_set(s->timer, now + USEC_PER_MSEC);
+        if (now >= s->give_up) {
+                s->doors->counts.scrapes_cut++;
+                scrape_cut(s);
                 return;
         }
+        if (request_queued(req) > QUEUE_MAX) {
+                timer_set(s->timer, usec_add(now, s->wait));
+                s->wait = MIN(2 * s->wait, WAIT_MAX);
+                return;
+        }
+        s->wait = WAIT_FIRST;
         buffer_init(&b, 0);
         more = exposition_more(s->exposition, &b, SLICE);
         if (b.failed || request_write(req, b.data, b.len) < 0) {
-                /* Half of the metrics must not look like all of them. */
-                request_on_gone(req, NULL, NULL);
-                scrape_free(s);
-                request_abort(req);
+                scrape_cut(s);
                 return;
         }
         if (more) {
@@ -67,6 +84,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .server = *server_counts(d->server),
                 .router_errors = d->counts.errors,
                 .busy = d->counts.busy,
+                .scrapes_cut = d->counts.scrapes_cut,
                 .follow_skipped = d->counts.follow_skipped,
                 .followers = d->n_follows,
                 .uptime = usec_sub(loop_now(d->loop), d->started),
@@ -92,6 +110,8 @@ static int scrape_new(struct call *call, struct scrape **ret)
                 return -ENOMEM;
         s->doors = call->doors;
         s->req = call->req;
+        s->wait = WAIT_FIRST;
+        s->give_up = usec_add(loop_now(call->doors->loop), call->doors->scrape_deadline);
         s->doors->n_scrapes++;
         gather(call->doors, &facts);
         r = exposition_new(call->doors->fleet, &facts, &s->exposition);
@@ -110,7 +130,8 @@ void scrape_handle(struct call *call)
         struct scrape *s;
         int r;
 
-        if (call->doors->n_scrapes >= DOORS_SCRAPES_MAX) {
+        /* Strangers cannot keep the operator from them. */
+        if (call->doors->n_scrapes >= DOORS_SCRAPES_MAX + (call->control ? DOORS_CONTROL_SCRAPES_EXTRA : 0)) {
                 call->doors->counts.busy++;
                 respond_error_with(call->req, 503, NULL, "Retry-After: 1\r\n",
                                    "too many scrapes run at once");

@@ -701,6 +701,54 @@ static void big_metrics(void **state)
         teardown(w);
 }
 
+/* Readers that take nothing have all the places; the operator has one of his own, and the others get theirs when time is up. */
+static void drip(struct world *w)
+{
+        _cleanup_free_ char *busy = NULL, *own = NULL, *late = NULL;
+        int fds[DOORS_SCRAPES_MAX];
+        struct endpoint control;
+
+        for (unsigned i = 0; i < DOORS_SCRAPES_MAX; i++) {
+                char head[12];
+
+                fds[i] = dial(&w->tcp);
+                send_text(fds[i], "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                assert_int_equal(recv(fds[i], head, sizeof(head), MSG_WAITALL), sizeof(head));
+                assert_memory_equal(head, "HTTP/1.1 200", sizeof(head));
+        }
+        busy = ask(w, "GET", "/metrics", NULL, NULL);
+        assert_int_equal(status_of(busy), 503);
+        assert_non_null(strstr(busy, "too many scrapes"));
+        assert_int_equal(endpoint_from_unix(w->doors->control, &control), 0);
+        own = ask_at(&control, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n" CLOSE "\r\n");
+        assert_int_equal(status_of(own), 200);
+        for (unsigned i = 0; i < 200 && (!late || status_of(late) == 503); i++) {
+                (void)usleep(50000);
+                free(late);
+                late = ask(w, "GET", "/metrics", NULL, NULL);
+        }
+        assert_int_equal(status_of(late), 200);
+        assert_non_null(strstr(late, "timeouts_total{stage=\"scrape\"} "));
+        assert_null(strstr(late, "timeouts_total{stage=\"scrape\"} 0\n"));
+        for (unsigned i = 0; i < DOORS_SCRAPES_MAX; i++)
+                (void)close(fds[i]);
+}
+
+static void scrapes_that_drip(void **state)
+{
+        static char names[1000][32];
+        struct world *w = setup();
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                (void)snprintf(names[i], sizeof(names[i]), "more-%zu", i);
+                fake_fleet_add(w->fleet, names[i], "ready");
+        }
+        w->doors->scrape_deadline = USEC_PER_SEC;
+        run(w, drip);
+        teardown(w);
+}
+
 /* --- opening ------------------------------------------------------------------------------------------------------------------ */
 
 static void refuses(const char *address, bool insecure, const char *part)
@@ -818,6 +866,7 @@ int main(void)
                 cmocka_unit_test(no_logs),
                 cmocka_unit_test(close_under_load),
                 cmocka_unit_test(big_metrics),
+                cmocka_unit_test(scrapes_that_drip),
                 cmocka_unit_test(listeners),
                 cmocka_unit_test(listen_json_and_a_second_daemon),
         };
