@@ -56,7 +56,7 @@ void report_put_data(struct json_writer *w, const struct report *r);
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
 /* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
  * "wantUp","adopted","foreign","dynamic","stateSince","loadTime" (seconds, null unknown),"endpoint",
- *"modelPath","logPath","context","build"}. */
+ * "modelPath","logPath","context","build"}. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 /* "2026-11-20T10:00:00.123Z", null for 0: for what people count down to. */
 void report_put_moment(struct json_writer *w, const char *key, usec_t realtime);
