@@ -492,8 +492,8 @@ static int read_known(struct reader *r, uint64_t at, const struct known_key *k, 
 
 static int read_pair(struct reader *r)
 {
-        uint64_t at = r->at, len;
         const struct known_key *k = NULL;
+        uint64_t at, len;
         char key[KEY_KEPT];
         uint32_t type = 0;
         int e = read_text(r, "a key", GGUF_KEY_MAX, key, sizeof(key), &len);

@@ -493,7 +493,7 @@ void keys_put(const struct keys *k, struct buffer *out)
 
 char *key_text(const unsigned char random[KEY_RANDOM_SIZE], char buf[KEY_TEXT_SIZE])
 {
-        memcpy(buf, KEY_PREFIX, strlen(KEY_PREFIX));
+        memcpy(buf, KEY_PREFIX, sizeof(KEY_PREFIX));
         (void)secret_base64url(random, KEY_RANDOM_SIZE, buf + strlen(KEY_PREFIX));
         return buf;
 }
