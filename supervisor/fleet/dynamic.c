@@ -177,10 +177,10 @@ static void start_free(struct dynamic_start *s)
         free(s);
 }
 
-static void forget_start(struct dynamic_start *s)
+static void forget_start(struct dynamics *d, struct dynamic_start *s)
 {
         list_remove(&s->node);
-        s->d->n_starts--;
+        d->n_starts--;
         s->d = NULL;
         s->done = NULL;
         s->patience = timer_free(s->patience);
@@ -193,7 +193,7 @@ struct dynamics *dynamics_free(struct dynamics *d)
         while (!list_is_empty(&d->starts)) {
                 struct dynamic_start *s = LIST_ENTRY(d->starts.next, struct dynamic_start, node);
 
-                forget_start(s);
+                forget_start(s->d, s);
                 if (!s->in_pool) /* else start_done frees it */
                         start_free(s);
         }
@@ -551,7 +551,7 @@ static void start_next(struct dynamics *d)
                         return;
                 }
                 answer(s, r, NULL, r == -EAGAIN ? "too much waits for the disk" : strerror(-r), NULL);
-                forget_start(s);
+                forget_start(s->d, s);
                 start_free(s);
         }
 }
@@ -566,7 +566,7 @@ static void start_done(void *job)
                         answer(s, s->r, s->param, s->found.words, NULL);
                 else if (s->done)
                         make_instance(s);
-                forget_start(s);
+                forget_start(s->d, s);
         }
         start_free(s);
         if (d)
@@ -588,7 +588,7 @@ struct dynamic_start *dynamic_cancel(struct dynamic_start *s)
                 return NULL;
         s->done = NULL;
         if (!s->in_pool) {
-                forget_start(s);
+                forget_start(s->d, s);
                 start_free(s);
         }
         return NULL;
