@@ -193,7 +193,7 @@ struct dynamics *dynamics_free(struct dynamics *d)
         while (!list_is_empty(&d->starts)) {
                 struct dynamic_start *s = LIST_ENTRY(d->starts.next, struct dynamic_start, node);
 
-                forget_start(s->d, s);
+                forget_start(d, s);
                 if (!s->in_pool) /* else start_done frees it */
                         start_free(s);
         }
