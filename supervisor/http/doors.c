@@ -156,7 +156,8 @@ static bool passes_auth(struct call *call)
         else
                 v = auth_identify(call->doors->auth, call->head, needs_key(call), config->auth_anonymous,
                                   &call->caller);
-        if (v == AUTH_PASS && !caller_may(&call->caller, config_scope_of(scope)))
+        if (v == AUTH_PASS && !caller_may(&call->caller, config_scope_of(scope)) &&
+            !(call->route->flags & ROUTE_OR_INFER && caller_may(&call->caller, CONFIG_SCOPE_INFER)))
                 v = AUTH_SCOPE;
         if (v != AUTH_PASS) {
                 refuse_by_auth(call, v, route_scope_name(scope));
@@ -526,6 +527,8 @@ static int open_all(struct doors *d, char **ret_error)
         if (r >= 0)
                 r = feed_new(d->loop, d->fleet, &d->feed);
         if (r >= 0)
+                r = gateway_new(d, &d->gateway);
+        if (r >= 0)
                 r = server_new(d->loop, &server_limits_default, on_request, d, &d->server);
         if (r >= 0)
                 r = fleet_subscribe(d->fleet, on_change, d);
@@ -581,6 +584,7 @@ struct doors *doors_close(struct doors *d)
         /* The feed ends its streams itself; the rest is told by on_gone. */
         d->feed = feed_free(d->feed);
         d->server = server_free(d->server);
+        d->gateway = gateway_free(d->gateway);
         if (d->turning)
                 loop_remove_turn(d->loop, on_turn, d);
         d->auth = auth_free(d->auth);

@@ -7,6 +7,7 @@
 #include "http/doors.h"
 #include "http/feed.h"
 #include "http/gate.h"
+#include "http/gateway.h"
 #include "http/router.h"
 
 #define DOORS_CONTROL "control" /* the tag of the control socket's listener */
@@ -40,6 +41,7 @@ struct doors {
         struct auth *auth;
         struct doors_certificate *certificates; /* doors_tls.c */
         size_t n_certificates;
+        struct gateway *gateway;
         const struct config *applied; /* the configuration that auth has taken over */
         bool subscribed, turning;
         usec_t started, started_realtime;

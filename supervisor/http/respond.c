@@ -15,7 +15,7 @@ static_assert((int)DOORS_CORS_MAX >= (int)GATE_CORS_MAX, "doors_cors hands the g
 #define NO_STORE "Cache-Control: no-store\r\n"
 enum { MESSAGE_MAX = 2048, HEADERS_MAX = DOORS_CORS_MAX + 1024 };
 
-static const char *error_type(int status)
+const char *respond_error_type(int status)
 {
         switch (status) {
         case 401:
@@ -40,7 +40,7 @@ static void put_error(struct json_writer *w, int status, const char *code, const
         json_key(w, "error");
         json_open_object(w);
         json_string(w, "message", message);
-        json_string(w, "type", error_type(status));
+        json_string(w, "type", respond_error_type(status));
         if (code)
                 json_string(w, "code", code);
         else
@@ -89,14 +89,17 @@ void respond_json(struct request *req, int status, const char *more_headers, str
 }
 
 /* Puts the error's text into b; false without memory. */
-static bool put_error_body(struct buffer *b, int status, const char *code, const char *param,
-                           const char *message)
+static bool put_error_body(const struct request *req, struct buffer *b, int status, const char *code,
+                           const char *param, const char *message)
 {
         struct json_writer w;
 
         buffer_init(b, 0);
         json_begin(&w, b);
         json_open_object(&w);
+        /* Anthropic's clients look for this, too. */
+        if (slice_starts_with(request_head(req)->path, SLICE("/v1/messages")))
+                json_string(&w, "type", "error");
         put_error(&w, status, code, param, message);
         json_close_object(&w);
         (void)buffer_putc(b, '\n');
@@ -112,7 +115,7 @@ static void respond_any_error(struct request *req, int status, const char *code,
 {
         _cleanup_buffer_ struct buffer body = {0};
 
-        if (put_error_body(&body, status, code, param, message))
+        if (put_error_body(req, &body, status, code, param, message))
                 respond_text(req, status, "application/json", more_headers, body.data, body.len);
         else
                 respond_text(req, 500, "application/json", NULL, last_resort, sizeof(last_resort) - 1);
@@ -134,7 +137,7 @@ void respond_error_bare(struct request *req, int status, const char *message)
 {
         _cleanup_buffer_ struct buffer body = {0};
 
-        if (put_error_body(&body, status, NULL, NULL, message))
+        if (put_error_body(req, &body, status, NULL, NULL, message))
                 request_respond(req, status, "application/json", NO_STORE, body.data, body.len);
         else
                 request_respond(req, 500, "application/json", NO_STORE, last_resort, sizeof(last_resort) - 1);

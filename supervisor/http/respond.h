@@ -24,6 +24,8 @@ void respond_error_coded(struct request *req, int status, const char *code, cons
                          const char *message);
 /* An error without any line for pages: for those that did not pass the gate. */
 void respond_error_bare(struct request *req, int status, const char *message);
+/* "invalid_request_error", "not_found_error", … by status. */
+const char *respond_error_type(int status);
 /* The member "error":{…} into an open object, for answers that hold more besides. */
 void respond_put_error(struct json_writer *w, int status, const char *param, const char *message);
 

@@ -32,6 +32,7 @@ enum route_flag {
         ROUTE_WORK =
                 1 << 3, /* its POSTs are work for a model: programs may send them with any content type */
         ROUTE_MULTIPART = 1 << 4, /* … and pages multipart/form-data, too */
+        ROUTE_OR_INFER = 1 << 5,  /* who may infer may this, too: clients of models begin by listing them */
 };
 
 struct route {

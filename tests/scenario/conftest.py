@@ -57,6 +57,12 @@ def slow_model(tools):
 
 
 @pytest.fixture(scope="session")
+def embedding_model(tools):
+    """64 dimensions."""
+    return make_model(os.path.join(tools, "embedding.gguf"), "--embedding")
+
+
+@pytest.fixture(scope="session")
 def fake_llama_server():
     assert os.path.exists(harness.FAKE), "%s is not there: build first, and set LSV_BUILD" % harness.FAKE
     return harness.FAKE
@@ -83,7 +89,7 @@ def server(request):
 def nothing_left(world, request):
     """Compares processes, sockets, files, mounts and cgroups before and after the test. Set up first, so torn down last."""
     # Session fixtures that the test asks for are made now, so that what they leave counts as there before.
-    for name in ("tools", "tiny_model", "slow_model"):
+    for name in ("tools", "tiny_model", "slow_model", "embedding_model"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     check = harness.Leftovers(world)

@@ -73,6 +73,53 @@ unsigned feed_end_marked(struct feed *f, uint64_t mark)
         return 0;
 }
 
+/* --- a gateway, likewise -------------------------------------------------------------------------------------------- */
+
+struct gateway {
+        struct gateway_counts counts;
+};
+
+int gateway_new(struct doors *doors, struct gateway **ret)
+{
+        (void)doors;
+        *ret = calloc(1, sizeof(**ret));
+        return *ret ? 0 : -ENOMEM;
+}
+
+struct gateway *gateway_free(struct gateway *g)
+{
+        free(g);
+        return NULL;
+}
+
+const struct gateway_counts *gateway_counts(const struct gateway *g)
+{
+        return &g->counts;
+}
+
+const char *gateway_refusal_name(enum gateway_refusal r)
+{
+        (void)r;
+        return "refusal";
+}
+
+#define HANDLER(name)                                                                                        \
+        void name(struct call *call)                                                                         \
+        {                                                                                                    \
+                say(call->req, #name);                                                                       \
+        }
+HANDLER(gateway_generate)
+HANDLER(gateway_compute)
+HANDLER(gateway_ask)
+HANDLER(gateway_look)
+HANDLER(gateway_direct)
+HANDLER(gateway_chat)
+HANDLER(models_handle)
+HANDLER(model_handle)
+HANDLER(api_models_handle)
+HANDLER(stats_handle)
+#undef HANDLER
+
 /* --- history, too ---------------------------------------------------------------------------------------------------- */
 
 void history_put(struct history *h, uint64_t since, const char *instance, usec_t realtime,
