@@ -44,6 +44,15 @@ static const struct option_spec of_orders[] = {
         {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
         {0},
 };
+static const struct option_spec of_drain[] = {
+        {.name = "limit",
+         .value = "TIME",
+         .doc = "how long its work may run on (default: as long as the longest request may last)"},
+        {.name = "undo", .doc = "take it back: let them work again (as start does)"},
+        {.name = "wait", .doc = "wait until it is done; fail if it ends in error"},
+        {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
+        {0},
+};
 static const struct option_spec of_start[] = {
         {.name = "wait", .doc = "wait until it is done; fail if it ends in error"},
         {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
@@ -169,6 +178,19 @@ const struct verb cli_verbs[] = {
          .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
                     "Returns as soon as\n"
                     "the order is accepted, unless --wait is given."},
+        {.name = "drain",
+         .arguments = "NAME...",
+         .doc = "stop instances when the work on them is done",
+         .options = of_drain,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = drain_main,
+         .details =
+                 "They get no new requests: what waits is served by others, what runs may end. Then they are "
+                 "stopped, and\n"
+                 "stay down. NAME is an instance, an entry of the configuration (all its replicas), or "
+                 "\"all\"."},
         {.name = "restart",
          .arguments = "NAME...",
          .doc = "restart instances, replicas one after the other",

@@ -35,7 +35,7 @@ static void put_verb_names(struct buffer *out)
 
 static bool is_order(const struct verb *v)
 {
-        return v->run == start_main || v->run == stop_main || v->run == restart_main;
+        return v->run == start_main || v->run == stop_main || v->run == restart_main || v->run == drain_main;
 }
 
 /* --- bash */

@@ -1,4 +1,4 @@
-/* orders.c: start, stop, restart, and waiting until what was ordered is so. */
+/* orders.c: start, stop, drain, restart, and waiting until what was ordered is so. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -7,9 +7,9 @@
 #include "cli/rows.h"
 #include "cli/verb.h"
 
-enum order { ORDER_START, ORDER_STOP, ORDER_RESTART };
+enum order { ORDER_START, ORDER_STOP, ORDER_RESTART, ORDER_DRAIN };
 static const char *const order_words[] = {
-        [ORDER_START] = "start", [ORDER_STOP] = "stop", [ORDER_RESTART] = "restart"};
+        [ORDER_START] = "start", [ORDER_STOP] = "stop", [ORDER_RESTART] = "restart", [ORDER_DRAIN] = "drain"};
 
 #define WAIT_DEFAULT (10 * USEC_PER_MIN) /* as long as a model may load */
 
@@ -49,7 +49,8 @@ static void order_wait_finish(struct order_wait *w)
 /* One POST; its message is said, or its document kept for --json. */
 static int give(struct order_wait *w, const char *name)
 {
-        char suffix[16];
+        const char *limit = w->order == ORDER_DRAIN ? options_get(&w->cli->options, "limit") : NULL;
+        char suffix[64];
         _cleanup_answer_ struct client_answer answer = {0};
         _cleanup_value_ struct json_value *v = NULL;
         _cleanup_buffer_ struct buffer line = {0};
@@ -57,7 +58,8 @@ static int give(struct order_wait *w, const char *name)
         const char *message;
         int r;
 
-        (void)snprintf(suffix, sizeof(suffix), "/%s", order_words[w->order]);
+        (void)snprintf(suffix, sizeof(suffix), "/%s%s%.31s", order_words[w->order], limit ? "?limit=" : "",
+                       limit ? limit : "");
         target = cli_target("/api/v1/instances", name, suffix);
         r = cli_request(w->cli, "POST", target, &answer);
         if (r != CLI_DONE)
@@ -131,11 +133,16 @@ static int note_targets(struct order_wait *w)
         return CLI_DONE;
 }
 
+static bool goes_down(enum order order)
+{
+        return order == ORDER_STOP || order == ORDER_DRAIN;
+}
+
 static enum outcome outcome_of(const struct order_wait *w, const struct target *t, const struct row *row)
 {
         if (!row) /* a reload took it away */
-                return w->order == ORDER_STOP ? OUTCOME_DONE : OUTCOME_FAILED;
-        if (w->order == ORDER_STOP)
+                return goes_down(w->order) ? OUTCOME_DONE : OUTCOME_FAILED;
+        if (goes_down(w->order))
                 return streq(row->status, "initial") || streq(row->status, "idle") ? OUTCOME_DONE
                                                                                    : OUTCOME_OPEN;
         if (streq(row->status, "error"))
@@ -504,6 +511,19 @@ int remove_main(struct cli *cli)
 int stop_main(struct cli *cli)
 {
         return order_main(cli, ORDER_STOP);
+}
+
+int drain_main(struct cli *cli)
+{
+        const char *limit = options_get(&cli->options, "limit");
+        bool undo = options_get(&cli->options, "undo") != NULL;
+        usec_t span;
+
+        if (limit && undo)
+                return cli_usage(cli, "--limit and --undo do not go together");
+        if (limit && (time_parse_span(limit, &span) < 0 || span == 0 || span > 24 * USEC_PER_HOUR))
+                return cli_usage(cli, "--limit %s: a time from 1ms to 24h, as 90s or 10m", limit);
+        return order_main(cli, undo ? ORDER_START : ORDER_DRAIN);
 }
 
 int restart_main(struct cli *cli)

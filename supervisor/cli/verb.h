@@ -109,6 +109,7 @@ int watch_main(struct cli *cli); /* status --watch */
 int logs_main(struct cli *cli);
 int start_main(struct cli *cli);
 int stop_main(struct cli *cli);
+int drain_main(struct cli *cli);
 int restart_main(struct cli *cli);
 int reload_main(struct cli *cli);
 int why_main(struct cli *cli);

@@ -18,6 +18,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = GO(PENDING, 0),
                         [EV_STOP] = STAY,
+                        [EV_DRAIN] = STAY,
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = GO(STARTING, 0),
@@ -28,6 +29,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = STAY,
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,
                         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,
@@ -36,28 +38,22 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 },
         [INSTANCE_PENDING] =
                 {
-                        [EV_START] = STAY,
-                        [EV_STOP] = GO(OFF, 0),
-                        [EV_GRANTED] = GO(STARTING, ORDER_SPAWN),
-                        [EV_SEEK] = GO(SEEKING, 0),
-                        [EV_ADOPTED] = GO(STARTING, 0),
-                        [EV_LOADING] = STAY,
-                        [EV_HEALTHY] = STAY,
-                        [EV_SICK] = STAY,
-                        [EV_DEAD] = STAY,
-                        [EV_ABSENT] = STAY,
-                        [EV_LOST] = STAY,
-                        [EV_DRAINED] = STAY,
-                        [EV_EXITED] = STAY,
-                        [EV_EXHAUSTED] = STAY,
-                        [EV_GONE] = STAY,
-                        [EV_AGAIN] = STAY,
+                        [EV_START] = STAY,          [EV_STOP] = GO(OFF, 0),
+                        [EV_DRAIN] = GO(OFF, 0),    [EV_GRANTED] = GO(STARTING, ORDER_SPAWN),
+                        [EV_SEEK] = GO(SEEKING, 0), [EV_ADOPTED] = GO(STARTING, 0),
+                        [EV_LOADING] = STAY,        [EV_HEALTHY] = STAY,
+                        [EV_SICK] = STAY,           [EV_DEAD] = STAY,
+                        [EV_ABSENT] = STAY,         [EV_LOST] = STAY,
+                        [EV_DRAINED] = STAY,        [EV_RESUME] = STAY,
+                        [EV_EXITED] = STAY,         [EV_EXHAUSTED] = STAY,
+                        [EV_GONE] = STAY,           [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
                 },
         [INSTANCE_SEEKING] =
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = GO(OFF, ORDER_LET_GO),
+                        [EV_DRAIN] = GO(OFF, ORDER_LET_GO),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = GO(STARTING, 0),
@@ -70,6 +66,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = GO(STARTING, ORDER_SPAWN),
                         [EV_LOST] = GO(LOST, 0),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,
                         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,
@@ -80,6 +77,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = GO(STOPPING, ORDER_TERM),
+                        [EV_DRAIN] = GO(STOPPING, ORDER_TERM),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -90,6 +88,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(LOST, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -100,6 +99,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = GO(STOPPING, ORDER_TERM),
+                        [EV_DRAIN] = GO(STOPPING, ORDER_TERM),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -110,6 +110,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(LOST, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -120,6 +121,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = GO(DRAINING, 0),
+                        [EV_DRAIN] = GO(DRAINING, 0),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -131,6 +133,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(LOST, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -142,6 +145,8 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_START] = STAY,
                         [EV_STOP] =
                                 GO(STOPPING, ORDER_TERM), /* it does not answer: there is nobody to drain */
+                        [EV_DRAIN] =
+                                GO(DRAINING, 0), /* a long prompt may silence it: its work is not lost yet */
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -154,6 +159,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(LOST, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -163,7 +169,8 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
         [INSTANCE_DRAINING] =
                 {
                         [EV_START] = STAY, /* the wish is kept: it comes up again after it is down */
-                        [EV_STOP] = STAY,
+                        [EV_STOP] = GO(DRAINING, 0),  /* not longer than stop.drain from now on */
+                        [EV_DRAIN] = GO(DRAINING, 0), /* a new limit */
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -174,6 +181,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(OFF, ORDER_LET_GO),
                         [EV_DRAINED] = GO(STOPPING, ORDER_TERM),
+                        [EV_RESUME] = GO(READY, 0),
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -184,6 +192,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = STAY,
+                        [EV_DRAIN] = STAY,
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -194,6 +203,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(OFF, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -204,6 +214,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = STAY,
+                        [EV_DRAIN] = STAY,
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = STAY,
@@ -214,6 +225,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = GO(OFF, ORDER_LET_GO),
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = GO(WAITING, 0),
                         [EV_EXHAUSTED] = GO(FAILED, 0),
                         [EV_GONE] = GO(OFF, 0),
@@ -226,6 +238,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = GO(PENDING, 0), /* a person does not wait for the back-off */
                         [EV_STOP] = GO(OFF, 0),
+                        [EV_DRAIN] = GO(OFF, 0),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = GO(STARTING, 0),
@@ -236,6 +249,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = STAY,
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,
                         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,
@@ -246,6 +260,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = GO(PENDING, 0),
                         [EV_STOP] = GO(OFF, 0),
+                        [EV_DRAIN] = GO(OFF, 0),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = GO(STARTING, 0),
@@ -256,6 +271,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = STAY,
                         [EV_LOST] = STAY,
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,
                         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,
@@ -266,6 +282,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                 {
                         [EV_START] = STAY,
                         [EV_STOP] = GO(OFF, ORDER_LET_GO),
+                        [EV_DRAIN] = GO(OFF, ORDER_LET_GO),
                         [EV_GRANTED] = STAY,
                         [EV_SEEK] = STAY,
                         [EV_ADOPTED] = GO(STARTING, 0),
@@ -276,6 +293,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_ABSENT] = GO(PENDING, 0), /* we know how to start one there: in its turn */
                         [EV_LOST] = STAY,
                         [EV_DRAINED] = STAY,
+                        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,
                         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,
@@ -303,7 +321,7 @@ static usec_t deadline_of(const struct instance *in, usec_t now)
         case INSTANCE_READY:
                 return in->retries ? usec_add(now, p->reset_after) : USEC_INFINITY;
         case INSTANCE_DRAINING:
-                return usec_add(now, p->drain);
+                return usec_add(now, in->drain_for ? in->drain_for : p->drain);
         case INSTANCE_STOPPING:
                 return usec_add(now, p->grace);
         case INSTANCE_KILLING:
@@ -329,9 +347,12 @@ unsigned instance_step(struct instance *in, enum instance_event event, usec_t no
 {
         const struct instance_cell *cell = &table[in->state][event];
         enum instance_state from = in->state;
+        usec_t before = in->deadline;
 
         if (cell->to == INSTANCE_STATES)
                 return cell->orders;
+        if (event == EV_STOP)
+                in->drain_for = 0;
         in->state = cell->to;
         if (cell->orders & ORDER_FORGIVE)
                 in->retries = 0;
@@ -353,6 +374,9 @@ unsigned instance_step(struct instance *in, enum instance_event event, usec_t no
         /* STARTING -> LOADING is one load with one deadline. */
         if (!(from == INSTANCE_STARTING && in->state == INSTANCE_LOADING))
                 in->deadline = deadline_of(in, now);
+        if (from == INSTANCE_DRAINING && event == EV_STOP)
+                in->deadline =
+                        MIN(in->deadline, before); /* who is stopped twice does not get twice the time */
         return cell->orders;
 }
 
@@ -410,12 +434,13 @@ static const struct {
 };
 
 static const char *const events[INSTANCE_EVENTS] = {
-        [EV_START] = "START",     [EV_STOP] = "STOP",           [EV_GRANTED] = "GRANTED",
-        [EV_SEEK] = "SEEK",       [EV_ADOPTED] = "ADOPTED",     [EV_LOADING] = "LOADING",
-        [EV_HEALTHY] = "HEALTHY", [EV_SICK] = "SICK",           [EV_DEAD] = "DEAD",
-        [EV_ABSENT] = "ABSENT",   [EV_LOST] = "LOST",           [EV_DRAINED] = "DRAINED",
-        [EV_EXITED] = "EXITED",   [EV_EXHAUSTED] = "EXHAUSTED", [EV_GONE] = "GONE",
-        [EV_AGAIN] = "AGAIN",     [EV_DEADLINE] = "DEADLINE",
+        [EV_START] = "START",         [EV_STOP] = "STOP",       [EV_DRAIN] = "DRAIN",
+        [EV_RESUME] = "RESUME",       [EV_GRANTED] = "GRANTED", [EV_SEEK] = "SEEK",
+        [EV_ADOPTED] = "ADOPTED",     [EV_LOADING] = "LOADING", [EV_HEALTHY] = "HEALTHY",
+        [EV_SICK] = "SICK",           [EV_DEAD] = "DEAD",       [EV_ABSENT] = "ABSENT",
+        [EV_LOST] = "LOST",           [EV_DRAINED] = "DRAINED", [EV_EXITED] = "EXITED",
+        [EV_EXHAUSTED] = "EXHAUSTED", [EV_GONE] = "GONE",       [EV_AGAIN] = "AGAIN",
+        [EV_DEADLINE] = "DEADLINE",
 };
 
 const char *instance_state_name(enum instance_state state)

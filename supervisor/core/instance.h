@@ -32,6 +32,7 @@ enum instance_state {
 enum instance_event {
         EV_START,     /* wanted up: at boot, by a person, by a reload */
         EV_STOP,      /* wanted down, or down and up again (want_again) */
+        EV_DRAIN,     /* the same, but what runs on it may end, within drain_for */
         EV_GRANTED,   /* its turn to load has come, and it is ours to spawn */
         EV_SEEK,      /* its turn has come, and its endpoint may be answered already */
         EV_ADOPTED,   /* a living process of an earlier daemon was taken over */
@@ -42,6 +43,7 @@ enum instance_event {
         EV_ABSENT,    /* nobody answers at its endpoint, and we know how to start one */
         EV_LOST,      /* nobody answers at its endpoint, and it is not ours to start */
         EV_DRAINED,   /* no work is left on it */
+        EV_RESUME,    /* wanted up again while it drains: it stays */
         EV_EXITED,    /* the process is gone (or could not be spawned), wanted, tries left */
         EV_EXHAUSTED, /* the same, no tries left */
         EV_GONE,      /* the process is gone, and it is not wanted */
@@ -71,6 +73,7 @@ struct instance {
         bool want_up;
         bool want_again;      /* the running stop is half of a restart */
         unsigned retries;     /* tries since it was last well for reset_after */
+        usec_t drain_for;     /* set before EV_DRAIN: how long work may run on; 0: policy.drain */
         usec_t deadline;      /* monotonic, USEC_INFINITY when none */
         usec_t since;         /* when this state began */
         usec_t ready_since;   /* 0 while not up; survives UNHEALTHY and DRAINING */

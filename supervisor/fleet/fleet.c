@@ -387,7 +387,7 @@ void fleet_restart_member(struct member *m, usec_t now)
         m->in.want_up = true;
         if (instance_is_running(&m->in)) {
                 m->in.want_again = true;
-                member_step(m, EV_STOP, now);
+                member_stop(m, now);
         } else {
                 if (m->in.state == INSTANCE_SEEKING || m->in.state == INSTANCE_LOST)
                         member_step(m, EV_STOP, now); /* it may be at another address now */
@@ -581,7 +581,7 @@ void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner)
                         struct member *m = f->members[i];
 
                         m->in.want_up = m->in.want_again = m->roll = false;
-                        member_step(m, EV_STOP, now);
+                        member_stop(m, now);
                         member_touch(m);
                 }
         }
@@ -777,12 +777,31 @@ static void forgive(struct member *m)
         member_set_error(m, NULL);
 }
 
-static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec_t now)
+/* It can stay as it is, if it still is what the configuration wants. */
+static bool may_resume(const struct member *m)
+{
+        char digest[CONFIG_DIGEST_MAX];
+
+        return m->in.state == INSTANCE_DRAINING && !m->in.want_again &&
+               (!m->digest[0] || streq(m->digest, config_instance_digest(m->entry, digest)));
+}
+
+/* As long as the longest request may take, so that none is cut; each of them has its own deadline. */
+static usec_t drain_limit(const struct member *m)
+{
+        return MAX(m->fleet->config->gateway.timeouts.total, m->entry->stop.drain);
+}
+
+static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec_t limit, usec_t now)
 {
         m->rolled = false;
         switch (verb) {
         case FLEET_START:
                 m->in.want_up = true;
+                if (may_resume(m)) {
+                        member_step(m, EV_RESUME, now);
+                        break;
+                }
                 /* On its way down: up again when it is down, which is no crash. */
                 m->in.want_again = m->in.state >= INSTANCE_DRAINING && m->in.state <= INSTANCE_KILLING &&
                                    m->kill_kind == DEATH_UNKNOWN;
@@ -792,7 +811,12 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec
                 break;
         case FLEET_STOP:
                 m->in.want_up = m->in.want_again = m->roll = false;
-                member_step(m, EV_STOP, now);
+                member_stop(m, now);
+                break;
+        case FLEET_DRAIN:
+                m->in.want_up = m->in.want_again = m->roll = false;
+                m->in.drain_for = limit ? limit : drain_limit(m);
+                member_step(m, EV_DRAIN, now);
                 break;
         case FLEET_RESTART:
                 forgive(m);
@@ -801,15 +825,26 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec
                 if (!in_turn)
                         fleet_restart_member(m, now);
                 break;
+        case FLEET_VERBS:
+                break;
         }
         m->changed = true;
         member_touch(m);
 }
 
-int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message)
+const char *fleet_verb_name(enum fleet_verb verb)
 {
-        static const char *const words[] = {
-                [FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
+        static const char *const names[FLEET_VERBS] = {[FLEET_START] = "start",
+                                                       [FLEET_STOP] = "stop",
+                                                       [FLEET_RESTART] = "restart",
+                                                       [FLEET_DRAIN] = "drain"};
+
+        return names[verb];
+}
+
+static int give_order(struct fleet *f, const char *name, enum fleet_verb verb, usec_t limit,
+                      char **ret_message)
+{
         usec_t now = loop_now(f->loop);
         size_t n = 0, foreign = 0;
         bool all = streq(name, "all"), exact = !all && fleet_member(f, name) != NULL;
@@ -828,13 +863,13 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
                         foreign++;
                         continue;
                 }
-                order_one(m, verb, !exact, now);
+                order_one(m, verb, !exact, limit, now);
                 n++;
         }
         if (n == 0 && foreign > 0) {
                 *ret_message =
                         text_format("%s is somebody else's server: it is only watched; %s it where it runs",
-                                    name, words[verb]);
+                                    name, fleet_verb_name(verb));
                 return -EPERM;
         }
         if (n == 0 && !all) {
@@ -845,9 +880,19 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
                                     near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
                 return -ENOENT;
         }
-        *ret_message = text_format("%s: %zu instance%s%s", words[verb], n, n == 1 ? "" : "s",
+        *ret_message = text_format("%s: %zu instance%s%s", fleet_verb_name(verb), n, n == 1 ? "" : "s",
                                    verb == FLEET_RESTART && n > 1 ? ", one after the other" : "");
         return 0;
+}
+
+int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message)
+{
+        return give_order(f, name, verb, 0, ret_message);
+}
+
+int fleet_drain(struct fleet *f, const char *name, usec_t limit, char **ret_message)
+{
+        return give_order(f, name, FLEET_DRAIN, limit, ret_message);
 }
 
 int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)

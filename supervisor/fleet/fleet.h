@@ -54,10 +54,15 @@ int fleet_subscribe(struct fleet *f, fleet_change_fn *fn, void *owner); /* at mo
 void fleet_unsubscribe(struct fleet *f, fleet_change_fn *fn, void *owner);
 
 /* --- orders ---------------------------------------------------------------------------------------------------- */
-enum fleet_verb { FLEET_START, FLEET_STOP, FLEET_RESTART };
+/* START takes back a stop or a drain that is not over. DRAIN: no new work, what runs may end (by default as long as the longest request
+ * may last: gateway.timeouts.total, at least stop.drain), then it is stopped; STOP gives it stop.drain only. */
+enum fleet_verb { FLEET_START, FLEET_STOP, FLEET_RESTART, FLEET_DRAIN, FLEET_VERBS };
+const char *fleet_verb_name(enum fleet_verb verb); /* "start" */
 /* name: an instance ("qwen-0"), an entry ("qwen": all its replicas), or "all". 0; -ENOENT; -EPERM for a server that is not
  * ours to start or stop; -ESHUTDOWN while the daemon stops. *ret_message (malloc'd, plain words) is set in every case. */
 int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **ret_message);
+/* FLEET_DRAIN with a limit of its own; 0: the default. */
+int fleet_drain(struct fleet *f, const char *name, usec_t limit, char **ret_message);
 
 /* Reads the config again. The plan is put as {"keep":[…],"restart":[…],"start":[…],"stop":[…],"applied":bool} or, when the
  * file is wrong, {"errors":["file:1:2: …"],"applied":false}; 0, or -EINVAL (nothing was changed). */

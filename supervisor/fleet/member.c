@@ -284,6 +284,11 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                         member_set_error(m, NULL);
                 return;
         }
+        if (from == INSTANCE_DRAINING) {
+                member_event(m, "resumed", "takes work again");
+                log_info(m->name, "takes work again");
+                return;
+        }
         if (m->foreign) {
                 if (!m->started_at) {
                         m->started_at = loop_realtime(m->fleet->loop);
@@ -403,8 +408,16 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         /* Nothing else may wake it: it may be idle already, or not be ours to stop. */
         if (m->in.state == INSTANCE_DRAINING || (!m->process && instance_is_running(&m->in)))
                 member_touch(m);
-        if ((event == EV_STOP || event == EV_START) && !m->fleet->stopping)
+        if ((event == EV_STOP || event == EV_DRAIN || event == EV_START || event == EV_RESUME) &&
+            !m->fleet->stopping)
                 member_save_record(m);
+}
+
+/* A long prompt may silence a server that works: leases say that there is something to drain although it looks unwell. */
+void member_stop(struct member *m, usec_t now)
+{
+        m->in.drain_for = 0;
+        member_step(m, m->in.state == INSTANCE_UNHEALTHY && seat_held(m->seat) > 0 ? EV_DRAIN : EV_STOP, now);
 }
 
 /* --- settling ---------------------------------------------------------------------------------------------------------- */

@@ -113,6 +113,7 @@ struct member *member_free(struct member *m);
 void member_set_entry(struct member *m, const struct config_instance *entry, unsigned replica,
                       unsigned replicas);
 void member_step(struct member *m, enum instance_event event, usec_t now);
+void member_stop(struct member *m, usec_t now); /* the wish is down already, or want_again is set */
 void member_settle(struct member *m, usec_t now);
 void member_touch(struct member *m);
 void member_fill_report(struct member *m, struct report *ret, usec_t now);

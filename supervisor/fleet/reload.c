@@ -131,7 +131,7 @@ static void apply_to(struct fleet *f, const struct config *c, struct member *m, 
                 m->changed = true;
                 member_set_entry(m, leftover, 0, 1);
                 m->in.want_up = m->in.want_again = m->roll = false;
-                member_step(m, EV_STOP, now);
+                member_stop(m, now);
                 member_touch(m);
                 return;
         }

@@ -179,6 +179,7 @@ struct order {
         struct doors *doors;
         bool reload, dry_run;
         enum fleet_verb verb;
+        usec_t limit; /* of a drain */
         char name[ROUTE_NAME_MAX];
 };
 
@@ -190,15 +191,14 @@ static void order_gone(void *owner, struct request *req)
 
 static void do_order(struct order *o, struct request *req)
 {
-        static const char *const words[] = {
-                [FLEET_START] = "start", [FLEET_STOP] = "stop", [FLEET_RESTART] = "restart"};
         _cleanup_free_ char *message = NULL;
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         int r;
 
-        r = fleet_order(o->doors->fleet, o->name, o->verb, &message);
-        log_info(streq(o->name, "all") ? NULL : o->name, "%s asked for by %s: %s", words[o->verb],
+        r = o->verb == FLEET_DRAIN ? fleet_drain(o->doors->fleet, o->name, o->limit, &message)
+                                   : fleet_order(o->doors->fleet, o->name, o->verb, &message);
+        log_info(streq(o->name, "all") ? NULL : o->name, "%s asked for by %s: %s", fleet_verb_name(o->verb),
                  request_peer(req), message ? message : strerror(-r));
         if (r == -ENOENT) {
                 doors_no_instance(o->doors, req, o->name);
@@ -301,6 +301,23 @@ void stop_handle(struct call *call)
 void restart_handle(struct call *call)
 {
         begin_order(call, (struct order){.verb = FLEET_RESTART});
+}
+
+void drain_handle(struct call *call)
+{
+        struct order order = {.verb = FLEET_DRAIN};
+        const char *limit;
+        char buf[32];
+
+        if (!call_get_text(call, "limit", buf, sizeof(buf), &limit))
+                return;
+        if (limit && (time_parse_span(limit, &order.limit) < 0 || order.limit == 0 ||
+                      order.limit > 24 * USEC_PER_HOUR)) {
+                doors_respond_error(call->req, 400,
+                                    "limit: a duration from 1ms to 24h is needed, as 90s or 10m");
+                return;
+        }
+        begin_order(call, order);
 }
 
 void reload_handle(struct call *call)

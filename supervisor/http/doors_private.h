@@ -104,6 +104,7 @@ void why_handle(struct call *call);
 void start_handle(struct call *call);
 void stop_handle(struct call *call);
 void restart_handle(struct call *call);
+void drain_handle(struct call *call);
 void history_handle(struct call *call);
 void reload_handle(struct call *call);
 void events_handle(struct call *call);

@@ -6,6 +6,7 @@ static const char *const of_logs[] = {"follow", "lines", NULL};
 static const char *const of_history[] = {"since", "instance", NULL};
 static const char *const of_library[] = {"rescan", NULL};
 static const char *const of_requests[] = {"recent", NULL};
+static const char *const of_drain[] = {"limit", NULL};
 static const char *const of_reload[] = {"dry_run", NULL};
 
 const struct route doors_routes[] = {
@@ -83,6 +84,12 @@ const struct route doors_routes[] = {
          .params = none,
          .handle = restart_handle,
          .doc = "Restarts it, replicas one after the other"},
+        {.pattern = "/api/v1/instances/{name}/drain",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = of_drain,
+         .handle = drain_handle,
+         .doc = "Stops it when its work is done: ?limit=TIME"},
         {.pattern = "/api/v1/library",
          .methods = ROUTE_GET,
          .scope = ROUTE_READ,

@@ -110,6 +110,72 @@ static void life_md_is_the_table(void **state)
         buffer_finish(&b);
 }
 
+/* READY and wanted, since half a second. */
+static struct instance ready_one(void)
+{
+        struct instance in = sample();
+
+        in.want_up = true;
+        (void)instance_step(&in, EV_START, 0);
+        (void)instance_step(&in, EV_GRANTED, 0);
+        (void)instance_step(&in, EV_HEALTHY, S / 2);
+        assert_int_equal(in.state, INSTANCE_READY);
+        return in;
+}
+
+static void a_drain_has_a_limit_of_its_own(void **state)
+{
+        struct instance in = ready_one();
+
+        (void)state;
+        in.drain_for = 3600 * S;
+        assert_int_equal(instance_step(&in, EV_DRAIN, S), 0);
+        assert_int_equal(in.state, INSTANCE_DRAINING);
+        assert_int_equal(in.deadline, 3601 * S);
+        in.drain_for = 60 * S; /* another one */
+        assert_int_equal(instance_step(&in, EV_DRAIN, 2 * S), 0);
+        assert_int_equal(in.deadline, 62 * S);
+        /* Stopped meanwhile: stop.drain from now on, never more than was left. */
+        assert_int_equal(instance_step(&in, EV_STOP, 10 * S), 0);
+        assert_int_equal(in.state, INSTANCE_DRAINING);
+        assert_int_equal(in.deadline, 40 * S);
+        assert_int_equal(instance_step(&in, EV_STOP, 20 * S), 0);
+        assert_int_equal(in.deadline, 40 * S);
+        assert_int_equal(instance_step(&in, EV_DEADLINE, 40 * S), ORDER_TERM);
+        assert_int_equal(in.state, INSTANCE_STOPPING);
+}
+
+static void a_drain_can_be_taken_back(void **state)
+{
+        struct instance in = ready_one();
+
+        (void)state;
+        in.want_up = false;
+        (void)instance_step(&in, EV_DRAIN, S);
+        in.want_up = true;
+        assert_int_equal(instance_step(&in, EV_RESUME, 2 * S), 0);
+        assert_int_equal(in.state, INSTANCE_READY);
+        assert_int_equal(in.deadline, USEC_INFINITY);
+        assert_int_equal(in.ready_since, S / 2); /* it never was away */
+        /* Told to end already: too late. */
+        (void)instance_step(&in, EV_DRAIN, 3 * S);
+        (void)instance_step(&in, EV_DRAINED, 4 * S);
+        assert_int_equal(instance_step(&in, EV_RESUME, 5 * S), 0);
+        assert_int_equal(in.state, INSTANCE_STOPPING);
+}
+
+static void a_silent_one_with_work_is_drained(void **state)
+{
+        struct instance in = ready_one();
+
+        (void)state;
+        (void)instance_step(&in, EV_SICK, S);
+        assert_int_equal(in.state, INSTANCE_UNHEALTHY);
+        assert_int_equal(instance_step(&in, EV_DRAIN, S), 0);
+        assert_int_equal(in.state, INSTANCE_DRAINING);
+        assert_int_equal(instance_step(&in, EV_DEAD, 2 * S), ORDER_KILL);
+}
+
 static void start_ready_stop(void **state)
 {
         struct instance in = sample();
@@ -262,6 +328,9 @@ int main(int argc, char **argv)
                 cmocka_unit_test(no_cell_is_blank),
                 cmocka_unit_test(every_state_has_a_public_word),
                 cmocka_unit_test(life_md_is_the_table),
+                cmocka_unit_test(a_drain_has_a_limit_of_its_own),
+                cmocka_unit_test(a_drain_can_be_taken_back),
+                cmocka_unit_test(a_silent_one_with_work_is_drained),
                 cmocka_unit_test(start_ready_stop),
                 cmocka_unit_test(tries_are_counted_and_end),
                 cmocka_unit_test(forever_never_ends),

@@ -744,6 +744,64 @@ static void a_stop_does_not_wait_for_ever(void **state)
         wait_status(w, "q", "initial");
 }
 
+static void a_drain_moves_what_waits_and_can_be_taken_back(void **state)
+{
+        struct world *w = *state;
+        struct client c[2] = {0}, waits = {0}, later = {0};
+        struct client *on_0;
+        char *message;
+        pid_t pid;
+
+        begin(w, NULL,
+              "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": 2, \"slots\": 1, \"stop\": {\"drain\": "
+              "\"1ms\"}}");
+        wait_both(w);
+        pid = fleet_find(fleet, "q-0")->pid;
+        assert_int_equal(asks(&c[0], ""), 1);
+        assert_int_equal(asks(&c[1], ""), 1);
+        on_0 = streq(c[0].instance, "q-0") ? &c[0] : &c[1];
+        assert_int_equal(asks(&waits, ""), 0);
+        assert_int_equal(asks(&later, ""), 0);
+        order("q-0", FLEET_DRAIN);
+        wait_status(w, "q-0", "draining");
+        /* Its slot is not given again… */
+        ends(on_0 == &c[0] ? &c[1] : &c[0]);
+        wait_for(w, &waits.granted, 1);
+        assert_string_equal(waits.instance, "q-1");
+        for (unsigned i = 0; i < 50; i++)
+                assert_true(turn(w));
+        assert_int_equal(later.granted, 0);
+        assert_int_equal(on_0->revoked, 0); /* …and what runs may run on, whatever stop.drain says */
+        order("q-0", FLEET_START);
+        assert_string_equal(fleet_find(fleet, "q-0")->status, "ready");
+        ends(on_0);
+        wait_for(w, &later.granted, 1);
+        assert_string_equal(later.instance, "q-0");
+        assert_int_equal(fleet_find(fleet, "q-0")->pid, pid);
+        /* A limit of its own. */
+        assert_int_equal(fleet_drain(fleet, "q-0", 100 * USEC_PER_MSEC, &message), 0);
+        free(message);
+        wait_for(w, &later.revoked, 1);
+        wait_status(w, "q-0", "initial");
+        ends(&waits);
+}
+
+static void a_stop_shortens_a_drain(void **state)
+{
+        struct world *w = *state;
+        struct client c = {0};
+
+        begin(w, NULL,
+              "{\"name\": \"q\", \"model\": \"m.gguf\", \"slots\": 1, \"stop\": {\"drain\": \"100ms\"}}");
+        wait_status(w, "q", "ready");
+        assert_int_equal(asks(&c, ""), 1);
+        order("q", FLEET_DRAIN);
+        wait_status(w, "q", "draining");
+        order("q", FLEET_STOP);
+        wait_for(w, &c.revoked, 1);
+        wait_status(w, "q", "initial");
+}
+
 static void a_restart_keeps_who_waits(void **state)
 {
         struct world *w = *state;
@@ -855,6 +913,8 @@ int main(void)
                 TEST(who_fails_is_left_alone_but_never_the_last),
                 TEST(a_stop_waits_for_what_runs),
                 TEST(a_stop_does_not_wait_for_ever),
+                TEST(a_drain_moves_what_waits_and_can_be_taken_back),
+                TEST(a_stop_shortens_a_drain),
                 TEST(a_restart_keeps_who_waits),
                 TEST(the_end_of_the_daemon_is_said),
                 TEST(a_removed_model_is_said),

@@ -31,6 +31,7 @@ struct fleet {
         const char *reload_error;
         unsigned orders, reloads, dry_runs;
         char last_order[128];
+        usec_t last_limit;
         struct follower *follower; /* the last one that is open */
         unsigned followers;
         fleet_change_fn *subscribers[8];
@@ -147,6 +148,18 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
         (void)snprintf(f->last_order, sizeof(f->last_order), "%d %s", verb, name);
         *ret_message = text_format("%s: %s", name, r ? "refused" : "done");
         return r;
+}
+
+int fleet_drain(struct fleet *f, const char *name, usec_t limit, char **ret_message)
+{
+        f->last_limit = limit;
+        return fleet_order(f, name, FLEET_DRAIN, ret_message);
+}
+
+const char *fleet_verb_name(enum fleet_verb verb)
+{
+        (void)verb;
+        return "order";
 }
 
 int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)

@@ -374,6 +374,13 @@ static void ask_orders(struct world *w)
         expect(w, 202, "POST", "/api/v1/instances/all/restart", JSON, " {} ", NULL);
         assert_string_equal(f->last_order, "2 all");
         assert_int_equal(f->orders, 3);
+        expect(w, 202, "POST", "/api/v1/instances/one/drain", NULL, NULL, "one: done");
+        assert_int_equal(w->fleet->last_limit, 0);
+        expect(w, 202, "POST", "/api/v1/instances/one/drain?limit=90s", NULL, NULL, "one: done");
+        assert_int_equal(w->fleet->last_limit, 90 * USEC_PER_SEC);
+        expect(w, 400, "POST", "/api/v1/instances/one/drain?limit=90", NULL, NULL, "limit: a duration");
+        expect(w, 400, "POST", "/api/v1/instances/one/drain?limit=0s", NULL, NULL, "limit: a duration");
+        expect(w, 400, "POST", "/api/v1/instances/one/drain?limit=25h", NULL, NULL, "limit: a duration");
         expect(w, 404, "POST", "/api/v1/instances/onn/stop", NULL, NULL, "did you mean \\\"one\\\"?");
         expect(w, 409, "POST", "/api/v1/instances/foreign/stop", NULL, NULL, "foreign: refused");
         f->shutting_down = true;
@@ -389,7 +396,7 @@ static void ask_orders(struct world *w)
         expect(w, 400, "POST", "/api/v1/instances/one/stop", JSON, "{", "at byte");
         expect(w, 400, "POST", "/api/v1/instances/one/stop", JSON, "null", "must be an object");
         expect(w, 400, "POST", "/api/v1/instances/one/stop", JSON, "{\"force\":1}", "force");
-        assert_int_equal(f->orders, 3);
+        assert_int_equal(f->orders, 5);
 
         expect(w, 200, "POST", "/api/v1/reload?dry_run=1", NULL, NULL, "{\"applied\":false}");
         expect(w, 200, "POST", "/api/v1/reload", "Origin: http://localhost:3000\r\n", NULL,
@@ -407,7 +414,7 @@ static void ask_orders(struct world *w)
         f->config.auth_anonymous = 0;
         expect(w, 403, "GET", "/api/v1/status", NULL, NULL, "\\\"read\\\"");
         expect(w, 200, "GET", "/health", NULL, NULL, NULL);
-        assert_int_equal(f->orders, 3);
+        assert_int_equal(f->orders, 5);
 }
 
 static void orders(void **state)
