@@ -46,6 +46,7 @@ struct relay {
         size_t n_fields, cap_fields;
         struct buffer lines; /* the header lines of our own */
         bool names_itself;   /* the caller sent an X-Request-Id */
+        bool fresh;          /* not on a kept connection again: all of them may have been closed by now */
         const struct iovec *body;
         unsigned n_body;
         usec_t keep_alive;
@@ -435,6 +436,7 @@ static void on_timer(void *owner, usec_t now)
 static void try_elsewhere(struct relay *r, enum relay_failure which, const char *why)
 {
         count_failure(r, which);
+        r->fresh |= which == RELAY_FAIL_STALE;
         r->fleet->relays->figures.retried++;
         r->exchange = exchange_cancel(r->exchange);
         r->tries = ticket_tries(r->ticket);
@@ -448,13 +450,13 @@ static void try_elsewhere(struct relay *r, enum relay_failure which, const char 
 static void on_head(void *owner, const struct http1_response *head)
 {
         struct relay *r = owner;
-        char why[CONFIG_NAME_MAX + 32];
+        char why[32];
         struct slice type = {0};
         bool gone = false;
 
         if ((head->status == 500 || head->status == 502 || head->status == 503 || head->status == 429) &&
             ticket_has_other(r->ticket)) {
-                (void)snprintf(why, sizeof(why), "%s answered %d", r->instance, head->status);
+                (void)snprintf(why, sizeof(why), "answered %d", head->status);
                 try_elsewhere(r, RELAY_FAIL_STATUS, why);
                 return;
         }
@@ -524,7 +526,6 @@ static void on_end(void *owner, const struct exchange_answer *answer, usec_t now
 {
         struct relay *r = owner;
         enum relay_failure failure = endings[answer->result].failure;
-        char why[MESSAGE_MAX];
 
         (void)now;
         r->exchange = NULL;
@@ -534,8 +535,7 @@ static void on_end(void *owner, const struct exchange_answer *answer, usec_t now
         }
         if (endings[answer->result].elsewhere && !answer->bytes &&
             !(failure == RELAY_FAIL_TIMEOUT_CONNECT && !ticket_has_other(r->ticket))) {
-                (void)snprintf(why, sizeof(why), "%s: %s", r->instance, exchange_result_text(answer->result));
-                try_elsewhere(r, failure, why);
+                try_elsewhere(r, failure, exchange_result_text(answer->result));
                 return;
         }
         if (failure >= RELAY_FAIL_TIMEOUT_CONNECT && failure <= RELAY_FAIL_TIMEOUT_TOTAL) {
@@ -606,6 +606,7 @@ static void relay_try(struct relay *r)
                 .connect_timeout = MIN(connect, left),
                 .first_timeout = MIN(or_default(g->timeouts.first_byte, FIRST_DEFAULT), left),
                 .timeout = left,
+                .fresh = r->fresh,
         };
         if (u && !r->lines.failed)
                 e = upstream_stream(u, &spec, &upstream_events, r, &r->exchange);
@@ -646,8 +647,13 @@ static void on_revoke(void *owner, struct ticket *t, const char *why)
 {
         struct relay *r = owner;
 
+        size_t n = strlen(r->instance);
+
         (void)t;
         if (!r->began) {
+                /* The reasons of tries are told with the instance's name in front. */
+                if (starts_with(why, r->instance) && (why[n] == ' ' || why[n] == ':'))
+                        why += why[n] == ':' ? MIN(n + 2, strlen(why)) : n + 1;
                 try_elsewhere(r, RELAY_FAIL_GONE, why);
                 return;
         }

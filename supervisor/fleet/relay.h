@@ -2,7 +2,8 @@
  * the lease back. Used by the gateway, by ensembles, and later by hubs; nobody else talks to an instance for a client.
  *
  * Tries. Exactly one upstream request a try; a further try only while not one byte of an answer has come, at most gateway.retries
- * in all, each on another instance: refused, reset or late connections, a reused connection that was closed, an instance that goes,
+ * in all, each on another instance: refused, reset or late connections, a reused connection that was closed (then the next try is on a
+ * fresh one: the server may have closed all that were kept), an instance that goes,
  * and 500/502/503/429 of the instance itself while others are there to try ("Loading model", "no slot"): without others the
  * instance's own answer is passed on. After the first byte never, nor after a deadline other than the connection's: the
  * instance may be at work on it.

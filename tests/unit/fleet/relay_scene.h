@@ -186,7 +186,8 @@ int ticket_retry(struct ticket *t, const char *why, bool stale)
                 t->tried[t->place - s->places] = false; /* it did nothing wrong */
         else
                 t->place->failed++;
-        (void)snprintf(t->reasons + n, sizeof(t->reasons) - n, "%s%s", n ? "; " : "", why);
+        (void)snprintf(t->reasons + n, sizeof(t->reasons) - n, "%s%s: %s", n ? "; " : "", t->place->name,
+                       why);
         t->place = NULL;
         if (!s->hold && ticket_lease(t))
                 return 1;
