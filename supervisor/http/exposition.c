@@ -198,7 +198,7 @@ static void once_certificates(const struct exposition *x, const struct family *f
 {
         for (size_t i = 0; i < x->facts.n_certificates; i++)
                 exposition_put_plain(out, f->name, "listen", x->facts.certificates[i].listen,
-                                     (double)(x->facts.certificates[i].until / USEC_PER_SEC));
+                                     (double)x->facts.certificates[i].until / USEC_PER_SEC);
 }
 
 static void once_certificate_reloads(const struct exposition *x, const struct family *f, struct buffer *out)

@@ -911,18 +911,12 @@ static void requests(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(routes),
-                cmocka_unit_test(orders),
-                cmocka_unit_test(bodies),
-                cmocka_unit_test(gate),
-                cmocka_unit_test(requests),
-                cmocka_unit_test(logs),
-                cmocka_unit_test(no_logs),
-                cmocka_unit_test(close_under_load),
-                cmocka_unit_test(big_metrics),
-                cmocka_unit_test(scrapes_that_drip),
-                cmocka_unit_test(listeners),
-                cmocka_unit_test(listen_json_and_a_second_daemon),
+                cmocka_unit_test(routes),      cmocka_unit_test(orders),
+                cmocka_unit_test(bodies),      cmocka_unit_test(gate),
+                cmocka_unit_test(requests),    cmocka_unit_test(logs),
+                cmocka_unit_test(no_logs),     cmocka_unit_test(close_under_load),
+                cmocka_unit_test(big_metrics), cmocka_unit_test(scrapes_that_drip),
+                cmocka_unit_test(listeners),   cmocka_unit_test(listen_json_and_a_second_daemon),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
