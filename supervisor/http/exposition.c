@@ -181,6 +181,13 @@ static void once_refused(const struct exposition *x, const struct family *f, str
                                      (double)x->facts.auth.refused[v]);
 }
 
+static void once_gateway_refused(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        for (int r = 0; r < GATEWAY_REFUSALS; r++)
+                exposition_put_plain(out, f->name, "reason", gateway_refusal_name((enum gateway_refusal)r),
+                                     (double)x->facts.gateway.refused[r]);
+}
+
 static void once_key_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.auth.reloads);
@@ -291,6 +298,10 @@ static const struct family families[] = {
          .once = once_refused},
         {PREFIX "http_errors_total", "counter", "Requests answered 4xx by the router.", .once = once_u64,
          .offset = OF_FACTS(router_errors)},
+        {PREFIX "gateway_refused_total", "counter", "Requests for models refused before any queue.",
+         .once = once_gateway_refused},
+        {PREFIX "gateway_comments_total", "counter", "Comments told in streams that wait for an instance.",
+         .once = once_u64, .offset = OF_FACTS(gateway.comments)},
         {PREFIX "keys", "gauge", "API keys in force.", .once = once_unsigned, .offset = OF_FACTS(keys)},
         {PREFIX "keys_reloads_total", "counter", "Times that the keys file changed and was read again.",
          .once = once_key_reloads},

@@ -9,6 +9,7 @@
 
 #include "fleet/fleet.h"
 #include "http/auth.h"
+#include "http/gateway.h"
 #include "http/feed.h"
 #include "http/gate.h"
 #include "net/server.h"
@@ -36,6 +37,7 @@ struct exposition_facts {
         struct process_facts process;
         uint64_t gate_refused[GATE_VERDICTS];
         struct auth_counts auth;
+        struct gateway_counts gateway;
         unsigned keys; /* in force */
         struct exposition_certificate certificates[EXPOSITION_CERTIFICATES_MAX];
         size_t n_certificates;

@@ -35,7 +35,16 @@ enum gateway_refusal {
         GATEWAY_REFUSED_MEMORY,
         GATEWAY_REFUSALS,
 };
-const char *gateway_refusal_name(enum gateway_refusal r);
+static inline const char *gateway_refusal_name(enum gateway_refusal r)
+{
+        static const char *const names[GATEWAY_REFUSALS] = {
+                [GATEWAY_REFUSED_BODY] = "body",     [GATEWAY_REFUSED_PARAMETER] = "parameter",
+                [GATEWAY_REFUSED_MODEL] = "model",   [GATEWAY_REFUSED_INSTANCE] = "instance",
+                [GATEWAY_REFUSED_BODIES] = "bodies", [GATEWAY_REFUSED_MEMORY] = "memory",
+        };
+
+        return names[r];
+}
 
 struct gateway_counts {
         uint64_t refused[GATEWAY_REFUSALS];

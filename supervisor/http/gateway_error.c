@@ -9,17 +9,6 @@
 
 enum { MESSAGE_MAX = 2048 };
 
-const char *gateway_refusal_name(enum gateway_refusal r)
-{
-        static const char *const names[GATEWAY_REFUSALS] = {
-                [GATEWAY_REFUSED_BODY] = "body",     [GATEWAY_REFUSED_PARAMETER] = "parameter",
-                [GATEWAY_REFUSED_MODEL] = "model",   [GATEWAY_REFUSED_INSTANCE] = "instance",
-                [GATEWAY_REFUSED_BODIES] = "bodies", [GATEWAY_REFUSED_MEMORY] = "memory",
-        };
-
-        return names[r];
-}
-
 static const char *anthropic_type(int status)
 {
         switch (status) {

@@ -91,6 +91,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .started_realtime = d->started_realtime,
                 .loop_lag = loop_lag_max(d->loop),
                 .auth = *auth_counts(d->auth),
+                .gateway = *gateway_counts(d->gateway),
                 .keys = (unsigned)auth_keys_in_force(d->auth),
         };
         ret->tls_reloads = d->counts.tls_reloads;

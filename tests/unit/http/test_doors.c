@@ -97,12 +97,6 @@ const struct gateway_counts *gateway_counts(const struct gateway *g)
         return &g->counts;
 }
 
-const char *gateway_refusal_name(enum gateway_refusal r)
-{
-        (void)r;
-        return "refusal";
-}
-
 #define HANDLER(name)                                                                                        \
         void name(struct call *call)                                                                         \
         {                                                                                                    \
