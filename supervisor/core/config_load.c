@@ -641,7 +641,7 @@ static void load_finish(struct config_load *l)
         if (l->problems->list)
                 qsort_r(l->problems->list, l->problems->count, sizeof *l->problems->list, compare_problems,
                         l->config);
-        for (size_t i = 0; i < l->n_docs; i++) {
+        for (size_t i = 0; l->docs && i < l->n_docs; i++) {
                 json_scan_finish(&l->docs[i].scan);
                 free(l->docs[i].dir);
                 free(l->docs[i].lines);

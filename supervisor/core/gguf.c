@@ -190,7 +190,7 @@ static int read_length(struct reader *r, const char *what, uint64_t *ret)
 static int read_text(struct reader *r, const char *what, uint64_t max, char *buf, size_t size,
                      uint64_t *ret_len)
 {
-        uint64_t at = r->at, n;
+        uint64_t at = r->at, n = 0;
         size_t kept;
         int e = read_length(r, what, &n);
 
@@ -406,7 +406,7 @@ static int skip_elements(struct reader *r, const char *key, uint32_t type, uint6
 
 static int skip_value(struct reader *r, uint64_t at, const char *key, uint32_t type)
 {
-        uint64_t n;
+        uint64_t n = 0;
         int e;
 
         if (type >= VALUE_TYPES)
@@ -425,8 +425,8 @@ static int skip_value(struct reader *r, uint64_t at, const char *key, uint32_t t
 static int read_layers(struct reader *r, uint64_t at, const struct known_key *k, const char *key,
                        uint32_t type)
 {
-        uint64_t *largest = number_at(r->g, k), n, v;
-        uint32_t of;
+        uint64_t *largest = number_at(r->g, k), n = 0, v = 0;
+        uint32_t of = 0;
         int e;
 
         if (type != VALUE_ARRAY)
@@ -454,7 +454,7 @@ static int read_known(struct reader *r, uint64_t at, const struct known_key *k, 
                       uint32_t type)
 {
         uint64_t n = 0;
-        uint32_t of;
+        uint32_t of = 0;
         int e;
 
         switch (k->holds) {
@@ -493,7 +493,7 @@ static int read_known(struct reader *r, uint64_t at, const struct known_key *k, 
 static int read_pair(struct reader *r)
 {
         const struct known_key *k = NULL;
-        uint64_t at, len;
+        uint64_t at, len = 0;
         char key[KEY_KEPT];
         uint32_t type = 0;
         int e = read_text(r, "a key", GGUF_KEY_MAX, key, sizeof(key), &len);

@@ -1,4 +1,5 @@
 /* library_scan.c: the walk through models_dir and the look at one model in it. All of it blocks and runs in the pool. */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -148,7 +149,7 @@ static void read_facts(struct walk *w, struct shelf_file *x)
         const struct shelf_file *old = find_file(w->old, x->file);
         _cleanup_close_ int fd = -1;
         char words[256];
-        struct stat st;
+        struct stat st = {0};
 
         fd = open_regular(x->real, &st);
         if (fd < 0) {
@@ -242,7 +243,7 @@ static void walk_folder(struct walk *w, int fd, const char *rel, unsigned depth)
         }
         while (!w->failed && !w->full && (e = readdir(d))) {
                 _cleanup_free_ char *file = NULL;
-                struct stat st;
+                struct stat st = {0};
                 int sub;
 
                 if (e->d_name[0] == '.')
@@ -476,7 +477,7 @@ static int refuse(struct library_model *m, int r, const char *fmt, ...)
         (void)vsnprintf(m->words, sizeof m->words, fmt, ap);
         va_end(ap);
         (void)text_harmless(m->words);
-        return r;
+        return r < 0 ? r : -EIO;
 }
 
 static bool has_dots(const char *path)
@@ -592,7 +593,7 @@ int library_find_file(const char *dir, const char *name, struct library_model *r
 {
         _cleanup_free_ char *real = NULL;
         _cleanup_close_ int fd = -1;
-        struct stat st;
+        struct stat st = {0};
 
         *ret = (struct library_model){.parts = 1};
         return find_below(dir, name, ret, &fd, &st, &ret->path, &real);
@@ -603,13 +604,14 @@ int library_open_model(const char *dir, const char *name, struct library_model *
         _cleanup_free_ char *path = NULL, *real = NULL;
         _cleanup_close_ int fd = -1;
         char words[256];
-        struct stat st;
+        struct stat st = {0};
         int r;
 
         *ret = (struct library_model){0};
         r = find_below(dir, name, ret, &fd, &st, &path, &real);
         if (r < 0)
                 return r;
+        assert(path && real);
         r = read_header(fd, (uint64_t)st.st_size, &ret->facts, words, sizeof words);
         if (r < 0)
                 return refuse(ret, r, "%s %s", name, words);
