@@ -143,5 +143,6 @@ struct dispatch_seat {
         uint64_t ejections, served, failed, cancelled;
 };
 int dispatch_seat(struct fleet *f, const char *instance, struct dispatch_seat *ret);
+int dispatch_seat_at(struct fleet *f, size_t i, struct dispatch_seat *ret); /* i as for fleet_report */
 
 #endif

@@ -197,6 +197,8 @@ const char *dispatch_model_name(struct fleet *f, size_t i)
         struct dispatch *d = f->dispatch;
 
         dispatch_refresh(d);
+        if (d->n_entries == d->n_desks) /* all of them are models: no walk for each of a thousand */
+                return i < d->n_desks ? d->desks[i]->name : NULL;
         for (size_t k = 0; k < d->n_desks; k++)
                 if (d->desks[k]->entry && i-- == 0)
                         return d->desks[k]->name;
@@ -236,22 +238,36 @@ int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures
         return 0;
 }
 
-int dispatch_seat(struct fleet *f, const char *instance, struct dispatch_seat *ret)
+static void seat_of(const struct member *m, struct dispatch_seat *ret)
 {
-        const struct member *m = fleet_member(f, instance);
-        const struct seat *s;
+        const struct seat *s = m->seat;
 
-        if (!m)
-                return -ENOENT;
-        s = m->seat;
         *ret = (struct dispatch_seat){
                 .leased = s->leased,
                 .slots = s->ready ? s->slots : 0,
-                .ejected_until = ejection_is_out(&s->ejection, loop_now(f->loop)) ? s->ejection.until : 0,
+                .ejected_until =
+                        ejection_is_out(&s->ejection, loop_now(m->fleet->loop)) ? s->ejection.until : 0,
                 .ejections = s->ejections,
                 .served = s->served,
                 .failed = s->failed,
                 .cancelled = s->cancelled,
         };
+}
+
+int dispatch_seat(struct fleet *f, const char *instance, struct dispatch_seat *ret)
+{
+        const struct member *m = fleet_member(f, instance);
+
+        if (!m)
+                return -ENOENT;
+        seat_of(m, ret);
+        return 0;
+}
+
+int dispatch_seat_at(struct fleet *f, size_t i, struct dispatch_seat *ret)
+{
+        if (i >= f->n_members)
+                return -ENOENT;
+        seat_of(f->members[i], ret);
         return 0;
 }

@@ -12,6 +12,7 @@
 
 #include "fleet/summary.h"
 #include "http/exposition_gateway.h"
+#include "http/exposition_queue.h"
 #include "http/exposition_text.h"
 
 #define PREFIX EXPOSITION_PREFIX
@@ -40,6 +41,7 @@ struct exposition {
         size_t n_deaths, max_deaths;
         size_t family, at; /* what exposition_more writes next */
         struct exposition_gateway *gateway;
+        struct exposition_queue *queue;
 };
 
 /* --- families ------------------------------------------------------------------------------------------------------- */
@@ -258,7 +260,7 @@ static const struct family families[] = {
          .offset = OF_SAMPLE(slots)},
         {PREFIX "instance_in_flight", "gauge", "Requests that run on the instance.", .each = each_u64,
          .offset = OF_SAMPLE(in_flight)},
-        {PREFIX "instance_queue", "gauge", "Requests that wait for the instance.", .each = each_u64,
+        {PREFIX "instance_queue", "gauge", "Requests that wait for the instance's model.", .each = each_u64,
          .offset = OF_SAMPLE(queue)},
         {PREFIX "instance_tokens_per_second", "gauge", "Tokens that the instance generates per second.",
          .each = each_double, .offset = OF_SAMPLE(tokens_per_second)},
@@ -356,7 +358,8 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
                         x->at = 0;
                 }
         }
-        return x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough);
+        return x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough) ||
+               exposition_queue_more(x->queue, out, enough);
 }
 
 /* --- the snapshot --------------------------------------------------------------------------------------------------- */
@@ -436,6 +439,8 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
                 r = take_sample(x, fleet, i);
         if (r == 0)
                 r = exposition_gateway_new(fleet, &x->gateway);
+        if (r == 0)
+                r = exposition_queue_new(fleet, &x->queue);
         if (r < 0) {
                 exposition_free(x);
                 return r;
@@ -452,6 +457,7 @@ struct exposition *exposition_free(struct exposition *x)
         if (!x)
                 return NULL;
         x->gateway = exposition_gateway_free(x->gateway);
+        x->queue = exposition_queue_free(x->queue);
         buffer_finish(&x->arena);
         free(x->samples);
         free(x->deaths);

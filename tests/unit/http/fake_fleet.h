@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "fleet/dynamic.h"
 #include "fleet/activity.h"
+#include "fleet/dispatch.h"
 #include "fleet/fleet.h"
 #include "fleet/relay.h"
 
@@ -41,7 +42,9 @@ struct fleet {
         bool shutting_down;
         struct activity *activity;
         struct relay_figures relays;
-        char cancelled[64]; /* the last request */
+        struct dispatch_figures queue; /* of the one model "tiny" */
+        struct dispatch_seat seat;     /* of every instance */
+        char cancelled[64];            /* the last request */
 };
 
 static const char *const fake_causes[] = {"unknown", "oom_killed", "signal", NULL};
@@ -254,6 +257,36 @@ int dynamic_remove(struct fleet *f, const char *name, char **ret_message)
 struct history *fleet_history(struct fleet *f)
 {
         return f->history;
+}
+
+const double dispatch_wait_bounds[DISPATCH_WAIT_BUCKETS] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+
+const char *dispatch_model_name(struct fleet *f, size_t i)
+{
+        (void)f;
+        return i == 0 ? "tiny" : NULL;
+}
+
+int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret)
+{
+        (void)entry;
+        *ret = f->queue;
+        return 0;
+}
+
+int dispatch_seat_at(struct fleet *f, size_t i, struct dispatch_seat *ret)
+{
+        (void)i;
+        *ret = f->seat;
+        return 0;
+}
+
+const char *ticket_refusal_name(enum ticket_refusal r)
+{
+        static const char *const names[TICKET_REFUSALS] = {
+                "none", "queue_full", "queue_timeout", "overloaded", "d", "e", "f", "g", "h", "i"};
+
+        return names[r];
 }
 
 struct activity *fleet_activity(struct fleet *f)

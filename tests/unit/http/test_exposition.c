@@ -321,6 +321,40 @@ static void requests_arrive(void **state)
         free(f);
 }
 
+static void queues_arrive(void **state)
+{
+        struct fleet *f = make_fleet(2);
+        _cleanup_free_ char *text = NULL;
+
+        (void)state;
+        f->queue =
+                (struct dispatch_figures){.waiting = 17, .retried = 3, .wait_sum = 9.5, .shedding_since = 1};
+        f->queue.refused[REFUSAL_SHED] = 2;
+        f->queue.waits[0] = 4;
+        f->queue.waits[2] = 1;
+        f->seat = (struct dispatch_seat){.leased = 3,
+                                         .slots = 4,
+                                         .ejected_until = 99,
+                                         .ejections = 5,
+                                         .served = 100,
+                                         .failed = 7,
+                                         .cancelled = 6};
+        text = render(f, &facts, 100, NULL);
+        assert_line(text, "llama_supervisor_model_queue{model=\"tiny\"} 17");
+        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"2\"} 4");
+        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"3\"} 5");
+        assert_line(text, "llama_supervisor_model_queue_wait_seconds_sum{model=\"tiny\"} 9.5");
+        assert_line(text, "llama_supervisor_model_refused_total{model=\"tiny\",reason=\"queue_full\"} 0");
+        assert_line(text, "llama_supervisor_model_refused_total{model=\"tiny\",reason=\"overloaded\"} 2");
+        assert_null(strstr(text, "reason=\"queue_timeout\""));
+        assert_line(text, "llama_supervisor_model_retries_total{model=\"tiny\"} 3");
+        assert_line(text, "llama_supervisor_model_shedding{model=\"tiny\"} 1");
+        assert_non_null(strstr(text, "llama_supervisor_instance_leases{instance="));
+        assert_non_null(strstr(text, "outcome=\"failed\"} 7\n"));
+        assert_non_null(strstr(text, "outcome=\"cancelled\"} 6\n"));
+        free(f);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -328,6 +362,7 @@ int main(void)
                 cmocka_unit_test(format_rules),    cmocka_unit_test(labels_are_escaped),
                 cmocka_unit_test(an_empty_fleet),  cmocka_unit_test(a_snapshot_is_of_one_moment),
                 cmocka_unit_test(our_own_process), cmocka_unit_test(requests_arrive),
+                cmocka_unit_test(queues_arrive),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
