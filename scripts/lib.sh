@@ -102,6 +102,7 @@ test          py:websockets                      python3-websockets          pyt
 test          py:h11                             python3-h11                 python3-h11
 test          cmd:node                           nodejs                      nodejs
 test          cmd:npm                            npm                         nodejs-npm
+test          cmd:chromium                       chromium                    chromium
 test          cmd:curl                           curl                        curl
 test          cmd:openssl                        openssl                     openssl
 test          cmd:git                            git                         git
