@@ -257,12 +257,15 @@ def test_started_by_name_and_removed(make_daemon, server):
     assert not daemon.instance("one")["dynamic"]
     harness.assert_same_truth(daemon, "extra", status="ready", retries=0, lastError=None)
     assert argv(daemon, "extra")[-4:] == ["-c", "512", "-np", "1"]
+    said = daemon.api("POST", "/v1/chat/completions", body={"model": "extra", "messages": [{"role": "user", "content": "hi"}]})
+    assert said.status == 200 and said.json["choices"][0]["message"]["content"], said
     assert models(daemon)["sub/extra.gguf"]["instances"] == ["extra"]
     assert len(events(daemon, "created")) == 1 and kept(daemon) == ["extra"]
     pid = now["pid"]
     assert "forgotten" in remove(daemon, "extra")["message"] and len(events(daemon, "removed")) == 1
     is_gone(daemon, "extra")
     wait_for(lambda: not harness.is_alive(pid), what="its process has ended")
+    assert daemon.api("POST", "/v1/chat/completions", body={"model": "extra", "messages": []}).status == 404
     assert kept(daemon) == [] and remove(daemon, "extra", 404)["error"]["code"] == 404
     assert os.path.exists(os.path.join(daemon.models, "sub/extra.gguf"))
     start(daemon, "sub/extra.gguf")
