@@ -27,6 +27,17 @@ const char *text_nearest(const char *word, const char *const *names);
 /* Instance and key names: 1 to 63 of [A-Za-z0-9._-], beginning with a letter or digit. */
 bool text_is_name(const char *s);
 
+/* As much of s as fits with a NUL behind it; NULL is "". Returns buf. snprintf(buf, size, "%s", s) without its price. */
+static inline char *text_copy(char *buf, size_t size, const char *s)
+{
+        size_t n = s ? strnlen(s, size - 1) : 0;
+
+        if (n)
+                memcpy(buf, s, n);
+        buf[n] = '\0';
+        return buf;
+}
+
 /* asprintf with the result or NULL; strdup that takes NULL. */
 char *text_format(const char *fmt, ...) PRINTF_LIKE(1, 2);
 char *text_dup(const char *s);

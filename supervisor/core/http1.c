@@ -56,7 +56,7 @@ static int refuse(struct http1_parser *p, int status, const char *reason)
 
 /* The offset of the first control byte but tab in buf[from, end), end if there is none. Eight bytes a step: heads are
  * mostly text, and most of the time of a first look is spent here. */
-static size_t skip_text(const char *buf, size_t from, size_t end)
+size_t http1_skip_text(const char *buf, size_t from, size_t end)
 {
         const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
         size_t i = from;
@@ -100,7 +100,7 @@ static int next_line(struct http1_parser *p, const char *buf, size_t len, const 
         end = MIN(len, limit);
         if (p->pos == p->line && p->pos < end && (buf[p->pos] == ' ' || buf[p->pos] == '\t'))
                 return refuse(p, 400, p->lines ? "folded header line" : "white space before the start line");
-        i = skip_text(buf, MIN(p->pos, end), end);
+        i = http1_skip_text(buf, MIN(p->pos, end), end);
         if (i < end && buf[i] != '\r')
                 return refuse(p, 400,
                               buf[i] == '\n' ? "line ended by a bare LF" : "control byte in the head");

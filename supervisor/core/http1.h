@@ -113,6 +113,8 @@ bool http1_header_lists(const struct http1_header *headers, size_t n, const char
  * Transfer-Encoding, Upgrade, Proxy-Authenticate, Proxy-Authorization, HTTP2-Settings; Content-Length, Host and Expect are
  * not among them, but a forwarder writes those itself. Besides, what Connection lists is of that kind. */
 bool http1_header_is_hop(struct slice name);
+/* The offset of the first control byte but tab in buf[from, end), end if there is none. */
+size_t http1_skip_text(const char *buf, size_t from, size_t end);
 /* RFC 9110 §5.6.2: one or more of letters, digits and !#$%&'*+-.^_`|~ */
 bool http1_is_token(struct slice s);
 

@@ -66,13 +66,7 @@ const char *http1_reason(int status)
 
 bool http1_is_field_value(struct slice value)
 {
-        for (size_t i = 0; i < value.n; i++) {
-                unsigned char c = (unsigned char)value.p[i];
-
-                if ((c < 0x20 && c != '\t') || c == 0x7f)
-                        return false;
-        }
-        return slice_trim(value).n == value.n;
+        return http1_skip_text(value.p, 0, value.n) == value.n && slice_trim(value).n == value.n;
 }
 
 static int invalid(struct buffer *b)

@@ -57,18 +57,17 @@ static const char *skip_value(const char *p, const char *end)
         return end;
 }
 
-/* The object of the last `"key":{`, behind its brace; NULL when there is none. first: text is not cut at its beginning. */
+/* The object of the last `"key":{`, behind its brace; NULL when there is none. first: text is not cut at its beginning. From the
+ * end, since that is where it nearly always is. */
 static const char *find_object(const char *text, const char *end, const char *key, bool first)
 {
         size_t n = strlen(key);
-        const char *found = NULL;
 
-        for (const char *at = text; at < end; at++) {
+        for (const char *at = end; (at = memrchr(text, '"', (size_t)(at - text)));) {
                 const char *p;
 
-                at = memmem(at, (size_t)(end - at), key, n);
-                if (!at)
-                        break;
+                if ((size_t)(end - at) < n || memcmp(at, key, n) != 0)
+                        continue;
                 if (at == text ? !first : !(is_space(at[-1]) || at[-1] == '{' || at[-1] == ','))
                         continue;
                 p = skip_space(at + n, end);
@@ -76,9 +75,9 @@ static const char *find_object(const char *text, const char *end, const char *ke
                         continue;
                 p = skip_space(p + 1, end);
                 if (p < end && *p == '{')
-                        found = p + 1;
+                        return p + 1;
         }
-        return found;
+        return NULL;
 }
 
 struct wanted {
@@ -288,7 +287,7 @@ void usage_end(struct usage *u, struct usage_figures *ret)
                 if (w[3].value > 0 && w[3].value <= TOKENS_MAX)
                         ret->tokens_per_second = w[3].value;
         }
-        if (!u->stream)
+        if (!u->stream && !u->whole)
                 take_usage(u->head, u->n_head, true, &ret->tokens_in, &ret->tokens_out);
         take_usage(u->tail, u->n_tail, u->whole, &ret->tokens_in, &ret->tokens_out);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/macros.h"
+#include "base/text.h"
 
 const double activity_bounds[ACTIVITY_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                   1,     2.5,  5,     10,   30,  60,   300};
@@ -196,6 +197,21 @@ const char *activity_model_at(const struct activity *a, size_t i)
 
 /* --- records ------------------------------------------------------------------------------------------------------- */
 
+/* "req-000000000001", with more digits once they are needed. */
+static void name_record(char id[ACTIVITY_ID_MAX], uint64_t n)
+{
+        char digits[ACTIVITY_ID_MAX - 5];
+        size_t at = sizeof(digits);
+
+        while (at && (n || sizeof(digits) - at < 12)) {
+                digits[--at] = (char)('0' + n % 10);
+                n /= 10;
+        }
+        memcpy(id, "req-", 4);
+        memcpy(id + 4, digits + at, sizeof(digits) - at);
+        id[4 + sizeof(digits) - at] = '\0';
+}
+
 struct activity_record *activity_begin(struct activity *a, const char *model, usec_t now, usec_t realtime)
 {
         struct activity_record *rec = NULL;
@@ -220,8 +236,8 @@ struct activity_record *activity_begin(struct activity *a, const char *model, us
                 .of = get_model(a, model),
         };
         list_init(&rec->node);
-        (void)snprintf(rec->id, sizeof(rec->id), "req-%012llu", (unsigned long long)a->next_id++);
-        (void)snprintf(rec->model, sizeof(rec->model), "%s", model);
+        name_record(rec->id, a->next_id++);
+        (void)text_copy(rec->model, sizeof(rec->model), model);
         list_append(&a->running, &rec->node);
         a->sum.figures.running++;
         if (rec->of)

@@ -166,7 +166,7 @@ int dispatch_ask(struct fleet *f, const struct ticket_spec *spec, const struct t
         t->timeout = spec->timeout ? spec->timeout : f->config->gateway.queue_timeout;
         t->ignores_slots = spec->ignores_slots;
         t->no_wake = spec->no_wake;
-        (void)snprintf(t->key, sizeof t->key, "%s", spec->key ? spec->key : "");
+        (void)text_copy(t->key, sizeof t->key, spec->key);
         *ret = t;
         return seek(t, false, loop_now(f->loop));
 }

@@ -5,13 +5,14 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "core/forward.h"
 #include "core/http1_build.h"
 #include "core/usage.h"
 #include "fleet/private.h"
 
 enum {
-        SPARES_MAX = 64,             /* ended ones kept with their timers and memory */
+        SPARES_MAX = 256,            /* ended ones kept with their timers and memory */
         SPARE_BUFFER_MAX = 8 * 1024, /* but with no more of it than this */
         MESSAGE_MAX = 240,
 };
@@ -517,7 +518,10 @@ static void end_whole(struct relay *r)
         /* 501 says what the server was not started for: it is well. */
         bool failed = r->status >= 500 && r->status != 501;
 
-        set_end(r, RELAY_OK, r->status, "ok", "%s", "");
+        r->result = RELAY_OK;
+        r->end_status = r->status;
+        r->code = "ok";
+        r->message[0] = '\0';
         let_go(r, failed ? OUTCOME_FAILED : OUTCOME_OK);
         tell_end(r);
 }
@@ -569,8 +573,11 @@ static void build_lines(struct relay *r)
         buffer_clear(&r->lines);
         if (key)
                 (void)buffer_printf(&r->lines, "Authorization: Bearer %s\r\n", key);
-        if (!r->names_itself)
-                (void)buffer_printf(&r->lines, "X-Request-Id: %s\r\n", r->id);
+        if (!r->names_itself) {
+                (void)buffer_puts(&r->lines, "X-Request-Id: ");
+                (void)buffer_puts(&r->lines, r->id);
+                (void)buffer_puts(&r->lines, "\r\n");
+        }
 }
 
 /* It holds a lease: sends the request. */
@@ -587,8 +594,8 @@ static void relay_try(struct relay *r)
         r->record->state = "running";
         if (!r->record->granted)
                 r->record->granted = now;
-        (void)snprintf(r->instance, sizeof(r->instance), "%s", ticket_instance(r->ticket));
-        (void)snprintf(r->record->instance, sizeof(r->record->instance), "%s", r->instance);
+        (void)text_copy(r->instance, sizeof(r->instance), ticket_instance(r->ticket));
+        (void)text_copy(r->record->instance, sizeof(r->record->instance), r->instance);
         r->sent_at = now;
         if (!r->total_by)
                 r->total_by = usec_add(now, or_default(g->timeouts.total, TOTAL_DEFAULT));
@@ -673,9 +680,9 @@ static void fill_record(struct activity_record *rec, const struct relay_spec *sp
 {
         rec->source = spec->source;
         rec->streams = spec->streams;
-        (void)snprintf(rec->key, sizeof(rec->key), "%s", spec->ticket.key ? spec->ticket.key : "");
-        (void)snprintf(rec->path, sizeof(rec->path), "%s", spec->path ? spec->path : "");
-        (void)snprintf(rec->peer, sizeof(rec->peer), "%s", spec->peer ? spec->peer : "");
+        (void)text_copy(rec->key, sizeof(rec->key), spec->ticket.key);
+        (void)text_copy(rec->path, sizeof(rec->path), spec->path);
+        (void)text_copy(rec->peer, sizeof(rec->peer), spec->peer);
 }
 
 int relay_start(struct fleet *f, const struct relay_spec *spec, const struct relay_events *events,

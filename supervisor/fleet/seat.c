@@ -64,7 +64,7 @@ int seat_lease(struct seat *s, struct ticket *t)
         t->seat = s;
         t->state = TICKET_LEASED;
         t->tries++;
-        (void)snprintf(t->instance, sizeof t->instance, "%s", s->member->name);
+        (void)text_copy(t->instance, sizeof t->instance, s->member->name);
         list_append(&s->leases, &t->node);
         desk_changed_figures(s->desk);
         return 0;

@@ -20,14 +20,14 @@ static bool pattern_matches(const char *pattern, const char *path, char name[ROU
         while (*pattern) {
                 size_t n;
 
-                if (streq(pattern, REST_SEGMENT)) {
-                        *ret_rest = path;
-                        return true;
-                }
-                if (!starts_with(pattern, NAME_SEGMENT)) {
+                if (*pattern != '{') {
                         if (*pattern++ != *path++)
                                 return false;
                         continue;
+                }
+                if (streq(pattern, REST_SEGMENT)) {
+                        *ret_rest = path;
+                        return true;
                 }
                 n = strcspn(path, "/");
                 if (n == 0 || n >= ROUTE_NAME_MAX)

@@ -15,7 +15,7 @@
 
 enum {
         ADDRESS_BUCKETS = 256,
-        SPARE_REQUESTS_MAX = 64,
+        SPARE_REQUESTS_MAX = 256,
         SPARE_BUFFER_MAX = 16 * 1024, /* a spare request keeps no larger buffers */
         INPUT_MAX =
                 64 * 1024, /* unread bytes (pipelined, or a body nobody asked for) before reading pauses */

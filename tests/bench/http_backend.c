@@ -73,7 +73,7 @@ static size_t json_answer(char *to, uint64_t id, bool last)
 
         n = snprintf(
                 body, sizeof body,
-                "{\"status\":\"ok\",\"total_slots\":1024,\"model_path\":\"bench\"," ID_KEY "%010llu,"
+                "{\"status\":\"ok\",\"total_slots\":1024,\"model_path\":\"bench\"," ID_KEY "%llu,"
                 "\"data\":[{\"id\":\"bench\",\"object\":\"model\",\"meta\":{\"n_ctx\":4096}}],\"padding\":\"",
                 (unsigned long long)id);
         m = snprintf(head, sizeof head,

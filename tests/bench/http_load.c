@@ -65,7 +65,7 @@ static size_t make_request(struct client *c)
         if (fixed_body || post) {
                 if (!fixed_body) {
                         n = (size_t)snprintf(body, sizeof body,
-                                             "{\"model\":\"bench\",\"stream\":%s," ID_KEY "%010llu",
+                                             "{\"model\":\"bench\",\"stream\":%s," ID_KEY "%llu",
                                              chunks ? "true" : "false", (unsigned long long)c->id);
                         if (chunks)
                                 n += (size_t)snprintf(
