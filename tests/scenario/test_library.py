@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import threading
 import time
@@ -447,6 +448,64 @@ def test_there_are_not_too_many(make_daemon, fake_llama_server):
     assert "remove one first" in told
     remove(daemon, "n7")
     assert start(daemon, "one.gguf")["name"] == "one"
+
+
+def test_a_crowd_and_those_who_leave(make_daemon, fake_llama_server):
+    """At most eight wait for a look at their model; who leaves before it is looked at gets no instance, or a whole one."""
+    daemon = make_daemon({"instances": []})
+    make(daemon, "one.gguf")
+    host, port = daemon.address.removeprefix("http://").split(":")
+    answers = []
+
+    def ask(i):
+        answer = daemon.api("POST", "/api/v1/instances", body={"model": "one.gguf", "name": "n%d" % i, "args": ["-c", "64"]})
+        answers.append((answer.status, "n%d" % i))
+
+    def leave(i):
+        body = json.dumps({"model": "one.gguf", "name": "left%d" % i}).encode()
+        with socket.create_connection((host, int(port))) as s:
+            s.sendall(b"POST /api/v1/instances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                      b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    threads = [threading.Thread(target=ask if i % 2 else leave, args=(i,)) for i in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _ in answers} <= {201, 503} and any(status == 201 for status, _ in answers), answers
+    made = {name for status, name in answers if status == 201}
+    wait_for(lambda: set(kept(daemon)) == set(daemon.instances()), what="what is kept is what runs")
+    assert {name for name in kept(daemon) if name.startswith("n")} == made
+    for name in kept(daemon):
+        daemon.wait_state(name, "ready")
+    assert daemon.get("/health").status == 200
+
+
+def test_work_goes_on_while_models_come_and_go(make_daemon, fake_llama_server):
+    """Each start and each removal is a new configuration below the requests that run and those that wait."""
+    daemon = make_daemon({"instances": [{"name": "one", "model": "tiny.gguf", "args": ["-np", "1"]}]})
+    make(daemon, "extra.gguf")
+    daemon.wait_state("one", "ready")
+    over, answers = threading.Event(), []
+
+    def work():
+        while not over.is_set():
+            answer = daemon.api("POST", "/v1/chat/completions", body={"model": "one", "messages": [{"role": "user", "content": "hi"}]})
+            answers.append(answer.status)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for i in range(6):
+        start(daemon, "extra.gguf", name="extra%d" % i)
+        if i % 2:
+            daemon.wait_state("extra%d" % i, "ready")
+        remove(daemon, "extra%d" % i)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert len(answers) > 6 and set(answers) == {200}, answers
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{\"instances\": [{\"model\": \"x\"}]}", "\x00\x01"])
