@@ -156,14 +156,16 @@ static void count(struct activity_figures *f, const struct activity_record *rec)
                 f->tokens_in += (uint64_t)rec->tokens_in;
         if (rec->tokens_out > 0)
                 f->tokens_out += (uint64_t)rec->tokens_out;
-        if (rec->first_byte) {
+        if (rec->first_byte && !rec->question) {
                 usec_t first = usec_sub(rec->first_byte, rec->arrived);
 
                 f->first_byte[bucket_of(first)]++;
                 f->first_byte_sum += seconds(first);
         }
-        f->duration[result][bucket_of(whole)]++;
-        f->duration_sum[result] += seconds(whole);
+        if (!rec->question) {
+                f->duration[result][bucket_of(whole)]++;
+                f->duration_sum[result] += seconds(whole);
+        }
         for (size_t i = 0; i < ACTIVITY_OUTCOMES; i++) {
                 if (!f->outcomes[i].outcome)
                         f->outcomes[i].outcome = rec->outcome;

@@ -26,7 +26,8 @@ struct activity_record {
         int status;          /* HTTP status told to the client, 0 none yet */
         unsigned tries;
         bool streams;
-        usec_t at;                                  /* realtime of its arrival */
+        bool question; /* takes no slot (/tokenize, /slots): counted, but not in the times */
+        usec_t at;     /* realtime of its arrival */
         usec_t arrived, granted, first_byte, ended; /* monotonic, 0: not yet */
         int64_t tokens_in, tokens_out;              /* -1 unknown */
         double tokens_per_second;                   /* 0 unknown */
@@ -49,7 +50,8 @@ void activity_put(const struct activity *a, struct json_writer *w, usec_t now, u
 /* --- figures: by entry, and by outcome (names from the configuration and static codes only: bounded labels) ------------
  * At most ACTIVITY_MODELS_MAX entries are kept apart, also those that a reload removed; further ones count in the sum only. */
 enum { ACTIVITY_BUCKETS = 14, ACTIVITY_OUTCOMES = 32, ACTIVITY_MODELS_MAX = 2048 };
-/* A client that leaves says nothing about how long answers take, and an error comes fast: durations are kept apart. */
+/* A client that leaves says nothing about how long answers take, and an error comes fast: durations are kept apart. Times are those of
+ * requests that take a slot. */
 enum activity_result { ACTIVITY_OK, ACTIVITY_CANCELLED, ACTIVITY_FAILED, ACTIVITY_RESULTS };
 const char *activity_result_name(enum activity_result r); /* "ok" "cancelled" "failed" */
 /* "ok"; "cancelled" and "client_gone"; all else failed. */

@@ -680,6 +680,7 @@ static void fill_record(struct activity_record *rec, const struct relay_spec *sp
 {
         rec->source = spec->source;
         rec->streams = spec->streams;
+        rec->question = spec->ticket.ignores_slots;
         (void)text_copy(rec->key, sizeof(rec->key), spec->ticket.key);
         (void)text_copy(rec->path, sizeof(rec->path), spec->path);
         (void)text_copy(rec->peer, sizeof(rec->peer), spec->peer);

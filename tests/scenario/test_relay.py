@@ -1,4 +1,4 @@
-# ctest: asan
+# ctest: asan real
 """Requests on their way to an instance and back, through the real gateway: clients that leave, instances that die, deadlines, slow
 readers, and that no request is answered twice or lost. The fakes keep a journal of what they took and of whose client left."""
 import collections
@@ -352,6 +352,52 @@ def test_a_wedged_instance_with_requests_on_it(make_daemon, folder):
     assert world.requests()["total"] == 0
 
 
+def test_an_instance_is_stopped_with_requests_on_it(make_daemon, folder):
+    """Who had nothing of an answer is served elsewhere; who had a part may finish it within stop.drain, then is told."""
+    world = World(make_daemon, folder, "--tok-s 20 --tokens 100000", "--tok-s 20 --tokens 100000", slots=2,
+                  stop={"drain": "1s"})
+    streaming = world.client("streaming", stream=True, max_tokens=100000)
+    streaming.token()
+    (first,) = world.who_took("streaming")
+    other = next(name for name in world.names if name != first)
+    # Balanced over free slots: the next one goes to the other, the one after to either; at the end the first has one of them.
+    whole = []
+    for i in range(3):
+        whole.append(world.client("w%d" % i, max_tokens=60))            # three seconds
+        world.wait_taken("w%d" % i)
+    moved = [i for i in range(3) if world.who_took("w%d" % i) == [first]]
+    assert moved, world.journal()
+    assert world.daemon.api("POST", "/api/v1/instances/%s/stop" % first).status == 202
+    text = streaming.rest()
+    streaming.close()
+    assert b'"error"' in text and first.encode() in text and b"[DONE]" not in text, text[-500:]
+    for i, client in enumerate(whole):
+        answer = client.answer()
+        client.close()
+        assert answer.status == 200, answer
+        assert world.times("POST", "w%d" % i, other), "the other one answered it"
+    outcomes = {r["outcome"] for r in world.recent()}
+    assert outcomes == {"ok", "instance_gone"}, world.recent()
+    assert world.metric('upstream_failures_total{reason="gone"}') == 1 + len(moved)
+
+
+def test_the_daemon_stops_with_requests(make_daemon, folder):
+    world = World(make_daemon, folder, "--tok-s 20 --tokens 100000", stop={"drain": "500ms"})
+    streaming = world.client("streaming", stream=True, max_tokens=100000)
+    streaming.token()
+    waiting = world.client("waiting")
+    wait_for(lambda: world.requests()["total"] == 2)
+    world.daemon.signal(signal.SIGTERM)
+    answer = waiting.answer()
+    assert answer.status == 503 and answer.json["error"]["code"] == "stopping", answer
+    assert b"[DONE]" not in streaming.rest()
+    for client in (streaming, waiting):
+        client.close()
+    assert world.daemon.wait_exit() == 0
+    world.daemon.check_sanitizers()
+    assert not world.times("POST", "waiting")
+
+
 # ---- deadlines ---------------------------------------------------------------------------------------------------------
 
 def test_the_deadline_of_the_first_byte(make_daemon, folder):
@@ -489,20 +535,52 @@ def test_the_list_and_the_order_to_cancel(make_daemon, folder):
         assert canary not in text
 
 
-def test_tokens_of_each_kind_of_answer(make_daemon, folder):
-    world = World(make_daemon, folder, "")
-    daemon = world.daemon
-    asked = [(CHAT, chat(max_tokens=3)), (CHAT, chat(max_tokens=3, stream=True)),
-             (CHAT, chat(max_tokens=3, stream=True, stream_options={"include_usage": True})),
+def test_tokens_of_each_kind_of_answer(make_daemon, server):
+    daemon = make_daemon({"instances": [{"name": "q", "model": "tiny.gguf", "args": ["-np", "2", "-c", "2048", "-t", "1"]}]},
+                         server=server)
+    daemon.wait_state("q", "ready")
+    messages = {"model": "q", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}
+    asked = [(CHAT, messages), (CHAT, {**messages, "stream": True}),
+             (CHAT, {**messages, "stream": True, "stream_options": {"include_usage": True}}),
+             (CHAT, {**messages, "stream": True, "timings_per_token": True, "return_progress": True}),
              ("/v1/completions", {"model": "q", "prompt": "hi", "max_tokens": 3}),
+             ("/v1/completions", {"model": "q", "prompt": "hi", "max_tokens": 3, "stream": True}),
+             ("/completion", {"model": "q", "prompt": "hi", "n_predict": 3}),
              ("/completion", {"model": "q", "prompt": "hi", "n_predict": 3, "stream": True}),
-             ("/v1/messages", {"model": "q", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
-             ("/v1/messages", {"model": "q", "max_tokens": 3, "stream": True, "messages": [{"role": "user", "content": "hi"}]})]
+             ("/v1/messages", messages), ("/v1/messages", {**messages, "stream": True})]
+    if server != harness.FAKE:          # which has no such route
+        responses = {"model": "q", "max_output_tokens": 3, "input": "hi"}
+        asked += [("/v1/responses", responses), ("/v1/responses", {**responses, "stream": True})]
     for path, body in asked:
         answer = daemon.api("POST", path, body)
         assert answer.status == 200, (path, answer)
-        told = world.recent()[0]
-        assert told["path"] == path and told["tokensOut"] == 3 and told["tokensIn"] > 0, (path, body, told)
-        assert told["timeToFirstToken"] is not None and told["timeToFirstToken"] <= told["duration"]
-    assert world.metric('request_tokens_total{model="q",direction="out"}') == 3 * len(asked)
-    assert world.metric('request_first_token_seconds_count{model="q"}') == len(asked)
+        told = daemon.get("/api/v1/requests?recent=1").json["recent"][0]
+        assert told["path"] == path and told["tokensOut"] == 3 and told["tokensIn"] > 0, (path, body, told, answer)
+        assert told["timeToFirstToken"] is not None and told["timeToFirstToken"] <= told["duration"], told
+    text = daemon.get("/metrics").text
+    assert 'llama_supervisor_request_tokens_total{model="q",direction="out"} %d\n' % (3 * len(asked)) in text
+    assert 'llama_supervisor_request_first_token_seconds_count{model="q"} %d\n' % len(asked) in text
+
+
+@pytest.mark.real
+def test_a_real_server_stops_when_its_client_leaves(make_daemon, real_llama_server, slow_model):
+    daemon = make_daemon({"instances": [{"name": "q", "model": slow_model, "args": ["-np", "1", "-c", "4096", "-t", "1"]}]},
+                         server=real_llama_server)
+    daemon.wait_state("q", "ready")
+
+    def busy():
+        answer = daemon.get("/slots?model=q")
+        assert answer.status == 200, answer
+        return any(slot["is_processing"] for slot in answer.json)
+
+    for headers in ({}, {"X-Conversation-Id": "c1"}):
+        client = Client(daemon.address, "gone", headers, stream=True, max_tokens=3000, ignore_eos=True)
+        client.token()
+        assert busy()
+        client.vanish()
+        wait_for(lambda: not busy(), timeout=10, what="its slot is free")
+        told = next(r for r in daemon.get("/api/v1/requests").json["recent"] if r["path"] == CHAT)
+        assert told["outcome"] == "client_gone", told
+    # Those questions took no slot: they are listed, but how long they took says nothing about answers.
+    text = daemon.get("/metrics").text
+    assert 'llama_supervisor_request_first_token_seconds_count{model="q"} 2\n' in text

@@ -104,6 +104,7 @@ static void end_one(struct activity *a, const char *model, const char *outcome, 
 /* Entries and outcomes are kept apart, and the sum holds them all. */
 static void test_figures(void **state)
 {
+        struct activity_record *rec;
         struct activity_figures f;
         struct activity *a;
 
@@ -120,6 +121,15 @@ static void test_figures(void **state)
         assert_int_equal(activity_figures(a, "a", &f), 0);
         assert_int_equal(f.duration[ACTIVITY_CANCELLED][ACTIVITY_BUCKETS], 1);
         assert_int_equal(f.duration[ACTIVITY_CANCELLED][0], 1);
+        /* A question takes no slot: it says nothing about how long answers take. */
+        rec = activity_begin(a, "b", 1, 1);
+        rec->question = true;
+        rec->first_byte = 10;
+        activity_end(a, rec, "ok", 20);
+        assert_int_equal(activity_figures(a, "b", &f), 0);
+        assert_int_equal(f.outcomes[0].count, 2);
+        assert_int_equal(f.duration[ACTIVITY_OK][0], 1);
+        assert_int_equal(f.first_byte[0], 0);
         assert_int_equal(activity_figures(a, NULL, &f), 0);
         assert_int_equal(f.running, 0);
         assert_string_equal(f.outcomes[1].outcome, "queue_full");
