@@ -14,6 +14,7 @@ import time
 import pytest
 
 import harness
+from peer import STREAM_END, STREAM_HEAD, Peer, chunk, reply
 
 ONE = {"instances": [{"name": "one", "model": "tiny.gguf"}]}
 KEYED = {**ONE, "auth": {"keys_file": "keys.json", "anonymous": ["read"]}}
@@ -228,6 +229,103 @@ def test_a_file_that_became_wrong_changes_nothing(make_daemon):
     assert daemon.control_api("POST", "/api/v1/reload").status == 422, "a reload says so, too"
     assert daemon.cli("check", daemon.config_file, socket_option=False).returncode == 1
     assert daemon.cli("key", "add", "more", "--config", daemon.config_file, socket_option=False).returncode == 1
+
+
+# ---- through the gateway ----------------------------------------------------------------------------------------------------------
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+def peer(nothing_left):
+    made = Peer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gate(make_daemon, peer):
+    """A daemon that other machines can reach, in front of one peer; not started."""
+    return make_daemon({"instances": [{"name": "m", "adopt": peer.address}], "listen": [{"address": "0.0.0.0:0"}],
+                        "auth": {"keys_file": "keys.json"}}, start=False)
+
+
+def start(gate):
+    gate.start()
+    harness.wait_for(lambda: gate.control_api("GET", "/api/v1/instances/m").json["status"] == "ready", NOW)
+
+
+def chat(daemon, key, **more):
+    return daemon.api("POST", "/v1/chat/completions", {**CHAT, **more}, headers=bearer(key))
+
+
+def test_scopes_and_the_key_on_the_way_to_a_model(gate, peer):
+    infer, read = add(gate, "infer", "--scope", "infer"), add(gate, "read", "--scope", "read")
+    start(gate)
+    assert chat(gate, infer).status == 200
+    assert chat(gate, read).status == 403 and gate.api("POST", "/v1/chat/completions", CHAT).status == 401
+    assert gate.api("POST", "/v1/chat/completions", CHAT, headers={"x-api-key": infer}).status == 200
+    assert len(peer.requests) == 2
+    for request in peer.requests:
+        assert infer not in request.raw_head.decode("latin-1") and not {"authorization", "x-api-key"} & set(request.headers)
+    recent = gate.control_api("GET", "/api/v1/requests").text
+    assert '"infer"' in recent and infer not in recent, "the name of the key, not the key"
+
+
+def test_the_rate_of_a_key(gate, peer):
+    slow, free = add(gate, "slow", "--scope", "infer", "--rate", "3"), add(gate, "free", "--scope", "infer")
+    start(gate)
+    assert [chat(gate, slow).status for _ in range(3)] == [200] * 3
+    answer = chat(gate, slow)
+    assert answer.status == 429 and 1 <= int(answer.headers["Retry-After"]) <= 20, answer
+    assert answer.json["error"]["type"] == "rate_limit_error" and '"slow" may send 3 requests a minute' in answer.json["error"]["message"]
+    assert chat(gate, free).status == 200, "another key has its own"
+    assert len(peer.requests) == 4 and refused(gate, "key_rate") == 1
+
+
+def test_the_concurrency_of_a_key(gate, peer):
+    key = add(gate, "two", "--scope", "infer", "--concurrency", "2")
+    start(gate)
+    peer.answer = lambda request: None
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(chat, gate, key) for _ in range(2)]
+        harness.wait_for(lambda: len(peer.requests) == 2, NOW)
+        answer = chat(gate, key)
+        assert answer.status == 429 and "Retry-After" in answer.headers and "at once" in answer.json["error"]["message"]
+        for request in list(peer.requests):
+            request.socket.sendall(reply({"ok": True}, extra="Connection: close\r\n"))
+        assert [one.result(NOW).status for one in running] == [200, 200]
+    peer.answer = lambda request: reply({"ok": True})
+    assert chat(gate, key).status == 200, "they are given back"
+    assert refused(gate, "key_concurrency") == 1
+
+
+def test_a_key_that_is_revoked_while_it_streams(gate, peer):
+    key, other = add(gate, "leaver", "--scope", "infer", "--concurrency", "1"), add(gate, "stayer", "--scope", "infer")
+    start(gate)
+    peer.answer = lambda request: request.socket.sendall(STREAM_HEAD + chunk(b'data: {"n":1}\n\n'))
+    streams = []
+    for one in (key, other):
+        port = int(gate.address.rsplit(":", 1)[1])
+        s = socket.create_connection(("127.0.0.1", port), timeout=NOW)
+        body = json.dumps({**CHAT, "stream": True})
+        s.sendall(("POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: %s\r\nContent-Type: application/json\r\n"
+                   "Content-Length: %d\r\n\r\n%s" % (one, len(body), body)).encode())
+        got = b""
+        while b'{"n":1}' not in got:
+            got += s.recv(65536)
+        streams.append(s)
+    revoke(gate, "leaver")
+    assert streams[0].recv(65536) in (b"",), "cut, without the end that a whole answer has"
+    peer.requests[0].wait_gone(NOW)
+    peer.requests[1].socket.sendall(chunk(b'data: {"n":2}\n\n') + STREAM_END)
+    got = b""
+    while b"0\r\n\r\n" not in got:
+        got += streams[1].recv(65536)
+    assert b'{"n":2}' in got
+    for s in streams:
+        s.close()
+    assert chat(gate, key).status == 401
 
 
 # ---- start ------------------------------------------------------------------------------------------------------------------
