@@ -47,7 +47,7 @@ int buffer_reserve(struct buffer *b, size_t more)
         return 0;
 }
 
-int buffer_append(struct buffer *b, const void *data, size_t len)
+int buffer_append_slowly(struct buffer *b, const void *data, size_t len)
 {
         int r = buffer_reserve(b, len);
 
@@ -58,11 +58,6 @@ int buffer_append(struct buffer *b, const void *data, size_t len)
         b->len += len;
         b->data[b->len] = '\0';
         return 0;
-}
-
-int buffer_puts(struct buffer *b, const char *s)
-{
-        return buffer_append(b, s, strlen(s));
 }
 
 int buffer_putc(struct buffer *b, char c)

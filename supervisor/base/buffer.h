@@ -22,8 +22,22 @@ void buffer_clear(struct buffer *b); /* keeps the memory, forgets `failed` */
 
 /* 0, -ENOBUFS (bound) or -ENOMEM. */
 int buffer_reserve(struct buffer *b, size_t more);
-int buffer_append(struct buffer *b, const void *data, size_t len);
-int buffer_puts(struct buffer *b, const char *s);
+int buffer_append_slowly(struct buffer *b, const void *data, size_t len);
+/* Inline, since heads are made of many small pieces. */
+static inline int buffer_append(struct buffer *b, const void *data, size_t len)
+{
+        if (b->failed || !b->data || len >= b->cap - b->len || len > b->max - b->len)
+                return buffer_append_slowly(b, data, len);
+        if (len)
+                memcpy(b->data + b->len, data, len);
+        b->len += len;
+        b->data[b->len] = '\0';
+        return 0;
+}
+static inline int buffer_puts(struct buffer *b, const char *s)
+{
+        return buffer_append(b, s, strlen(s));
+}
 int buffer_putc(struct buffer *b, char c);
 int buffer_printf(struct buffer *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 int buffer_vprintf(struct buffer *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);

@@ -4,6 +4,7 @@
  * costs what it costs in one, nothing has to be kept between the pieces but offsets, and the verdict is the same. */
 #include "core/http1.h"
 
+#include <endian.h>
 #include <errno.h>
 
 #include "core/http1_uri.h"
@@ -61,25 +62,27 @@ size_t http1_skip_text(const char *buf, size_t from, size_t end)
         const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
         size_t i = from;
 
-        while (i < end) {
-                if (end - i >= 8) {
-                        uint64_t v, del;
+        while (end - i >= 8) {
+                uint64_t v, del, found;
 
-                        memcpy(&v, buf + i, 8);
-                        del = v ^ (ones * 0x7f);
-                        if ((((v - ones * 0x20) & ~v) | ((del - ones) & ~del)) & tops) {
-                                /* One of these eight, or (by a borrow) none: the slow way finds out. */
-                        } else {
-                                i += 8;
-                                continue;
-                        }
+                memcpy(&v, buf + i, 8);
+                v = le64toh(v); /* a borrow spoils only the bytes behind the first one found */
+                del = v ^ (ones * 0x7f);
+                found = (((v - ones * 0x20) & ~v) | ((del - ones) & ~del)) & tops;
+                if (!found) {
+                        i += 8;
+                        continue;
                 }
-                for (size_t stop = MIN(end, i + 8); i < stop; i++) {
-                        unsigned char c = (unsigned char)buf[i];
+                i += (unsigned)__builtin_ctzll(found) / 8;
+                if (buf[i] != '\t')
+                        return i;
+                i++;
+        }
+        for (; i < end; i++) {
+                unsigned char c = (unsigned char)buf[i];
 
-                        if ((c < 0x20 && c != '\t') || c == 0x7f)
-                                return i;
-                }
+                if ((c < 0x20 && c != '\t') || c == 0x7f)
+                        return i;
         }
         return end;
 }

@@ -84,9 +84,11 @@ static int append_pieces(struct buffer *b, const struct slice *pieces, size_t n)
         for (size_t i = 0; i < n; i++)
                 sum += pieces[i].n;
         r = buffer_reserve(b, sum);
-        for (size_t i = 0; i < n && r == 0; i++)
-                r = buffer_append(b, pieces[i].p, pieces[i].n);
-        return r;
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                (void)buffer_append(b, pieces[i].p, pieces[i].n);
+        return 0;
 }
 
 static bool is_target(struct slice s)

@@ -66,7 +66,7 @@ static const char *find_object(const char *text, const char *end, const char *ke
         for (const char *at = end; (at = memrchr(text, '"', (size_t)(at - text)));) {
                 const char *p;
 
-                if ((size_t)(end - at) < n || memcmp(at, key, n) != 0)
+                if ((size_t)(end - at) < n || at[1] != key[1] || memcmp(at, key, n) != 0)
                         continue;
                 if (at == text ? !first : !(is_space(at[-1]) || at[-1] == '{' || at[-1] == ','))
                         continue;

@@ -134,6 +134,15 @@ static bool header_passes(const struct http1_response *head, const struct http1_
         return true;
 }
 
+/* Not checked here: request_begin does it, for all of them. */
+static void put_line(struct buffer *out, struct slice name, struct slice value)
+{
+        (void)buffer_append(out, name.p, name.n);
+        (void)buffer_append(out, ": ", 2);
+        (void)buffer_append(out, value.p, value.n);
+        (void)buffer_append(out, "\r\n", 2);
+}
+
 static void put_lines(const struct errand *e, const struct relay *r, const struct http1_response *head,
                       struct buffer *out)
 {
@@ -143,9 +152,9 @@ static void put_lines(const struct errand *e, const struct relay *r, const struc
         (void)buffer_puts(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
         for (size_t i = 0; i < head->n_headers; i++)
                 if (header_passes(head, head->headers + i))
-                        (void)http1_build_header_slice(out, head->headers[i].name, head->headers[i].value);
-        (void)http1_build_header(out, "X-Request-Id", relay_id(r));
-        (void)http1_build_header(out, "X-Llama-Instance", relay_instance(r));
+                        put_line(out, head->headers[i].name, head->headers[i].value);
+        put_line(out, SLICE("X-Request-Id"), slice_str(relay_id(r)));
+        put_line(out, SLICE("X-Llama-Instance"), slice_str(relay_instance(r)));
         (void)http1_build_header_u64(out, "X-Queue-Wait", relay_waited(r) / USEC_PER_MSEC);
 }
 
@@ -165,10 +174,11 @@ static void begin_answer(struct errand *e, struct relay *r, const struct http1_r
         struct slice type = {0};
 
         buffer_init(&lines, 0);
+        (void)buffer_reserve(&lines, LINES_MAX);
         put_lines(e, r, head, &lines);
         if (http1_header_find(head->headers, head->n_headers, "content-type", &type) &&
             type.n < sizeof(content_type))
-                (void)snprintf(content_type, sizeof(content_type), "%.*s", (int)type.n, type.p);
+                (void)memcpy(content_type, type.p, type.n);
         if (lines.failed) {
                 const struct errand_error error = {.status = 503,
                                                    .message = "not enough memory for the answer"};
