@@ -26,8 +26,7 @@ static const struct slice names[PEEK_KEYS] = {
         [PEEK_MESSAGE] = SLICE("message"),
         [PEEK_N] = SLICE("n"),
         [PEEK_COMBINE] = SLICE("combine"),
-        [PEEK_NORMALIZE] = SLICE("normalize"),
-        [PEEK_WEIGHTS] = SLICE("weights"),
+        [PEEK_MODELS] = SLICE("models"),
         [PEEK_N_DISCARD] = SLICE("n_discard"),
 };
 

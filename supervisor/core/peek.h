@@ -34,8 +34,7 @@ enum peek_key {
         /* of an ensemble */
         PEEK_N,
         PEEK_COMBINE,
-        PEEK_NORMALIZE,
-        PEEK_WEIGHTS,
+        PEEK_MODELS,
         /* shielded */
         PEEK_N_DISCARD,
         PEEK_KEYS,

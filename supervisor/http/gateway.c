@@ -49,9 +49,11 @@ const struct gateway_counts *gateway_counts(const struct gateway *g)
 void errand_free(struct errand *e)
 {
         list_remove(&e->node);
-        if (e->relay && !e->relay_over)
+        if (e->ensemble)
+                e->ensemble = ensemble_run_free(e->ensemble);
+        else if (e->relay && !e->relay_over)
                 relay_cancel(e->relay);
-        if (e->counted)
+        for (; e->counted; e->counted--)
                 auth_end(e->gateway->doors->auth, &e->caller);
         peek_pieces_finish(&e->pieces);
         buffer_finish(&e->made);
@@ -160,7 +162,7 @@ static void refuse_model(struct errand *e, int r)
 }
 
 /* The entry that serves this errand; false: it was refused. */
-static bool resolve(struct errand *e, const struct config_instance **ret)
+bool errand_resolve(struct errand *e, const struct config_instance **ret)
 {
         struct fleet *f = e->gateway->doors->fleet;
         const struct report *report;
@@ -227,7 +229,7 @@ static void put_target(const struct errand *e, struct buffer *out)
         put_query(e, head->query, out);
 }
 
-static void refuse_start(struct errand *e, int r)
+void errand_refuse_start(struct errand *e, int r)
 {
         switch (r) {
         case -ENOENT:
@@ -248,38 +250,49 @@ static void refuse_start(struct errand *e, int r)
         }
 }
 
-static void start(struct errand *e, const struct config_instance *entry)
+int errand_fill_spec(const struct errand *e, const struct config_instance *entry, struct buffer *target,
+                     struct relay_spec *ret)
 {
         const struct http1_request *head = request_head(e->req);
-        struct doors *d = e->gateway->doors;
+        bool direct = e->kind == ERRAND_DIRECT, aside = direct || e->kind == ERRAND_LOOK;
+
+        buffer_init(target, ERRAND_TARGET_MAX);
+        put_target(e, target);
+        if (target->failed)
+                return -EINVAL;
+        *ret = (struct relay_spec){.ticket = {.entry = entry,
+                                              .instance = direct ? e->instance : NULL,
+                                              .key = e->caller.name ? e->caller.name : "",
+                                              .priority = e->priority,
+                                              .affinity = e->affinity,
+                                              .ignores_slots = aside || e->kind == ERRAND_ASK,
+                                              .no_wake = aside},
+                                   .method = head->method_name,
+                                   .target = {target->data, target->len},
+                                   .headers = head->headers,
+                                   .n_headers = head->n_headers,
+                                   .keep_alive = e->keep_alive,
+                                   .streams = e->streams,
+                                   .source = "http",
+                                   .path = e->route->pattern,
+                                   .peer = request_peer(e->req)};
+        return 0;
+}
+
+static void start(struct errand *e, const struct config_instance *entry)
+{
         _cleanup_buffer_ struct buffer target = {0};
-        struct relay_spec spec = {.ticket = {.entry = entry,
-                                             .instance = e->kind == ERRAND_DIRECT ? e->instance : NULL,
-                                             .key = e->caller.name ? e->caller.name : "",
-                                             .priority = e->priority,
-                                             .affinity = e->affinity,
-                                             .ignores_slots = e->kind == ERRAND_ASK ||
-                                                              e->kind == ERRAND_LOOK ||
-                                                              e->kind == ERRAND_DIRECT,
-                                             .no_wake = e->kind == ERRAND_LOOK || e->kind == ERRAND_DIRECT},
-                                  .method = head->method_name,
-                                  .headers = head->headers,
-                                  .n_headers = head->n_headers,
-                                  .body = e->pieces.iov,
-                                  .n_body = e->pieces.n,
-                                  .keep_alive = e->keep_alive,
-                                  .streams = e->streams,
-                                  .source = "http",
-                                  .path = e->route->pattern,
-                                  .peer = request_peer(e->req)};
+        struct relay_spec spec;
         int r;
 
-        buffer_init(&target, ERRAND_TARGET_MAX);
-        put_target(e, &target);
-        spec.target = (struct slice){target.data, target.len};
-        r = target.failed ? -EINVAL : relay_start(d->fleet, &spec, &errand_events, e, &e->relay);
+        r = errand_fill_spec(e, entry, &target, &spec);
+        if (r == 0) {
+                spec.body = e->pieces.iov;
+                spec.n_body = e->pieces.n;
+                r = relay_start(e->gateway->doors->fleet, &spec, &errand_events, e, &e->relay);
+        }
         if (r < 0)
-                refuse_start(e, r);
+                errand_refuse_start(e, r);
         else
                 errand_wait(e);
 }
@@ -287,12 +300,11 @@ static void start(struct errand *e, const struct config_instance *entry)
 void errand_go(struct errand *e, struct slice body, const struct peek *p)
 {
         const struct config_instance *entry;
-        struct peek_edit edit = {.drop = PEEK_BIT(PEEK_PRIORITY) | PEEK_BIT(PEEK_KEEP_ALIVE) |
-                                         PEEK_BIT(PEEK_ENSEMBLE)};
+        struct peek_edit edit = {.drop = ERRAND_OWN_MEMBERS};
         const struct peek whole = {.text = body};
         int r;
 
-        if (!resolve(e, &entry))
+        if (!errand_resolve(e, &entry))
                 return;
         if (p) {
                 edit.strip = entry->request_strip;
@@ -349,6 +361,11 @@ static bool refuse_value(struct errand *e, const char *param, const char *why)
         return false;
 }
 
+static bool has_ensemble(const struct peek *p)
+{
+        return p->values[PEEK_ENSEMBLE].type != PEEK_ABSENT && p->values[PEEK_ENSEMBLE].type != PEEK_NULL;
+}
+
 /* Members that we act on. False: refused. */
 static bool read_members(struct errand *e, const struct peek *p)
 {
@@ -372,11 +389,10 @@ static bool read_members(struct errand *e, const struct peek *p)
         /* CVE-2026-21869: llama-server takes it into an int and shifts its memory by it. */
         if (p->values[PEEK_N_DISCARD].type == PEEK_NUMBER && peek_uint(p, PEEK_N_DISCARD, INT32_MAX, &n) < 0)
                 return refuse_value(e, "n_discard", "\"n_discard\" must be a whole number, not negative");
-        if (p->values[PEEK_ENSEMBLE].type != PEEK_ABSENT && p->values[PEEK_ENSEMBLE].type != PEEK_NULL) {
-                errand_refuse(e, GATEWAY_REFUSED_PARAMETER, 501, "not_supported", "ensemble",
-                              "this version has no ensembles");
-                return false;
-        }
+        if (has_ensemble(p) && !streq(e->route->pattern, "/v1/chat/completions") &&
+            !streq(e->route->pattern, "/chat/completions"))
+                return refuse_value(e, "ensemble",
+                                    "only chat completions can be asked of several instances at once");
         return true;
 }
 
@@ -409,7 +425,10 @@ static void read_json(struct errand *e, struct slice body)
                 return;
         if (e->kind == ERRAND_CHAT && !chat_make_body(e, &p))
                 return;
-        errand_go(e, p.text, &p);
+        if (has_ensemble(&p))
+                ensemble_run_begin(e, &p);
+        else
+                errand_go(e, p.text, &p);
 }
 
 /* --- forms ------------------------------------------------------------------------------------------------------------------- */
@@ -468,8 +487,7 @@ static void on_body(void *owner, struct request *req, const char *data, size_t l
                 read_json(e, body);
 }
 
-/* What the key may still do now. False: refused. */
-static bool take_allowance(struct errand *e)
+bool errand_take_allowance(struct errand *e)
 {
         struct doors *d = e->gateway->doors;
         char words[AUTH_WORDS_MAX];
@@ -477,8 +495,9 @@ static bool take_allowance(struct errand *e)
         usec_t wait = 0;
 
         v = auth_begin(d->auth, &e->caller, loop_now(d->loop), &wait);
-        e->counted = v == AUTH_PASS;
-        if (!e->counted) {
+        if (v == AUTH_PASS) {
+                e->counted++;
+        } else {
                 const struct errand_error error = {
                         .status = auth_verdict_status(v),
                         .code = auth_verdict_name(v),
@@ -486,9 +505,8 @@ static bool take_allowance(struct errand *e)
                         .retry_after = (unsigned)MAX((wait + USEC_PER_SEC - 1) / USEC_PER_SEC, UINT64_C(1))};
 
                 errand_fail(e, &error);
-                return false;
         }
-        return true;
+        return v == AUTH_PASS;
 }
 
 static void begin(struct call *call, enum errand_kind kind)
@@ -503,7 +521,7 @@ static void begin(struct call *call, enum errand_kind kind)
         if (kind == ERRAND_DIRECT)
                 (void)snprintf(e->instance, sizeof(e->instance), "%.*s", (int)sizeof(e->instance) - 1,
                                call->name);
-        if ((kind != ERRAND_LOOK && !take_allowance(e)) || !header_priority(e))
+        if ((kind != ERRAND_LOOK && !errand_take_allowance(e)) || !header_priority(e))
                 return;
         if (!route_is_order(call->head->method)) {
                 errand_go(e, (struct slice){0}, NULL);

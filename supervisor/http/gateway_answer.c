@@ -24,14 +24,14 @@ static void put_comment(struct errand *e, const char *text)
                 e->gateway->counts.comments++;
 }
 
-static void begin_stream(struct errand *e, const struct ticket_progress *p)
+static void begin_stream(struct errand *e, const struct relay *r, const struct ticket_progress *p)
 {
         char lines[LINES_MAX];
         int n;
 
         n = snprintf(lines, sizeof(lines),
-                     "X-Accel-Buffering: no\r\nX-Request-Id: %s\r\nX-Queue-Position: %u\r\n",
-                     relay_id(e->relay), p->position);
+                     "X-Accel-Buffering: no\r\nX-Request-Id: %s\r\nX-Queue-Position: %u\r\n", relay_id(r),
+                     p->position);
         if (p->estimate)
                 (void)snprintf(lines + n, sizeof(lines) - (size_t)n, "X-Queue-Estimate: %llu\r\n",
                                (unsigned long long)((p->estimate + USEC_PER_SEC - 1) / USEC_PER_SEC));
@@ -43,15 +43,16 @@ static void begin_stream(struct errand *e, const struct ticket_progress *p)
 /* ": queued position=3 estimate=12s status=starting loaded=43%" */
 static void tell_progress(struct errand *e, usec_t now)
 {
+        struct relay *r = e->ensemble ? ensemble_run_waiting(e->ensemble) : e->relay;
         struct ticket_progress p = {.loaded = -1};
         char text[COMMENT_MAX];
         size_t n;
 
         /* It has its instance, whose own pings come as soon as there is a stream. */
-        if (!relay_progress(e->relay, &p))
+        if (!r || !relay_progress(r, &p))
                 return;
         if (e->told == TOLD_NOTHING)
-                begin_stream(e, &p);
+                begin_stream(e, r, &p);
         n = (size_t)snprintf(text, sizeof(text), "queued position=%u", p.position);
         if (p.estimate)
                 n += (size_t)snprintf(text + n, sizeof(text) - n, " estimate=%llus",

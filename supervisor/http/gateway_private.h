@@ -47,7 +47,7 @@ struct errand {
         const struct route *route;
         enum errand_kind kind;
         struct caller caller;
-        bool counted;                   /* auth_begin took it: auth_end is due */
+        unsigned counted;               /* times that auth_begin took it: as many auth_end are due */
         char model[ERRAND_MODEL_MAX];   /* as the client named it, "" when it did not */
         char instance[CONFIG_NAME_MAX]; /* of ERRAND_DIRECT */
         enum ticket_priority priority;
@@ -56,8 +56,9 @@ struct errand {
         bool streams;   /* the client asked for a stream */
         bool anthropic; /* errors as /v1/messages tells them */
         bool multipart;
-        struct relay *relay; /* NULL until it began */
+        struct relay *relay; /* NULL until it began; of an ensemble the one whose answer it is */
         bool relay_over;     /* it has told its end: it may be asked, in that call, but not cancelled */
+        struct ensemble_run *ensemble; /* NULL: it is asked once; else the relays are its own */
         struct peek_pieces pieces;
         char *set;             /* a copy of the entry's request.set, which pieces point into */
         struct buffer made;    /* a body that we wrote ourselves */
@@ -97,6 +98,25 @@ void errand_free(struct errand *e);
 /* JSON of a body that was found to be sound: its model is looked for, and it goes to the relay. p: what was peeked, NULL: it goes as it
  * is. The errand may be gone after. */
 void errand_go(struct errand *e, struct slice body, const struct peek *p);
+
+/* What keys may still do now: takes one request more. False: refused. */
+bool errand_take_allowance(struct errand *e);
+/* The entry of the errand's model. False: refused. */
+bool errand_resolve(struct errand *e, const struct config_instance **ret);
+/* Where it goes and what goes along, but for the body; ret points into *target, which the caller frees. 0 or -EINVAL. */
+int errand_fill_spec(const struct errand *e, const struct config_instance *entry, struct buffer *target,
+                     struct relay_spec *ret);
+/* relay_start said no. */
+void errand_refuse_start(struct errand *e, int r);
+/* The members that are for the gateway and never forwarded. */
+#define ERRAND_OWN_MEMBERS (PEEK_BIT(PEEK_PRIORITY) | PEEK_BIT(PEEK_KEEP_ALIVE) | PEEK_BIT(PEEK_ENSEMBLE))
+
+/* ensemble.c */
+/* p: of the whole body, with its member "ensemble". The errand may be gone after. */
+void ensemble_run_begin(struct errand *e, const struct peek *p);
+struct ensemble_run *ensemble_run_free(struct ensemble_run *run); /* cancels what runs; NULL */
+/* One of its relays that still waits, for telling how it goes; NULL: none. */
+struct relay *ensemble_run_waiting(const struct ensemble_run *run);
 
 /* gateway_answer.c */
 extern const struct relay_events errand_events;
