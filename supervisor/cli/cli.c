@@ -66,6 +66,12 @@ static const struct option_spec of_start[] = {
         {.name = "gpu", .value = "LIST", .doc = "with --model: auto, none, or GPUs as 0,1 or by their UUIDs"},
         {0},
 };
+static const struct option_spec of_unload[] = {
+        {.name = "force", .doc = "also while it is busy: what runs has stop.drain to end"},
+        {.name = "wait", .doc = "wait until it is done; fail if it ends in error"},
+        {.name = "timeout", .value = "TIME", .doc = "how long to wait, as 90s or 5m (default: 10m)"},
+        {0},
+};
 static const struct option_spec of_reload[] = {
         {.name = "dry-run", .doc = "only say what would be kept, restarted, started and stopped"},
         {0},
@@ -202,6 +208,34 @@ const struct verb cli_verbs[] = {
          .details = "NAME is an instance, an entry of the configuration (all its replicas), or \"all\". "
                     "Returns as soon as\n"
                     "the order is accepted, unless --wait is given."},
+        {.name = "load",
+         .arguments = "MODEL...",
+         .doc = "load models that come on demand",
+         .options = of_orders,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = load_main,
+         .details =
+                 "MODEL is an entry of the configuration with \"on_demand\", or an alias of it. Others are "
+                 "unloaded for\n"
+                 "it as far as on_demand and groups of the configuration ask for it. Returns as soon as the "
+                 "order\n"
+                 "is accepted, unless --wait is given."},
+        {.name = "unload",
+         .arguments = "MODEL...",
+         .doc = "unload models that come on demand, until somebody asks for them",
+         .options = of_unload,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = unload_main,
+         .details =
+                 "MODEL is an entry of the configuration with \"on_demand\", or an alias of it. Refused "
+                 "while requests for\n"
+                 "it run or wait, unless --force is given. To keep it down, stop it. Returns as soon as the "
+                 "order is\n"
+                 "accepted, unless --wait is given."},
         {.name = "reload",
          .doc = "make the daemon read its configuration again",
          .options = of_reload,

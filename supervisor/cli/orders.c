@@ -1,4 +1,4 @@
-/* orders.c: start, stop, drain, restart, and waiting until what was ordered is so. */
+/* orders.c: start, stop, drain, restart, load, unload, and waiting until what was ordered is so. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -7,9 +7,18 @@
 #include "cli/rows.h"
 #include "cli/verb.h"
 
-enum order { ORDER_START, ORDER_STOP, ORDER_RESTART, ORDER_DRAIN };
-static const char *const order_words[] = {
-        [ORDER_START] = "start", [ORDER_STOP] = "stop", [ORDER_RESTART] = "restart", [ORDER_DRAIN] = "drain"};
+enum order { ORDER_START, ORDER_STOP, ORDER_RESTART, ORDER_DRAIN, ORDER_LOAD, ORDER_UNLOAD };
+static const struct {
+        const char *prefix, *suffix;
+        bool down; /* done when it is down */
+} orders[] = {
+        [ORDER_START] = {"/api/v1/instances", "/start", false},
+        [ORDER_STOP] = {"/api/v1/instances", "/stop", true},
+        [ORDER_RESTART] = {"/api/v1/instances", "/restart", false},
+        [ORDER_DRAIN] = {"/api/v1/instances", "/drain", true},
+        [ORDER_LOAD] = {"/api/v1/models", "/load", false},
+        [ORDER_UNLOAD] = {"/api/v1/models", "/unload", true},
+};
 
 #define WAIT_DEFAULT (10 * USEC_PER_MIN) /* as long as a model may load */
 
@@ -50,6 +59,7 @@ static void order_wait_finish(struct order_wait *w)
 static int give(struct order_wait *w, const char *name)
 {
         const char *limit = w->order == ORDER_DRAIN ? options_get(&w->cli->options, "limit") : NULL;
+        bool force = w->order == ORDER_UNLOAD && options_get(&w->cli->options, "force");
         char suffix[64];
         _cleanup_answer_ struct client_answer answer = {0};
         _cleanup_value_ struct json_value *v = NULL;
@@ -58,9 +68,9 @@ static int give(struct order_wait *w, const char *name)
         const char *message;
         int r;
 
-        (void)snprintf(suffix, sizeof(suffix), "/%s%s%.31s", order_words[w->order], limit ? "?limit=" : "",
-                       limit ? limit : "");
-        target = cli_target("/api/v1/instances", name, suffix);
+        (void)snprintf(suffix, sizeof(suffix), "%s%s%.31s%s", orders[w->order].suffix, limit ? "?limit=" : "",
+                       limit ? limit : "", force ? "?force=1" : "");
+        target = cli_target(orders[w->order].prefix, name, suffix);
         r = cli_request(w->cli, "POST", target, &answer);
         if (r != CLI_DONE)
                 return r;
@@ -135,7 +145,7 @@ static int note_targets(struct order_wait *w)
 
 static bool goes_down(enum order order)
 {
-        return order == ORDER_STOP || order == ORDER_DRAIN;
+        return orders[order].down;
 }
 
 static enum outcome outcome_of(const struct order_wait *w, const struct target *t, const struct row *row)
@@ -149,7 +159,7 @@ static enum outcome outcome_of(const struct order_wait *w, const struct target *
                 return OUTCOME_FAILED;
         if (!streq(row->status, "ready"))
                 return OUTCOME_OPEN;
-        return w->order == ORDER_START || row->pid != t->pid_before ? OUTCOME_DONE : OUTCOME_OPEN;
+        return w->order != ORDER_RESTART || row->pid != t->pid_before ? OUTCOME_DONE : OUTCOME_OPEN;
 }
 
 static void tell(const struct order_wait *w, const char *name, const struct row *row)
@@ -331,6 +341,9 @@ static int carry_out(struct order_wait *w, bool wait)
         r = print_answers(w);
         if (given != CLI_DONE || !wait)
                 return MAX(given, r);
+        if (!w->n_targets && (w->order == ORDER_LOAD || w->order == ORDER_UNLOAD))
+                return cli_fail(w->cli,
+                                "accepted, but --wait needs the name of the entry, not an alias of it");
         r = ask(w);
         if (r == CLI_DONE)
                 r = follow(w);
@@ -529,6 +542,16 @@ int drain_main(struct cli *cli)
 int restart_main(struct cli *cli)
 {
         return order_main(cli, ORDER_RESTART);
+}
+
+int load_main(struct cli *cli)
+{
+        return order_main(cli, ORDER_LOAD);
+}
+
+int unload_main(struct cli *cli)
+{
+        return order_main(cli, ORDER_UNLOAD);
 }
 
 /* --- reload ----------------------------------------------------------------------------------------------------------- */

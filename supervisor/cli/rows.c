@@ -117,6 +117,8 @@ int row_fill(struct row *row, const struct json_value *v)
         row->since = rows_moment(json_get_string(v, "stateSince"));
         row->adopted = json_get_bool(v, "adopted", false);
         row->want_up = json_get_bool(v, "wantUp", false);
+        row->on_demand = json_get_bool(v, "onDemand", false);
+        row->until = rows_moment(json_get_string(v, "until"));
         r = take_data(row, v);
         if (r < 0)
                 return r;
@@ -135,6 +137,7 @@ int row_update(struct row *row, uint64_t seq, const struct json_value *data, boo
         if (moved)
                 row->since = time_realtime();
         row->seq = seq;
+        row->until = 0; /* the feed does not tell */
         *ret_changed = changed;
         return 0;
 }
@@ -296,7 +299,15 @@ static void put_figures(struct table *t, const struct row *row, usec_t realtime)
                 table_put(t, COLOUR_NONE, "");
 }
 
-static void put_for_people(struct table *t, const struct row *row, usec_t realtime)
+static void put_until(struct table *t, const struct row *row, usec_t realtime)
+{
+        char span[TIME_SPAN_MAX];
+
+        table_put(t, COLOUR_NONE,
+                  row->until > realtime ? short_span(row->until, realtime, span, sizeof(span)) : "");
+}
+
+static void put_for_people(struct table *t, const struct row *row, bool until, usec_t realtime)
 {
         const struct look *look = look_of(row->status);
         char text[96], span[TIME_SPAN_MAX];
@@ -311,6 +322,8 @@ static void put_for_people(struct table *t, const struct row *row, usec_t realti
                 table_put(t, look->colour, row->status);
         put_figures(t, row, realtime);
         table_put(t, COLOUR_NONE, row_tries(row, realtime, text, sizeof(text)));
+        if (until)
+                put_until(t, row, realtime);
         if (row->last_error)
                 table_note(t, look->colour, row->last_error);
 }
@@ -329,6 +342,7 @@ static void put_for_programs(struct table *t, const struct row *row, usec_t real
         table_put(t, COLOUR_NONE,
                   row->next_try ? short_span(row->next_try + USEC_PER_SEC - 1, realtime, span, sizeof(span))
                                 : "");
+        put_until(t, row, realtime);
         table_put(t, COLOUR_NONE, row->last_error);
 }
 
@@ -344,6 +358,7 @@ int rows_print(const struct rows *rows, const bool *which, const struct screen *
                 {.title = "PID", .right = true},
                 {.title = "SLOTS", .right = true},
                 {.title = "RETRIES"},
+                {.title = "UNTIL", .right = true}, /* the last: only where something comes on demand */
         };
         static const struct table_column for_programs[] = {
                 {.title = "NAME"},
@@ -354,13 +369,17 @@ int rows_print(const struct rows *rows, const bool *which, const struct screen *
                 {.title = "SLOTS", .right = true},
                 {.title = "RETRIES"},
                 {.title = "NEXT"},
+                {.title = "UNTIL"},
                 {.title = "ERROR"},
         };
+        bool until = false;
         struct table t;
         int r;
 
+        for (size_t i = 0; i < rows->n; i++)
+                until |= rows->list[i].on_demand;
         if (s->terminal)
-                table_init(&t, for_people, ARRAY_SIZE(for_people));
+                table_init(&t, for_people, ARRAY_SIZE(for_people) - !until);
         else
                 table_init(&t, for_programs, ARRAY_SIZE(for_programs));
         t.note_indent = 1;
@@ -368,7 +387,7 @@ int rows_print(const struct rows *rows, const bool *which, const struct screen *
                 if (which && !which[i])
                         continue;
                 if (s->terminal)
-                        put_for_people(&t, &rows->list[i], realtime);
+                        put_for_people(&t, &rows->list[i], until, realtime);
                 else
                         put_for_programs(&t, &rows->list[i], realtime);
         }

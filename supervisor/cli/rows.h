@@ -24,7 +24,8 @@ struct row {
         usec_t started, next_try,
                 since; /* wall clock, 0: none; of the process, of the next try, of the status */
         double tokens_per_second;
-        bool adopted, want_up;
+        usec_t until; /* when it will be unloaded, wall clock; 0: never, busy, not loaded, or not known since it changed */
+        bool adopted, want_up, on_demand;
         bool foreign; /* somebody else's server: only watched, never started or stopped */
         char *gpu;    /* "GPU-…,GPU-…", NULL: none */
 };

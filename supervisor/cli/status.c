@@ -101,8 +101,17 @@ static void put_wish(struct buffer *out, const struct screen *s, const struct ro
         if (row->adopted)
                 put_field(out, s, "taken over",
                           "yes: it ran before this daemon, or somebody else started it");
-        if (!row->want_up)
+        if (streq(row->status, "idle"))
+                put_field(out, s, "wanted", "on demand: the next request for it loads it");
+        else if (!row->want_up)
                 put_field(out, s, "wanted", "no: it stays down until somebody starts it");
+        if (row->on_demand && row->until) {
+                char text[TIME_SPAN_MAX + 24], span[TIME_SPAN_MAX];
+
+                (void)snprintf(text, sizeof(text), "in %s, unless it is used",
+                               seconds_between(row->until, time_realtime(), span, sizeof(span)));
+                put_field(out, s, "unloaded", text);
+        }
 }
 
 static void put_one(struct buffer *out, const struct screen *s, const struct json_value *v,
@@ -318,7 +327,7 @@ static void put_process(struct table *t, const struct row *row)
 {
         _cleanup_free_ char *command = command_line(row->pid);
         uint64_t resident = resident_bytes(row->pid);
-        char text[32];
+        char text[32], span[TIME_SPAN_MAX];
 
         table_row(t);
         table_put(t, COLOUR_BOLD, row->name);
@@ -326,6 +335,8 @@ static void put_process(struct table *t, const struct row *row)
         table_put(t, COLOUR_NONE, resident ? text_size(resident, text, sizeof(text)) : "");
         table_put(t, COLOUR_NONE, row->gpu);
         table_put(t, COLOUR_NONE, row->endpoint);
+        table_put(t, COLOUR_NONE,
+                  row->until ? seconds_between(row->until, time_realtime(), span, sizeof(span)) : "");
         table_put(t, COLOUR_NONE, command);
 }
 
@@ -337,6 +348,7 @@ int ps_main(struct cli *cli)
                 {.title = "RSS", .right = true},
                 {.title = "GPU", .flexible = true},
                 {.title = "ENDPOINT", .flexible = true},
+                {.title = "UNTIL"},
                 {.title = "COMMAND"},
         };
         _cleanup_answer_ struct client_answer answer = {0};

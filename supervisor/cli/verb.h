@@ -111,6 +111,8 @@ int start_main(struct cli *cli);
 int stop_main(struct cli *cli);
 int drain_main(struct cli *cli);
 int restart_main(struct cli *cli);
+int load_main(struct cli *cli);
+int unload_main(struct cli *cli);
 int reload_main(struct cli *cli);
 int why_main(struct cli *cli);
 int history_main(struct cli *cli);

@@ -52,7 +52,8 @@ struct config *config_free(struct config *c)
 
 char *config_replica_name(const struct config_instance *in, unsigned i, unsigned of, char *buf, size_t size)
 {
-        if (of <= 1)
+        /* Of a range the names stay when the second one comes. */
+        if (of <= 1 && in->replicas_max <= 1)
                 (void)snprintf(buf, size, "%s", in->name);
         else
                 (void)snprintf(buf, size, "%s-%u", in->name, i);

@@ -35,6 +35,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_PENDING] =
                 {
@@ -47,7 +48,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_DRAINED] = STAY,        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,         [EV_EXHAUSTED] = STAY,
                         [EV_GONE] = STAY,           [EV_AGAIN] = STAY,
-                        [EV_DEADLINE] = STAY,
+                        [EV_DEADLINE] = STAY,       [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_SEEKING] =
                 {
@@ -72,6 +73,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_REST] = GO(IDLE, ORDER_LET_GO),
                 },
         [INSTANCE_STARTING] =
                 {
@@ -94,6 +96,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* never answered within load_timeout */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_LOADING] =
                 {
@@ -116,6 +119,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* the model never loaded */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_READY] =
                 {
@@ -139,6 +143,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(READY, ORDER_FORGIVE), /* well for reset_after */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_UNHEALTHY] =
                 {
@@ -165,6 +170,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = STAY,
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_DRAINING] =
                 {
@@ -187,6 +193,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(STOPPING, ORDER_TERM), /* drained as long as was promised */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_STOPPING] =
                 {
@@ -209,6 +216,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* the grace is over */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_KILLING] =
                 {
@@ -233,6 +241,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_DEADLINE] =
                                 GO(KILLING,
                                    ORDER_KILL), /* in the kernel's hands (a driver call): again, and say so */
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_WAITING] =
                 {
@@ -255,6 +264,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = GO(PENDING, 0),
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_FAILED] =
                 {
@@ -277,6 +287,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_LOST] =
                 {
@@ -299,6 +310,30 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_REST] = GO(IDLE, ORDER_LET_GO),
+                },
+        [INSTANCE_IDLE] =
+                {
+                        [EV_START] = GO(PENDING, 0),
+                        [EV_STOP] = GO(OFF, 0),
+                        [EV_DRAIN] = GO(OFF, 0),
+                        [EV_RESUME] = STAY,
+                        [EV_GRANTED] = STAY,
+                        [EV_SEEK] = STAY,
+                        [EV_ADOPTED] = GO(STARTING, 0),
+                        [EV_LOADING] = STAY,
+                        [EV_HEALTHY] = STAY,
+                        [EV_SICK] = STAY,
+                        [EV_DEAD] = STAY,
+                        [EV_ABSENT] = STAY,
+                        [EV_LOST] = STAY,
+                        [EV_DRAINED] = STAY,
+                        [EV_EXITED] = STAY,
+                        [EV_EXHAUSTED] = STAY,
+                        [EV_GONE] = STAY,
+                        [EV_AGAIN] = STAY,
+                        [EV_DEADLINE] = STAY,
+                        [EV_REST] = STAY,
                 },
 };
 
@@ -360,7 +395,8 @@ unsigned instance_step(struct instance *in, enum instance_event event, usec_t no
                 in->retries++;
         if (event == EV_START && (from == INSTANCE_FAILED || from == INSTANCE_WAITING))
                 in->retries = 0; /* somebody took care of it: a new life */
-        if (event == EV_GONE || event == EV_AGAIN || event == EV_EXITED || event == EV_EXHAUSTED)
+        if (event == EV_GONE || event == EV_REST || event == EV_AGAIN || event == EV_EXITED ||
+            event == EV_EXHAUSTED)
                 in->want_again = false;
         if (from != in->state)
                 in->since = now;
@@ -382,10 +418,10 @@ unsigned instance_step(struct instance *in, enum instance_event event, usec_t no
 
 enum instance_event instance_classify_exit(const struct instance *in)
 {
-        if (in->want_again)
-                return in->want_up ? EV_AGAIN : EV_GONE;
         if (!in->want_up)
-                return EV_GONE;
+                return in->rests ? EV_REST : EV_GONE;
+        if (in->want_again)
+                return EV_AGAIN;
         /* Told to stop, then wanted again before it was down. */
         if (in->state == INSTANCE_STOPPING || in->state == INSTANCE_DRAINING)
                 return EV_AGAIN;
@@ -431,6 +467,7 @@ static const struct {
         [INSTANCE_WAITING] = {"WAITING", "crashed"},
         [INSTANCE_FAILED] = {"FAILED", "error"},
         [INSTANCE_LOST] = {"LOST", "crashed"},
+        [INSTANCE_IDLE] = {"IDLE", "idle"},
 };
 
 static const char *const events[INSTANCE_EVENTS] = {
@@ -440,7 +477,7 @@ static const char *const events[INSTANCE_EVENTS] = {
         [EV_SICK] = "SICK",           [EV_DEAD] = "DEAD",       [EV_ABSENT] = "ABSENT",
         [EV_LOST] = "LOST",           [EV_DRAINED] = "DRAINED", [EV_EXITED] = "EXITED",
         [EV_EXHAUSTED] = "EXHAUSTED", [EV_GONE] = "GONE",       [EV_AGAIN] = "AGAIN",
-        [EV_DEADLINE] = "DEADLINE",
+        [EV_DEADLINE] = "DEADLINE",   [EV_REST] = "REST",
 };
 
 const char *instance_state_name(enum instance_state state)

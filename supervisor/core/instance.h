@@ -26,6 +26,7 @@ enum instance_state {
         INSTANCE_WAITING,   /* died, the next try is scheduled */
         INSTANCE_FAILED,    /* tries used up: needs a person or a changed config */
         INSTANCE_LOST,      /* somebody else's server that does not answer: looked for until it does */
+        INSTANCE_IDLE,      /* not running on purpose: comes back on demand */
         INSTANCE_STATES,
 };
 
@@ -49,6 +50,7 @@ enum instance_event {
         EV_GONE,      /* the process is gone, and it is not wanted */
         EV_AGAIN,     /* the process is gone, and a restart was asked for */
         EV_DEADLINE,  /* the state's deadline is over */
+        EV_REST,      /* no process is there (any more), and it comes back on demand */
         INSTANCE_EVENTS,
 };
 
@@ -72,6 +74,7 @@ struct instance {
         enum instance_state state;
         bool want_up;
         bool want_again;      /* the running stop is half of a restart */
+        bool rests;           /* on demand: when it is down it is IDLE, not OFF */
         unsigned retries;     /* tries since it was last well for reset_after */
         usec_t drain_for;     /* set before EV_DRAIN: how long work may run on; 0: policy.drain */
         usec_t deadline;      /* monotonic, USEC_INFINITY when none */
@@ -92,7 +95,7 @@ const struct instance_cell *instance_cell(enum instance_state state, enum instan
 /* Moves `in`, sets its deadline, counts retries; returns the orders. */
 unsigned instance_step(struct instance *in, enum instance_event event, usec_t now);
 
-/* "The process is gone" said precisely: EV_EXITED, EV_EXHAUSTED, EV_GONE or EV_AGAIN. */
+/* "The process is gone" said precisely: EV_EXITED, EV_EXHAUSTED, EV_GONE, EV_REST or EV_AGAIN. */
 enum instance_event instance_classify_exit(const struct instance *in);
 
 bool instance_is_running(const struct instance *in); /* a process is or may be there */
@@ -102,7 +105,7 @@ bool instance_is_loading(const struct instance *in); /* holds the turn to load: 
 
 const char *instance_state_name(enum instance_state state); /* "LOADING", for logs and LIFE.md */
 const char *instance_event_name(enum instance_event event);
-/* The public word on every door: initial starting ready unhealthy draining stopping crashed error. */
+/* The public word on every door: initial starting ready unhealthy draining stopping crashed error idle. */
 const char *instance_status(enum instance_state state);
 
 #endif

@@ -260,6 +260,13 @@ usec_t queue_due(const struct queue *q)
         return first ? first->key : USEC_INFINITY;
 }
 
+usec_t queue_oldest(const struct queue *q)
+{
+        const struct ranking_node *first = ranking_first(&q->dues);
+
+        return first ? CONTAINER_OF(first, struct queue_item, due)->since : 0;
+}
+
 struct queue_item *queue_expired(const struct queue *q, usec_t now)
 {
         struct ranking_node *first = ranking_first(&q->dues);

@@ -85,7 +85,8 @@ struct queue_item *queue_after(const struct queue *q, const struct queue_item *i
 unsigned queue_position(const struct queue *q, const struct queue_item *item); /* from 1 */
 usec_t queue_estimate(const struct queue *q, unsigned position, usec_t now);   /* 0: unknown */
 
-usec_t queue_due(const struct queue *q); /* the first deadline, USEC_INFINITY */
+usec_t queue_due(const struct queue *q);    /* the first deadline, USEC_INFINITY */
+usec_t queue_oldest(const struct queue *q); /* since when that one waits; 0: nobody does */
 struct queue_item *queue_expired(const struct queue *q,
                                  usec_t now); /* one that is over; NULL: none (any more) */
 

@@ -4,6 +4,7 @@
 
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand.h"
 #include "fleet/dispatch_private.h"
 #include "fleet/seat.h"
 
@@ -29,28 +30,22 @@ static const struct config_gateway *gateway_of(const struct desk *desk)
         return &desk->dispatch->fleet->config->gateway;
 }
 
-/* --- demand: models that come when they are asked for ------------------------------------------------------------------ */
-
-/* Nothing of it is up or on its way. 0: it will come; -ENOSPC: no room for it now; -EPERM: it does not come by itself. */
-static int wake(struct desk *desk)
-{
-        (void)desk;
-        return -EPERM;
-}
+/* --- use, which keeps on-demand models loaded ------------------------------------------------------------------ */
 
 void desk_began(struct desk *desk, const struct ticket *t)
 {
         if (t->no_wake)
                 return; /* a look at it is no use of it */
         desk->held++;
+        demand_used(desk->dispatch->fleet, desk->name);
 }
 
 void desk_ended(struct desk *desk, const struct ticket *t, usec_t keep_alive)
 {
-        (void)keep_alive;
         if (t->no_wake)
                 return;
         desk->held--;
+        demand_idle(desk->dispatch->fleet, desk->name, keep_alive);
 }
 
 /* --- touching ------------------------------------------------------------------------------------------------------------ */
@@ -262,13 +257,13 @@ static void refuse_late(struct ticket *t, usec_t now)
         struct desk *desk = t->desk;
         const struct seat *s = t->only ? t->only : desk_nearest(desk);
         char span[TIME_SPAN_MAX];
+        const char *no_room = desk->entry ? demand_words(desk->dispatch->fleet, desk->entry) : NULL;
         unsigned after = clamp_seconds(queue_estimate(t->queue, 1, now), 1);
 
         time_span(usec_sub(now, t->item.since), span, sizeof span);
-        if (desk->no_room)
+        if (no_room)
                 refuse_waiting(t, REFUSAL_NO_ROOM, after,
-                               text_format("waited %s for room to load %s, but other models are in use", span,
-                                           desk->name));
+                               text_format("waited %s to load %s: %s", span, desk->name, no_room));
         else
                 refuse_waiting(
                         t, REFUSAL_TIMEOUT, after,
@@ -302,17 +297,25 @@ static void refuse_down(struct ticket *t, const struct seat *s)
 
 static void refuse_load(struct ticket *t, const struct seat *s)
 {
-        const char *error = s && s->member->last_error ? s->member->last_error : "it did not become ready";
+        const struct member *m = s ? s->member : NULL;
+        const char *error = m && m->last_error ? m->last_error : "it did not become ready";
+        usec_t now = loop_now(t->dispatch->fleet->loop);
+        unsigned after = m && m->in.state == INSTANCE_WAITING
+                                 ? clamp_seconds(usec_sub(m->in.deadline, now), 1)
+                                 : RETRY_AFTER_DOWN;
 
-        refuse_waiting(t, REFUSAL_LOAD_FAILED, RETRY_AFTER_DOWN,
+        refuse_waiting(t, REFUSAL_LOAD_FAILED, after,
                        text_format("%s could not be loaded: %s", t->desk->name, error));
 }
 
 static void refuse_room(struct ticket *t, const struct seat *s)
 {
+        const char *why = demand_words(t->dispatch->fleet, t->desk->entry);
+
         (void)s;
-        refuse_waiting(t, REFUSAL_NO_ROOM, RETRY_AFTER_DOWN,
-                       text_format("there is no room to load %s, whatever was unloaded", t->desk->name));
+        refuse_waiting(
+                t, REFUSAL_NO_ROOM, RETRY_AFTER_DOWN,
+                text_format("%s cannot be loaded: %s", t->desk->name, why ? why : "there is no room for it"));
 }
 
 static void refuse_stopping(struct ticket *t, const struct seat *s)
@@ -359,36 +362,24 @@ static bool has_room(const struct seat *s)
         return s->ready && s->leased < s->slots;
 }
 
-static bool has_failed(const struct seat *s)
-{
-        return s->member->in.state == INSTANCE_FAILED;
-}
-
 /* Nothing is ready: does it make sense to wait? */
 static void settle_absence(struct desk *desk)
 {
-        if (any_is(desk, is_coming)) {
-                desk->no_room = false;
+        if (any_is(desk, is_coming))
                 return;
-        }
-        if (desk->woken && any_is(desk, has_failed)) {
-                desk->woken = false;
-                refuse_all(desk, refuse_load);
-                return;
-        }
-        switch (wake(desk)) {
+        desk->woken = false;
+        switch (demand_wake(desk->dispatch->fleet, desk->entry)) {
         case 0:
-                desk->woken = true;
-                desk->no_room = false;
+                desk->woken = true; /* on its way, or waiting for room that busy ones hold */
                 break;
         case -ENOSPC:
-                desk->no_room = true;
+                refuse_all(desk, refuse_room);
                 break;
-        case -EPERM:
-                refuse_all(desk, refuse_down);
+        case -EIO:
+                refuse_all(desk, refuse_load);
                 break;
         default:
-                refuse_all(desk, refuse_room);
+                refuse_all(desk, refuse_down);
         }
 }
 
@@ -465,7 +456,7 @@ static bool may_serve(const struct seat *s, const struct ticket *t)
 
 static bool has_hope(const struct desk *desk, const struct ticket *t)
 {
-        if (desk->woken || desk->no_room)
+        if (desk->woken)
                 return true;
         for (size_t i = 0; i < desk->n_seats; i++)
                 if (may_serve(desk->seats[i], t))
@@ -554,18 +545,22 @@ void desk_settle(struct desk *desk, usec_t now)
         } else if (!desk->entry) {
                 refuse_all(desk, refuse_removed);
         } else if (any_is(desk, is_ready)) {
-                desk->woken = desk->no_room = false;
+                desk->woken = false;
                 serve(desk, now);
                 shed(desk, now);
         } else if (desk_waiting(desk) > 0) {
                 queue_calm(&desk->queue);
-                settle_absence(desk);
+                if (desk->load_failed)
+                        refuse_all(desk, refuse_load);
+                else
+                        settle_absence(desk);
         }
+        desk->load_failed = false;
         /* An instance that is down for good, while others are up. */
         for (size_t i = 0; desk->pinned > 0 && i < desk->n_seats; i++) {
                 struct seat *s = desk->seats[i];
 
-                if (!s->ready && !s->on_its_way && !desk->woken && !desk->no_room)
+                if (!s->ready && !s->on_its_way && !desk->woken)
                         refuse_line(s->pinned, s, refuse_down);
         }
         if (desk->retrying > 0) {

@@ -131,6 +131,7 @@ struct dispatch_figures {
         uint64_t waits[DISPATCH_WAIT_BUCKETS + 1];
         double wait_sum;
         usec_t shedding_since; /* 0: not shedding */
+        usec_t oldest; /* of one entry: since when the ticket waits whose time is over first; 0: none waits for a slot */
 };
 /* The models there are, for /metrics and lists: names in the order of the configuration; NULL beyond the last. */
 const char *dispatch_model_name(struct fleet *f, size_t i);

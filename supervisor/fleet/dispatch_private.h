@@ -62,8 +62,8 @@ struct desk {
         size_t tickets;         /* all that point here */
         uint64_t random;
         struct timer *timer;
-        bool woken;   /* an on-demand model was asked to come, and has not been ready since */
-        bool no_room; /* and there was no room for it */
+        bool woken;       /* an on-demand model was asked to come, and has not been ready since */
+        bool load_failed; /* that came to nothing: all who wait are told */
         struct dispatch_figures figures; /* counters only */
 };
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand_private.h"
 #include "fleet/library.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
@@ -115,6 +116,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = dispatch_new(f, &f->dispatch);
         if (r < 0)
                 goto fail;
+        r = demand_new(f, &f->demand);
+        if (r < 0)
+                goto fail;
         r = fleet_make_members(f, config);
         if (r < 0)
                 goto fail;
@@ -140,6 +144,7 @@ struct fleet *fleet_free(struct fleet *f)
         }
         free(f->members);
         dispatch_free(f->dispatch);
+        demand_free(f->demand);
         binaries_free(f->binaries);
         activity_free(f->activity);
         history_free(f->history);
@@ -307,8 +312,11 @@ int fleet_start(struct fleet *f)
                                 "left alone; `start %s` would start another one",
                                 strerror(-r), m->name);
                         m->in.want_up = false;
+                        m->held = m->entry->on_demand;
                 }
                 if (r < 0) {
+                        if (m->entry->on_demand)
+                                m->in.want_up = false;
                         if (m->in.want_up)
                                 member_step(m, EV_START, now);
                         continue;
@@ -324,6 +332,7 @@ int fleet_start(struct fleet *f)
                 }
         }
         take_over_leftovers(f, now);
+        demand_start(f->demand, now);
         f->aggregate_seq = member_counts_of_others(f);
         loop_wake(f->loop);
         return 0;
@@ -549,6 +558,7 @@ void fleet_settle(void *owner, usec_t now)
                         list_remove(&m->touched);
                         member_settle(m, now);
                 }
+                demand_settle(f->demand, now);
                 grant_turns(f, now);
                 roll(f, now);
                 dispatch_settle(f->dispatch, now);
@@ -665,24 +675,26 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 
 bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
 {
-        unsigned ready = 0, total = 0, need = f->config->ready_min;
+        unsigned ready = 0, total = 0, idle = 0, need = f->config->ready_min;
 
         for (size_t i = 0; i < f->n_members; i++) {
                 total += f->members[i]->in.want_up;
                 ready += f->members[i]->in.state == INSTANCE_READY;
+                idle += f->members[i]->in.state == INSTANCE_IDLE;
         }
         if (ret_ready)
                 *ret_ready = ready;
         if (ret_total)
                 *ret_total = total;
-        return need == CONFIG_ALL ? ready >= total && total > 0 : ready >= need;
+        /* What comes on demand can serve, though it is not loaded. */
+        return need == CONFIG_ALL ? ready >= total && total + idle > 0 : ready + idle >= need;
 }
 
 /* Best first: what a front end that knows one server should show for the whole. */
 static unsigned rank(enum instance_state state)
 {
-        static const char *const order[] = {"ready",    "starting", "unhealthy", "draining",
-                                            "stopping", "initial",  "crashed",   "error"};
+        static const char *const order[] = {"ready",   "starting", "unhealthy", "draining", "stopping",
+                                            "initial", "idle",     "crashed",   "error"};
 
         for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
                 if (streq(order[i], instance_status(state)))
@@ -792,9 +804,12 @@ static usec_t drain_limit(const struct member *m)
         return MAX(m->fleet->config->gateway.timeouts.total, m->entry->stop.drain);
 }
 
-static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, usec_t limit, usec_t now)
+static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, bool all, usec_t limit,
+                      usec_t now)
 {
         m->rolled = false;
+        if (demand_order(m, verb, all, now))
+                return;
         switch (verb) {
         case FLEET_START:
                 m->in.want_up = true;
@@ -863,7 +878,7 @@ static int give_order(struct fleet *f, const char *name, enum fleet_verb verb, u
                         foreign++;
                         continue;
                 }
-                order_one(m, verb, !exact, limit, now);
+                order_one(m, verb, !exact, all, limit, now);
                 n++;
         }
         if (n == 0 && foreign > 0) {

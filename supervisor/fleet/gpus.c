@@ -5,6 +5,7 @@
 
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand_private.h"
 #include "fleet/private.h"
 
 static const struct gpu *find_gpu(const struct fleet *f, const char *id, size_t *ret_i)
@@ -25,7 +26,7 @@ unsigned fleet_replicas(const struct fleet *f, const struct config_instance *ent
 {
         if (entry->replicas_per_gpu)
                 return (unsigned)MIN(MAX(f->n_gpus, (size_t)1), (size_t)CONFIG_REPLICAS_MAX);
-        return MAX(entry->replicas, 1U);
+        return demand_replicas(f, entry);
 }
 
 static uint64_t all_gpus(const struct fleet *f)

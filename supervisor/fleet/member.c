@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand_private.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
 #include "host/oom.h"
@@ -164,7 +165,7 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
         list_init(&m->followers);
         (void)snprintf(m->name, sizeof m->name, "%s", name);
         member_set_entry(m, entry, replica, replicas);
-        m->in.want_up = entry->autostart;
+        m->in.want_up = entry->autostart && !entry->on_demand;
         m->in.deadline = USEC_INFINITY;
         m->in.jitter_seed = (unsigned)loop_realtime(f->loop);
         for (const char *p = name; *p; p++)
@@ -176,6 +177,11 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
                 r = timer_new(f->loop, on_deadline, m, &m->deadline);
         if (r == 0)
                 r = timer_new(f->loop, on_slots_timer, m, &m->slots_timer);
+        if (r < 0) {
+                member_free(m);
+                return r;
+        }
+        r = demand_attach(f->demand, m);
         if (r < 0) {
                 member_free(m);
                 return r;
@@ -411,6 +417,7 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         if ((event == EV_STOP || event == EV_DRAIN || event == EV_START || event == EV_RESUME) &&
             !m->fleet->stopping)
                 member_save_record(m);
+        demand_notice(m);
 }
 
 /* A long prompt may silence a server that works: leases say that there is something to drain although it looks unwell. */
@@ -486,6 +493,7 @@ static void settle_exit(struct member *m, usec_t now)
         m->kill_kind = DEATH_UNKNOWN;
         free(m->kill_reason);
         m->kill_reason = NULL;
+        m->load_failed = !expected && !m->was_ready;
         went_down(m);
         member_step(m, instance_classify_exit(&m->in), now);
         member_forget_record(m);
@@ -500,6 +508,7 @@ static void settle_spawn_failure(struct member *m, usec_t now)
                               .detail = m->facts.spawn_detail};
 
         m->facts.spawn_failed = false;
+        m->load_failed = true;
         member_explain_death(m, &death, now);
         went_down(m);
         member_step(m, instance_classify_exit(&m->in), now);
@@ -678,6 +687,11 @@ static void settle_deadline(struct member *m, usec_t now)
         m->facts.deadline = false;
         if (m->in.deadline > now)
                 return;
+        if (m->in.state == INSTANCE_WAITING && !demand_wants_again(m)) {
+                m->in.want_up = false; /* nobody asks for it any more: the next request may try again */
+                member_step(m, EV_REST, now);
+                return;
+        }
         if (!m->process && m->in.state == INSTANCE_LOADING) {
                 member_set_error(m, "somebody else's server that does not come to an end with loading");
                 member_step(m, EV_LOST, now);
@@ -791,6 +805,8 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .adopted = m->adopted || m->foreign,
                 .foreign = member_is_foreign_only(m) || m->foreign,
                 .dynamic = m->entry->dynamic,
+                .on_demand = m->entry->on_demand,
+                .until = m->entry->on_demand ? demand_until(m->fleet, m->entry) : 0,
                 .context = m->context,
                 .build = m->build,
                 .restarts = m->restarts,

@@ -96,6 +96,11 @@ struct member {
         uint64_t probes, probe_failures, latency[FLEET_LATENCY_BUCKETS + 1];
         double latency_sum;
 
+        struct demand_model *demand; /* its entry comes on demand or scales; NULL: neither */
+        bool held;                   /* on demand, but a person stopped it: no request brings it back */
+        bool yields;                 /* gets no new work, though it is ready */
+        bool load_failed;            /* the death that is being settled came before it was ready */
+
         bool changed, figures_changed; /* to be published at the end of the turn */
         bool removed;                  /* not in the config any more: vanishes when it is down */
         bool roll;                     /* wants a restart in its turn among its replicas */

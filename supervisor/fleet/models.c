@@ -210,6 +210,7 @@ static void figures_of(const struct desk *desk, struct dispatch_figures *ret)
         *ret = desk->figures;
         ret->waiting = desk_waiting(desk);
         ret->shedding_since = desk->queue.shed.since;
+        ret->oldest = queue_oldest(&desk->queue);
         for (size_t i = 0; i < desk->n_seats; i++) {
                 ret->leased += desk->seats[i]->leased;
                 ret->slots += desk->seats[i]->ready ? desk->seats[i]->slots : 0;
@@ -236,6 +237,16 @@ int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures
         }
         *ret = sum;
         return 0;
+}
+
+void dispatch_load_failed(struct dispatch *d, const char *entry)
+{
+        struct desk *desk = desk_find(d, entry);
+
+        if (!desk)
+                return;
+        desk->load_failed = true;
+        desk_touch(desk);
 }
 
 static void seat_of(const struct member *m, struct dispatch_seat *ret)

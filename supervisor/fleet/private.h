@@ -22,6 +22,7 @@ struct fleet {
         struct library *library;
         struct dynamics *dynamics;
         struct activity *activity;
+        struct demand *demand;
         struct relays *relays;
         struct dispatch *dispatch;
         struct gpu gpus[FLEET_GPUS];
@@ -57,6 +58,8 @@ void fleet_event(struct fleet *f, const char *kind, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
 /* Makes the members that the config asks for and that are not there yet. */
 int fleet_make_members(struct fleet *f, const struct config *c);
+/* It is not in the configuration any more, or beyond its range: stopped, then gone. -ENOMEM: it stays. */
+int fleet_remove_member(struct member *m, usec_t now);
 /* Settings of a member whose entry is gone: only what stopping needs. */
 struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *name);
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand_private.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
 
@@ -110,36 +111,55 @@ static void put_needs_restart(const struct fleet *f, const struct config *c, str
         text_list_free(paths);
 }
 
+int fleet_remove_member(struct member *m, usec_t now)
+{
+        struct config_instance *leftover = fleet_leftover_entry(m->fleet, m->name);
+
+        if (!leftover)
+                return -ENOMEM;
+        leftover->stop = m->entry->stop;
+        leftover->dynamic = m->entry->dynamic;
+        m->old_entry = leftover;
+        m->removed = true;
+        m->changed = true;
+        member_set_entry(m, leftover, 0, 1);
+        m->in.want_up = m->in.want_again = m->in.rests = m->roll = false;
+        member_stop(m, now);
+        member_touch(m);
+        return 0;
+}
+
 static void apply_to(struct fleet *f, const struct config *c, struct member *m, usec_t now)
 {
         enum plan plan = plan_of(f, c, m);
         unsigned replica = 0, replicas = 1;
         const struct config_instance *e = plan == PLAN_STOP ? NULL : new_entry(f, c, m, &replica, &replicas);
-        struct config_instance *leftover;
-        bool was_autostart = m->entry->autostart;
+        bool was_autostart = m->entry->autostart && !m->entry->on_demand, was_on_demand = m->entry->on_demand;
 
         if (!e) {
-                if (m->removed)
-                        return;
-                leftover = fleet_leftover_entry(f, m->name);
-                if (!leftover)
-                        return;
-                leftover->stop = m->entry->stop;
-                leftover->dynamic = m->entry->dynamic;
-                m->old_entry = leftover;
-                m->removed = true;
-                m->changed = true;
-                member_set_entry(m, leftover, 0, 1);
-                m->in.want_up = m->in.want_again = m->roll = false;
-                member_stop(m, now);
-                member_touch(m);
+                if (!m->removed)
+                        (void)fleet_remove_member(m, now);
                 return;
         }
         member_set_entry(m, e, replica, replicas);
+        if (demand_attach(f->demand, m) < 0)
+                log_err(m->name, "out of memory: it is not loaded on demand until the next reload");
         m->rolled = false;
         if (plan != PLAN_KEEP)
                 m->changed = true;
-        if (e->autostart && !was_autostart && !m->in.want_up) {
+        if (was_on_demand != e->on_demand) {
+                m->held = m->yields = m->in.rests = false;
+                if (!e->on_demand && m->in.state == INSTANCE_IDLE)
+                        member_step(m, EV_STOP, now);
+        }
+        /* What a person or a changed setting took care of may be loaded again. */
+        if (e->on_demand && plan == PLAN_RESTART && m->in.state == INSTANCE_FAILED) {
+                m->in.retries = 0;
+                member_set_error(m, NULL);
+                m->in.want_up = false;
+                member_step(m, EV_REST, now);
+        }
+        if (e->autostart && !e->on_demand && !was_autostart && !m->in.want_up) {
                 m->in.want_up = true;
                 member_step(m, EV_START, now);
                 member_touch(m);
@@ -170,6 +190,7 @@ void fleet_apply(struct fleet *f, struct config *c, usec_t now)
         swap(&c->runtime_dir, &old->runtime_dir);
         swap(&c->state_dir, &old->state_dir);
         swap(&c->log_dir, &old->log_dir);
+        demand_reloaded(f->demand);
         for (size_t i = 0; i < n; i++)
                 apply_to(f, c, f->members[i], now);
         f->config = c;

@@ -107,6 +107,8 @@ void report_put_instance(struct json_writer *w, const struct report *r)
         json_bool(w, "adopted", r->adopted);
         json_bool(w, "foreign", r->foreign);
         json_bool(w, "dynamic", r->dynamic);
+        json_bool(w, "onDemand", r->on_demand);
+        put_moment(w, "until", r->until);
         report_put_moment(w, "stateSince", r->state_since);
         if (r->load_time)
                 json_double(w, "loadTime", (double)r->load_time / (double)USEC_PER_SEC, 3);

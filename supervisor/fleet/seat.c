@@ -180,7 +180,8 @@ void seat_changed(struct seat *s)
         unsigned slots = s->slots;
 
         s->alive = is_alive(m);
-        s->ready = m->in.state == INSTANCE_READY && m->in.want_up && !m->removed && m->endpoint.len > 0;
+        s->ready = m->in.state == INSTANCE_READY && m->in.want_up && !m->yields && !m->removed &&
+                   m->endpoint.len > 0;
         s->on_its_way = !s->ready && is_on_its_way(m);
         s->slots = slots_of(m);
         if (was_alive && !s->alive)

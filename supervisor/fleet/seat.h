@@ -14,6 +14,8 @@ struct dispatch *dispatch_free(struct dispatch *d); /* after all members: nobody
 void dispatch_config_changed(struct dispatch *d);   /* entries, aliases or members came or went */
 void dispatch_settle(struct dispatch *d, usec_t now);
 unsigned dispatch_waiting(const struct dispatch *d);
+/* demand: the model was to be loaded, and that failed: all who wait for it are told with the cause. */
+void dispatch_load_failed(struct dispatch *d, const char *entry);
 void dispatch_stop(struct dispatch *d); /* the daemon stops: what waits is refused, what runs may end */
 
 /* A member's: one seat, from its birth on. */

@@ -216,7 +216,7 @@ void member_save_record(struct member *m)
         json_open_object(&w);
         json_string(&w, "name", m->name);
         json_string(&w, "bootId", process_boot_id());
-        json_string(&w, "wish", m->in.want_up ? "up" : "down");
+        json_string(&w, "wish", m->in.want_up ? "up" : m->entry->on_demand && !m->held ? "idle" : "down");
         if (m->process && !process_has_exited(m->process)) {
                 json_int(&w, "pid", process_pid(m->process));
                 json_uint(&w, "startTime", process_start_time(m->process));
@@ -252,7 +252,9 @@ void member_forget_record(struct member *m)
 
         /* A person's wish outlives the process: a new daemon starts neither what was stopped by hand, nor forgets what was
          * started by hand. A stop of the whole daemon ends such wishes. */
-        if (!m->removed && m->in.want_up != m->entry->autostart && !m->fleet->stopping)
+        bool keep = m->entry->on_demand ? m->held : m->in.want_up != m->entry->autostart;
+
+        if (!m->removed && keep && !m->fleet->stopping)
                 member_save_record(m);
         else if (name)
                 (void)record_remove(m->fleet->instances_dir, name);
@@ -330,6 +332,8 @@ int member_take_over(struct member *m, usec_t now)
                 goto out;
         if (json_get_string(record, "wish") && !m->removed)
                 m->in.want_up = streq(json_get_string(record, "wish"), "up");
+        if (json_get_string(record, "wish") && m->entry->on_demand)
+                m->held = streq(json_get_string(record, "wish"), "down");
         if (pid <= 1 || !at || endpoint_parse(at, &endpoint) < 0)
                 goto out;
         r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit,

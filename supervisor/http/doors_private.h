@@ -118,6 +118,9 @@ void logs_handle(struct call *call);   /* follow.c */
 void library_handle(struct call *call);
 void instances_order_handle(struct call *call);
 void instance_order_handle(struct call *call);
+/* demand.c */
+void load_handle(struct call *call);
+void unload_handle(struct call *call);
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
 void requests_handle(struct call *call); /* requests.c */

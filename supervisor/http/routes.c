@@ -8,6 +8,7 @@ static const char *const of_library[] = {"rescan", NULL};
 static const char *const of_requests[] = {"recent", NULL};
 static const char *const of_drain[] = {"limit", NULL};
 static const char *const of_reload[] = {"dry_run", NULL};
+static const char *const of_unload[] = {"force", NULL};
 
 const struct route doors_routes[] = {
         {.pattern = "/",
@@ -108,6 +109,18 @@ const struct route doors_routes[] = {
          .params = none,
          .handle = request_cancel_handle,
          .doc = "Cancels one that runs"},
+        {.pattern = "/api/v1/models/{name}/load",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = load_handle,
+         .doc = "Loads a model that comes on demand"},
+        {.pattern = "/api/v1/models/{name}/unload",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = of_unload,
+         .handle = unload_handle,
+         .doc = "Unloads it, busy or not: ?force=1"},
         {.pattern = "/api/v1/history",
          .methods = ROUTE_GET,
          .scope = ROUTE_READ,

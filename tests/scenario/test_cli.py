@@ -305,12 +305,12 @@ def test_status_in_a_pipe(fleet):
     assert lines[0] == "all 3 instances are ready"
     assert lines[1] == ""
     assert lines[2].split() == ["NAME", "STATE", "UPTIME", "MODEL", "PID", "SLOTS", "RETRIES", "NEXT",
-                                "ERROR"]
+                                "UNTIL", "ERROR"]
     assert [line.split()[:2] for line in lines[3:]] == [["pair-0", "ready"], ["pair-1", "ready"], ["solo", "ready"]]
     wait_for(lambda: fleet.instance("solo")["slots"], what="its slots are known")
     row = ok(fleet.cli("status")).splitlines()[5]
     assert re.fullmatch(r"\d+s|\d+m\d+s", row.split()[2]), row
-    assert row.split()[3:] == ["tiny.gguf", str(fleet.instance("solo")["pid"]), "0/4", "-", "-", "-"]
+    assert row.split()[3:] == ["tiny.gguf", str(fleet.instance("solo")["pid"]), "0/4", "-", "-", "-", "-"]
     starts = [line.index("tiny.gguf") for line in lines[3:]]
     assert set(starts) == {lines[2].index("MODEL")}
     assert ESCAPE not in text and "●" not in text and "…" not in text

@@ -202,20 +202,21 @@ static void for_programs(void **state)
         (void)state;
         read_rows(&rows);
         text = drawn(&rows, &pipe_screen);
-        assert_string_equal(text,
-                            "NAME    STATE     UPTIME  MODEL             PID  SLOTS  RETRIES  NEXT  ERROR\n"
-                            "qwen-0  ready     1h00m   qwen2.5-7b.gguf  4242    1/4  -        -     -\n"
-                            "qwen-1  starting  3s      hf:user/repo:Q4     5      -  1/∞      -     -\n"
-                            "coder   crashed   -       coder.gguf          -      -  2/5      3s    "
-                            "died: out of GPU memory (exit code 1 after 3 s)\n"
-                            "old     ready     3s      somebody's          -      -  -        -     -\n");
+        assert_string_equal(
+                text, "NAME    STATE     UPTIME  MODEL             PID  SLOTS  RETRIES  NEXT  UNTIL  ERROR\n"
+                      "qwen-0  ready     1h00m   qwen2.5-7b.gguf  4242    1/4  -        -     -      -\n"
+                      "qwen-1  starting  3s      hf:user/repo:Q4     5      -  1/∞      -     -      -\n"
+                      "coder   crashed   -       coder.gguf          -      -  2/5      3s    -      "
+                      "died: out of GPU memory (exit code 1 after 3 s)\n"
+                      "old     ready     3s      somebody's          -      -  -        -     -      -\n");
         free(text);
         rows_finish(&rows);
 }
 
 static void for_people(void **state)
 {
-        static const struct screen terminal = {.terminal = true, .width = 80, .height = 24};
+        static const struct screen terminal = {.terminal = true, .width = 80, .height = 24},
+                                   wide = {.terminal = true, .width = 100, .height = 24};
         struct rows rows;
         char *text;
 
@@ -229,6 +230,13 @@ static void for_people(void **state)
                       "▲  coder   crashed      -       coder.gguf        -      -  2/5, next try in 3 s\n"
                       "   died: out of GPU memory (exit code 1 after 3 s)\n"
                       "●  old     ready        3s      somebody's        -      -  -\n");
+        free(text);
+        /* One more column where something comes on demand. */
+        rows.list[0].on_demand = true;
+        rows.list[0].until = NOW + 90 * USEC_PER_SEC;
+        text = drawn(&rows, &wide);
+        assert_non_null(strstr(text, "  UNTIL\n"));
+        assert_non_null(strstr(text, "  1m30s\n"));
         free(text);
         rows_finish(&rows);
 }

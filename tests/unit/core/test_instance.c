@@ -287,6 +287,46 @@ static void restart_is_a_wish(void **state)
         assert_false(in.want_again);
 }
 
+static void what_comes_on_demand_rests(void **state)
+{
+        struct instance in = sample();
+
+        (void)state;
+        in.want_up = false;
+        in.rests = true;
+        assert_int_equal(instance_step(&in, EV_REST, S), 0);
+        assert_int_equal(in.state, INSTANCE_IDLE);
+        assert_string_equal(instance_status(in.state), "idle");
+        assert_false(instance_is_running(&in));
+        assert_false(instance_is_probed(&in));
+        in.want_up = true;
+        in.retries = 2;
+        (void)instance_step(&in, EV_START, S);
+        assert_int_equal(in.state, INSTANCE_PENDING);
+        assert_int_equal(in.retries, 2); /* a request is no person: earlier failures count */
+        in.state = INSTANCE_READY;
+        in.want_up = false;
+        (void)instance_step(&in, EV_STOP, 2 * S);
+        (void)instance_step(&in, EV_DRAINED, 2 * S);
+        die(&in, 3 * S);
+        assert_int_equal(in.state, INSTANCE_IDLE);
+        assert_true(in.deadline == USEC_INFINITY);
+        /* A person's stop is more. */
+        in.rests = false;
+        (void)instance_step(&in, EV_STOP, 4 * S);
+        assert_int_equal(in.state, INSTANCE_OFF);
+        /* Back-off that nobody waits for any more. */
+        in = sample();
+        in.rests = true;
+        in.state = INSTANCE_STARTING;
+        die(&in, S);
+        assert_int_equal(in.state, INSTANCE_WAITING);
+        in.want_up = false;
+        (void)instance_step(&in, EV_REST, 2 * S);
+        assert_int_equal(in.state, INSTANCE_IDLE);
+        assert_int_equal(in.retries, 1);
+}
+
 static void killed_for_silence_counts_as_a_try(void **state)
 {
         struct instance in = sample();
@@ -336,6 +376,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(forever_never_ends),
                 cmocka_unit_test(ready_for_long_is_forgiven),
                 cmocka_unit_test(restart_is_a_wish),
+                cmocka_unit_test(what_comes_on_demand_rests),
                 cmocka_unit_test(killed_for_silence_counts_as_a_try),
                 cmocka_unit_test(stop_then_start_comes_up_again),
                 cmocka_unit_test(backoff_spreads_but_stays_in_bounds),

@@ -20,6 +20,7 @@
 struct world {
         char dir[64];
         const char *gateway; /* an object's text, NULL: defaults */
+        const char *more;    /* further top-level members, each with a comma behind it; NULL: none */
         struct loop *loop;
         struct fleet *fleet;
         struct timer *tick;
@@ -48,8 +49,9 @@ static inline void write_config(struct world *w, const char *instances)
                       "\"max_retries\": 3},\n"
                       "\"health\": {\"interval\": \"50ms\", \"timeout\": \"300ms\"}, \"stop\": {\"grace\": "
                       "\"500ms\"},\n"
-                      "\"gateway\": %s, \"instances\": [%s]}\n",
-                      w->dir, w->dir, w->dir, w->dir, FAKE, w->gateway ? w->gateway : "{}", instances);
+                      "%s\"gateway\": %s, \"instances\": [%s]}\n",
+                      w->dir, w->dir, w->dir, w->dir, FAKE, w->more ? w->more : "",
+                      w->gateway ? w->gateway : "{}", instances);
         (void)fclose(f);
 }
 

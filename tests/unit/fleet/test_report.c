@@ -116,18 +116,19 @@ static void instance_tells_everything(void **state)
 
         (void)state;
         put(&b, report_put_instance, &full);
-        assert_string_equal(b.data, "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
-                                    ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
-                                    "false,\"foreign\":false,\"dynamic\":false,"
-                                    "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
-                                    "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
-                                    "\"logPath\":\"/var/log/q.log\",\"context\":8192,\"build\":\"b1\"}");
+        assert_string_equal(b.data,
+                            "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
+                            ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
+                            "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
+                            "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
+                            "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
+                            "\"logPath\":\"/var/log/q.log\",\"context\":8192,\"build\":\"b1\"}");
         buffer_finish(&b);
         put(&b, report_put_instance, &down);
         assert_string_equal(b.data,
                             "{\"name\":\"b\",\"model\":\"b\"," DOWN_DATA
                             ",\"seq\":1,\"maxRetries\":null,\"restarts\":0,\"wantUp\":false,\"adopted\":"
-                            "false,\"foreign\":false,\"dynamic\":false,"
+                            "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                             "\"stateSince\":null,\"loadTime\":null,\"endpoint\":null,\"modelPath\":null,"
                             "\"logPath\":null,\"context\":null,\"build\":null}");
         buffer_finish(&b);

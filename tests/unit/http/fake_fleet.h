@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/text.h"
+#include "fleet/demand.h"
 #include "fleet/dynamic.h"
 #include "fleet/activity.h"
 #include "fleet/dispatch.h"
@@ -163,6 +164,31 @@ const char *fleet_verb_name(enum fleet_verb verb)
 {
         (void)verb;
         return "order";
+}
+
+static int fake_demand(struct fleet *f, const char *what, const char *model, char **ret_message)
+{
+        int r = f->shutting_down        ? -ESHUTDOWN
+                : streq(model, "busy")  ? -EBUSY
+                : streq(model, "big")   ? -ENOSPC
+                : streq(model, "usual") ? -EPERM
+                : streq(model, "one")   ? 0
+                                        : -ENOENT;
+
+        f->orders += r == 0;
+        (void)snprintf(f->last_order, sizeof(f->last_order), "%s %s", what, model);
+        *ret_message = text_format("%s: %s", model, r ? "refused" : "done");
+        return r;
+}
+
+int demand_load(struct fleet *f, const char *model, char **ret_message)
+{
+        return fake_demand(f, "load", model, ret_message);
+}
+
+int demand_unload(struct fleet *f, const char *model, bool force, char **ret_message)
+{
+        return fake_demand(f, force ? "unload with force" : "unload", model, ret_message);
 }
 
 int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)

@@ -392,6 +392,25 @@ static void ask_orders(struct world *w)
         expect(w, 400, "POST", "/api/v1/instances/one/stop", JSON, "{\"force\":1}", "force");
         assert_int_equal(f->orders, 5);
 
+        expect(w, 202, "POST", "/api/v1/models/one/load", NULL, NULL, "{\"message\":\"one: done\"}");
+        assert_string_equal(f->last_order, "load one");
+        expect(w, 202, "POST", "/api/v1/models/one/unload", JSON, "{}", NULL);
+        assert_string_equal(f->last_order, "unload one");
+        expect(w, 202, "POST", "/api/v1/models/one/unload?force=1", NULL, NULL, NULL);
+        assert_string_equal(f->last_order, "unload with force one");
+        assert_int_equal(f->orders, 8);
+        expect(w, 404, "POST", "/api/v1/models/none/load", NULL, NULL, "none: refused");
+        expect(w, 409, "POST", "/api/v1/models/busy/unload", NULL, NULL, "busy: refused");
+        expect(w, 409, "POST", "/api/v1/models/big/load", NULL, NULL, "big: refused");
+        expect(w, 409, "POST", "/api/v1/models/usual/load", NULL, NULL, "usual: refused");
+        f->last_order[0] = '\0';
+        expect(w, 400, "POST", "/api/v1/models/one/unload?force=perhaps", NULL, NULL, "\"param\":\"force\"");
+        expect(w, 400, "POST", "/api/v1/models/one/load?force=1", NULL, NULL, "force");
+        expect(w, 400, "POST", "/api/v1/models/one/load", JSON, "[]", "must be an object");
+        expect(w, 415, "POST", "/api/v1/models/one/load", NULL, "{}", NULL);
+        assert_string_equal(f->last_order, "");
+        assert_int_equal(f->orders, 8);
+
         expect(w, 200, "POST", "/api/v1/reload?dry_run=1", NULL, NULL, "{\"applied\":false}");
         expect(w, 200, "POST", "/api/v1/reload", "Origin: http://localhost:3000\r\n", NULL,
                "{\"applied\":true}");
@@ -408,7 +427,7 @@ static void ask_orders(struct world *w)
         f->config.auth_anonymous = 0;
         expect(w, 403, "GET", "/api/v1/status", NULL, NULL, "\\\"read\\\"");
         expect(w, 200, "GET", "/health", NULL, NULL, NULL);
-        assert_int_equal(f->orders, 5);
+        assert_int_equal(f->orders, 8);
 }
 
 static void orders(void **state)

@@ -1,0 +1,281 @@
+/* demand_models.c: the entries that come on demand or scale, how they are now, and how much room they take. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+#include "base/text.h"
+#include "core/keep_alive.h"
+#include "fleet/demand_private.h"
+
+/* What a model takes beside its weights: context and compute buffers. Nobody knows before it ran. */
+#define ESTIMATE_BESIDE (UINT64_C(512) << 20)
+enum { SPLIT_MAX = 1024 };
+
+struct demand_model *demand_find(const struct demand *d, const char *name)
+{
+        for (size_t i = 0; i < d->n; i++)
+                if (streq(d->models[i]->name, name))
+                        return d->models[i];
+        return NULL;
+}
+
+static bool is_ours(const struct config_instance *e)
+{
+        return !e->adopt && (e->on_demand || e->replicas_max);
+}
+
+static const struct config_group *group_of(const struct config *c, const char *name)
+{
+        for (size_t g = 0; g < c->n_groups; g++)
+                for (char *const *m = c->groups[g].members; m && *m; m++)
+                        if (streq(*m, name))
+                                return &c->groups[g];
+        return NULL;
+}
+
+/* Instances beyond min that an earlier daemon left running: the range begins with them. */
+static unsigned replicas_left(const struct fleet *f, const struct config_instance *e)
+{
+        unsigned n = MAX(e->replicas, 1U);
+
+        for (unsigned k = n; k < e->replicas_max; k++) {
+                char name[CONFIG_NAME_MAX];
+                _cleanup_free_ char *path =
+                        text_format("%s/%s.json", f->instances_dir,
+                                    config_replica_name(e, k, e->replicas_max, name, sizeof name));
+
+                if (path && access(path, F_OK) == 0)
+                        n = k + 1;
+        }
+        return n;
+}
+
+static struct demand_model *add_model(struct demand *d, const struct config_instance *e)
+{
+        struct demand_model *x;
+
+        if (d->n == d->cap) {
+                size_t cap = d->cap ? d->cap * 2 : 16;
+                struct demand_model **grown = reallocarray(d->models, cap, sizeof(*grown));
+
+                if (!grown)
+                        return NULL;
+                d->models = grown;
+                d->cap = cap;
+        }
+        x = calloc(1, sizeof *x);
+        if (!x)
+                return NULL;
+        (void)snprintf(x->name, sizeof x->name, "%s", e->name);
+        x->keep_alive = KEEP_ALIVE_NONE;
+        x->replicas = d->fleet->started ? MAX(e->replicas, 1U) : replicas_left(d->fleet, e);
+        d->models[d->n++] = x;
+        return x;
+}
+
+int demand_attach(struct demand *d, struct member *m)
+{
+        const struct config_instance *e = m->entry;
+        struct demand_model *x;
+
+        m->demand = NULL;
+        if (!is_ours(e))
+                return 0;
+        x = demand_find(d, e->name);
+        if (!x)
+                x = add_model(d, e);
+        if (!x)
+                return -ENOMEM;
+        x->entry = e;
+        m->demand = x;
+        d->dirty = d->stale = true;
+        return 0;
+}
+
+static bool has_members(const struct demand *d, const struct demand_model *x)
+{
+        for (size_t i = 0; i < d->fleet->n_members; i++)
+                if (d->fleet->members[i]->demand == x)
+                        return true;
+        return false;
+}
+
+void demand_reloaded(struct demand *d)
+{
+        d->dirty = d->stale = true;
+        for (size_t i = 0; i < d->n; i++) { /* the old configuration is about to be freed */
+                d->models[i]->entry = NULL;
+                d->models[i]->group = NULL;
+        }
+}
+
+static int by_entry(const void *a, const void *b)
+{
+        const struct demand_model *x = *(struct demand_model *const *)a,
+                                  *y = *(struct demand_model *const *)b;
+
+        if (!x->entry || !y->entry)
+                return (x->entry == NULL) - (y->entry == NULL);
+        return x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+/* Entries and groups as the configuration has them now; what is gone from it and has no process either is forgotten. */
+void demand_refresh(struct demand *d)
+{
+        const struct config *c = d->fleet->config;
+        size_t kept = 0;
+
+        d->stale = false;
+        for (size_t i = 0; i < d->n; i++) {
+                struct demand_model *x = d->models[i];
+
+                x->entry = config_find(c, x->name);
+                if (x->entry && !is_ours(x->entry))
+                        x->entry = NULL;
+                x->group = x->entry ? group_of(c, x->name) : NULL;
+                if (!x->entry && !has_members(d, x)) {
+                        free(x);
+                        continue;
+                }
+                if (x->entry && x->entry->replicas_max)
+                        x->replicas =
+                                MIN(MAX(x->replicas, MAX(x->entry->replicas, 1U)), x->entry->replicas_max);
+                d->models[kept++] = x;
+        }
+        d->n = kept;
+        if (kept)
+                qsort(d->models, kept, sizeof *d->models, by_entry);
+}
+
+unsigned demand_replicas(const struct fleet *f, const struct config_instance *entry)
+{
+        const struct demand_model *x = f->demand ? demand_find(f->demand, entry->name) : NULL;
+        unsigned least = MAX(entry->replicas, 1U);
+
+        if (!entry->replicas_max)
+                return least;
+        if (!x)
+                return f->started ? least : replicas_left(f, entry);
+        return MIN(MAX(x->replicas, least), entry->replicas_max);
+}
+
+/* --- how they are ---------------------------------------------------------------------------------------------------- */
+
+void demand_count(struct demand *d)
+{
+        const struct fleet *f = d->fleet;
+
+        for (size_t i = 0; i < d->n; i++) {
+                struct demand_model *x = d->models[i];
+
+                x->members = x->up = x->wanted_up = x->failed_members = x->held = x->holds = 0;
+        }
+        for (size_t i = 0; i < f->n_members; i++) {
+                const struct member *m = f->members[i];
+                struct demand_model *x = m->demand;
+                bool wanted;
+
+                if (!x)
+                        continue;
+                wanted = m->in.want_up && !m->removed;
+                x->holds += wanted || m->process || instance_is_running(&m->in);
+                if (m->removed)
+                        continue;
+                x->members++;
+                x->wanted_up += wanted;
+                x->up += wanted && instance_is_up(&m->in);
+                x->failed_members += m->in.state == INSTANCE_FAILED;
+                x->held += m->held;
+        }
+}
+
+bool demand_is_loaded(const struct demand_model *x)
+{
+        return x->wanted_up > 0;
+}
+
+bool demand_is_leaving(const struct demand_model *x)
+{
+        return x->wanted_up == 0 && x->holds > 0;
+}
+
+bool demand_is_together(const struct demand_model *a, const struct demand_model *b)
+{
+        return a == b || (a->group && a->group == b->group && !a->group->exclusive);
+}
+
+/* --- room ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t file_size(const char *path)
+{
+        struct stat st;
+
+        return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Of a split model the first part names the others: "-00001-of-00004.gguf". */
+static uint64_t model_size(const char *path)
+{
+        size_t len = strlen(path), tail = strlen("-00001-of-00004.gguf");
+        unsigned first, of;
+        uint64_t sum = 0;
+
+        if (len <= tail || sscanf(path + len - tail, "-%5u-of-%5u.gguf", &first, &of) != 2 || first != 1 ||
+            of > SPLIT_MAX)
+                return file_size(path);
+        for (unsigned k = 1; k <= of; k++) {
+                _cleanup_free_ char *part =
+                        text_format("%.*s-%05u-of-%05u.gguf", (int)(len - tail), path, k, of);
+
+                sum += part ? file_size(part) : 0;
+        }
+        return sum;
+}
+
+/* What one instance takes of all its GPUs together; 0: nobody knows. */
+static uint64_t instance_memory(const struct config_instance *e)
+{
+        uint64_t size;
+
+        if (e->demand_memory)
+                return e->demand_memory;
+        size = e->model_kind == CONFIG_MODEL_FILE && e->model_path ? model_size(e->model_path) : 0;
+        return size ? size + size / 10 + ESTIMATE_BESIDE : 0;
+}
+
+static void add_instance(const struct fleet *f, uint64_t mask, uint64_t bytes, uint64_t *ret)
+{
+        unsigned gpus = (unsigned)__builtin_popcountll(mask);
+
+        for (size_t g = 0; g < f->n_gpus; g++)
+                if (mask >> g & 1)
+                        ret[g] += bytes / gpus;
+}
+
+void demand_memory(const struct demand *d, const struct demand_model *x, uint64_t *ret)
+{
+        const struct fleet *f = d->fleet;
+        bool holds = x->holds > 0;
+        uint64_t bytes;
+
+        memset(ret, 0, f->n_gpus * sizeof *ret);
+        if (!x->entry)
+                return;
+        bytes = instance_memory(x->entry);
+        for (size_t i = 0; bytes && i < f->n_members; i++) {
+                struct member *m = f->members[i];
+                char **env = NULL, detail[128];
+
+                if (m->demand != x)
+                        continue;
+                if (m->process || instance_is_running(&m->in)) {
+                        add_instance(f, m->gpu_mask, bytes, ret);
+                } else if (!m->removed && (!holds || m->in.want_up) &&
+                           fleet_pin(m, &env, detail, sizeof detail) == 0) {
+                        add_instance(f, m->gpu_mask, bytes, ret);
+                        text_list_free(env);
+                }
+        }
+}
