@@ -19,8 +19,8 @@ struct doors;
 struct gateway;
 
 enum {
-        GATEWAY_BODIES = 8,           /* times gateway.body_max: bodies of all requests together */
-        GATEWAY_QUEUED_HIGH = 262144, /* bytes that a client has not taken, at which its instance is paused */
+        GATEWAY_BODIES = 8,          /* times gateway.body_max: bodies of all requests together */
+        GATEWAY_QUEUED_HIGH = 65536, /* bytes that a client has not taken, at which its instance is paused */
         GATEWAY_COLLECT_MAX =
                 8388608, /* bytes of an answer that is made into another one (POST /chat, an error as an event) */
 };

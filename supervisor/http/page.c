@@ -114,6 +114,8 @@ static void put_routes(struct buffer *b)
                 bool link =
                         r->methods & ROUTE_GET && !strchr(r->pattern, '{') && !(r->flags & ROUTE_ANY_BODY);
 
+                if (!r->doc)
+                        continue;
                 (void)buffer_printf(b, "<tr><td>%s</td><td>",
                                     r->methods & ROUTE_GET    ? "GET"
                                     : r->methods & ROUTE_POST ? "POST"

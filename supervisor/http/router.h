@@ -45,7 +45,7 @@ struct route {
         void (*handle)(struct call *call);
         void (*handle_order)(struct call *call); /* of POST and DELETE; NULL: handle */
         const char *content_type;                /* of a HEAD on a stream */
-        const char *doc;                         /* one line, for the page and the documents */
+        const char *doc; /* one line, for the page; NULL: an alias, which it leaves out */
 };
 
 enum { ROUTE_NAME_MAX = 128 };
