@@ -450,9 +450,9 @@ def test_the_deadline_of_the_whole(make_daemon, folder):
 # ---- exactly once ------------------------------------------------------------------------------------------------------
 
 def test_none_twice_and_none_lost(make_daemon, folder):
-    """2,000 requests with ids of their own over three instances that close idle connections, some of them just as the next request
+    """2,000 requests (LSV_POSTS) with ids of their own over three instances that close idle connections, some of them just as the next request
     comes on them."""
-    total, workers = 2000, 12
+    total, workers = int(os.environ.get("LSV_POSTS", "2000")), 12
     world = World(make_daemon, folder, *["--idle-ms 5 --close-reused 9"] * 3, slots=4)
 
     def run(worker):
