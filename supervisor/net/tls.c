@@ -304,7 +304,7 @@ static bool is_in_time(const struct tls_certificate *c, usec_t now)
 
 int tls_context_reload(struct tls_context *c, usec_t now, bool *ret_changed, char **ret_error)
 {
-        struct tls_certificate certificate;
+        struct tls_certificate certificate = {0};
         SSL_CTX *ssl = NULL;
         int r = load(c->cert_file, c->key_file, &ssl, &certificate, ret_error);
 
