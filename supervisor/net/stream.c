@@ -18,7 +18,11 @@
 /* How often a full unix backlog is tried again; poll(2) cannot wait for it. */
 static const usec_t RETRY_FIRST = 2 * USEC_PER_MSEC, RETRY_MAX = 50 * USEC_PER_MSEC;
 
-enum { TLS_PIECE = 16 * 1024, TLS_CHATTER_MAX = 64 * 1024 };
+enum {
+        TLS_PIECE = 16 * 1024,
+        TLS_CHATTER_MAX = 64 * 1024,
+        TOGETHER_MAX = 8 * 1024, /* pieces of a write that are moved together */
+};
 
 struct stream {
         union {
@@ -476,14 +480,24 @@ static void on_written(uv_write_t *req, int status)
         s->on->on_drain(s->owner);
 }
 
-/* What the socket takes at once. */
-static ssize_t send_now(struct stream *s, const struct iovec *iov, unsigned n)
+/* What the socket takes at once. sendmsg(2) costs 200 ns more than send(2), and more than moving a few KB together. */
+static ssize_t send_now(struct stream *s, const struct iovec *iov, unsigned n, size_t total)
 {
         struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
+        const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+        char together[TOGETHER_MAX], *end = together;
         ssize_t sent;
 
+        if (n > 1 && total <= sizeof together)
+                for (unsigned i = 0; i < n; i++)
+                        end = iov[i].iov_len ? mempcpy(end, iov[i].iov_base, iov[i].iov_len) : end;
         do {
-                sent = sendmsg(s->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+                if (n == 1)
+                        sent = send(s->fd, iov->iov_base, iov->iov_len, flags);
+                else if (total <= sizeof together)
+                        sent = send(s->fd, together, total, flags);
+                else
+                        sent = sendmsg(s->fd, &msg, flags);
         } while (sent < 0 && errno == EINTR);
         if (sent < 0)
                 return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? 0 : -errno;
@@ -500,7 +514,7 @@ static int write_plain(struct stream *s, const struct iovec *iov, unsigned n)
         for (unsigned i = 0; i < n; i++)
                 total += iov[i].iov_len;
         if (!s->is_writing) {
-                ssize_t sent = send_now(s, iov, n);
+                ssize_t sent = send_now(s, iov, n, total);
 
                 if (sent < 0)
                         return stream_break(s, (int)sent);
