@@ -215,7 +215,7 @@ def test_config_names_the_daemon(folder):
     ([], "a verb is missing"),
     (["statsu"], 'did you mean "status"?'),
     (["frobnicate"], 'there is no verb "frobnicate"'),
-    (["drain", "x"], 'there is no verb "drain"'),
+    (["evict", "x"], 'there is no verb "evict"'),
     (["status", "--jsn"], "unknown option --jsn; did you mean --json?"),
     (["--jsn", "status"], "unknown option --jsn; did you mean --json?"),
     (["status", "-x"], "unknown option -x"),
@@ -640,7 +640,7 @@ def test_why_after_a_crash(make_daemon):
     assert re.search(r"^how it ended +signal 6, SIGABRT", text, re.M)
     assert re.search(r"^so far +died 1 time, ", text, re.M)
     assert "the end of its log, %s:\n  " % daemon.instance("one")["logPath"] in text
-    assert re.search(r"^one +crashed .* 1/3 +\d+s +died", ok(daemon.cli("status")), re.M)
+    assert re.search(r"^one +crashed .* 1/3 +\d+s +- +died", ok(daemon.cli("status")), re.M)
     ok(daemon.cli("start", "one", "--wait"))
     text = ok(daemon.cli("why", "one"))
     assert re.match(r"one is ready\n", text) and re.search(r"^it once died +\S", text, re.M)
