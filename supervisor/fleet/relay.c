@@ -487,6 +487,7 @@ static void on_data(void *owner, const char *data, size_t len)
                 if (!r->alive) {
                         r->alive = true;
                         r->armed = false; /* it stood at first_byte, which may be later than idle */
+                        timer_set(r->timer, USEC_INFINITY);
                         arm(r);
                 }
         }

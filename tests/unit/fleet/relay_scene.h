@@ -65,6 +65,7 @@ struct scene {
                 CANCEL_IN_DATA,
                 CANCEL_IN_END,
                 CANCEL_ID_IN_DATA,
+                PAUSE_IN_HEAD,
                 PAUSE_IN_DATA,
                 AGAIN_IN_END
         } deed;
@@ -321,6 +322,8 @@ static inline void client_head(void *owner, struct relay *r, const struct http1_
         if (s->deed == CANCEL_IN_HEAD) {
                 s->relay = NULL;
                 relay_cancel(r);
+        } else if (s->deed == PAUSE_IN_HEAD) {
+                relay_pause(r, true);
         }
 }
 

@@ -411,6 +411,26 @@ static void test_idle_rests_while_paused(void **state)
         scene_finish(&s);
 }
 
+/* All of it came with its head, behind which the owner paused: the deadline of an answer that is over must not be met by the next. */
+static void test_no_deadline_outlives_its_answer(void **state)
+{
+        struct scene s;
+
+        (void)state;
+        scene_init(&s, 1);
+        s.config.gateway.timeouts.first_byte = 100 * USEC_PER_MSEC;
+        s.deed = PAUSE_IN_HEAD;
+        scene_ask(&s);
+        (void)place_read(&s, &s.places[0]);
+        place_say(&s, &s.places[0], STREAM TOKEN LAST);
+        if (!s.ends)
+                scene_wait_end(&s);
+        assert_int_equal(s.end.result, RELAY_OK);
+        run_for(&s, 300 * USEC_PER_MSEC);
+        assert_int_equal(s.ends, 1);
+        scene_finish(&s);
+}
+
 static void test_deadline_total(void **state)
 {
         struct scene s;
@@ -664,6 +684,7 @@ int main(void)
                 cmocka_unit_test(test_deadline_first_byte),
                 cmocka_unit_test(test_deadline_idle),
                 cmocka_unit_test(test_idle_rests_while_paused),
+                cmocka_unit_test(test_no_deadline_outlives_its_answer),
                 cmocka_unit_test(test_deadline_total),
                 cmocka_unit_test(test_cancel_in_each_phase),
                 cmocka_unit_test(test_cancel_by_id),
