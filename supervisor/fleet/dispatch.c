@@ -158,6 +158,7 @@ int dispatch_ask(struct fleet *f, const struct ticket_spec *spec, const struct t
         desk->tickets++;
         t->desk = desk;
         t->only = only;
+        t->only_id = only ? only->id : 0;
         t->events = events;
         t->owner = owner;
         t->priority = MIN(spec->priority, TICKET_LOW);
@@ -271,6 +272,15 @@ static void keep_reason(struct ticket *t, const char *why)
         t->reasons = more;
 }
 
+/* The instance that it is for may have been removed while it had its lease. */
+static bool is_meant_for_nobody(const struct ticket *t)
+{
+        for (size_t i = 0; i < t->desk->n_seats; i++)
+                if (t->desk->seats[i]->id == t->only_id)
+                        return false;
+        return t->only != NULL;
+}
+
 int ticket_retry(struct ticket *t, const char *why, bool stale)
 {
         static const enum ticket_outcome failed = OUTCOME_FAILED;
@@ -289,6 +299,11 @@ int ticket_retry(struct ticket *t, const char *why, bool stale)
                 ticket_refuse(
                         t, REFUSAL_REMOVED, 0,
                         text_format("the model %s is not in the configuration any more", t->desk->name));
+                return 0;
+        }
+        if (is_meant_for_nobody(t)) {
+                ticket_refuse(t, REFUSAL_REMOVED, 0,
+                              text_format("the instance %s is not there any more", t->instance));
                 return 0;
         }
         if (t->tries >= f->config->gateway.retries) {
@@ -319,7 +334,7 @@ bool ticket_has_other(const struct ticket *t)
 void ticket_progress(const struct ticket *t, struct ticket_progress *ret)
 {
         usec_t now = loop_now(t->dispatch->fleet->loop);
-        const struct seat *s = t->only ? t->only : desk_nearest(t->desk);
+        const struct seat *s = t->only && t->queue ? t->only : desk_nearest(t->desk);
         const struct member *m = s ? s->member : NULL;
 
         *ret = (struct ticket_progress){.status = m ? instance_status(m->in.state) : "initial",

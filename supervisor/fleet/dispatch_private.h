@@ -103,7 +103,8 @@ struct ticket {
         struct dispatch *dispatch;
         struct desk *desk;
         struct seat *seat; /* NULL without a lease, and once it was revoked */
-        struct seat *only; /* spec.instance */
+        struct seat *only; /* spec.instance; while it waits it is there, later it may be gone: see only_id */
+        uint64_t only_id;
         struct pool *pool;
         const struct ticket_events *events;
         void *owner;

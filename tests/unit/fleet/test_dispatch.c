@@ -863,6 +863,35 @@ static void a_removed_model_is_said(void **state)
                 assert_true(turn(w));
 }
 
+/* It died by itself, so that its lease is told a moment later; by then a reload has taken the instance away. */
+static void work_for_one_that_is_not_there_any_more(void **state)
+{
+        struct world *w = *state;
+        struct client c = {.retries = true};
+        const struct ticket_spec one = {.instance = "q-2", .key = ""};
+        const char *entry = "{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": %s, \"slots\": 1, "
+                            "\"restart\": {\"backoff_initial\": \"100s\", \"backoff_max\": \"100s\"}}";
+        char text[256];
+
+        (void)snprintf(text, sizeof text, entry, "3");
+        begin(w, NULL, text);
+        for (unsigned i = 0; i < 3; i++) {
+                char name[8];
+
+                (void)snprintf(name, sizeof name, "q-%u", i);
+                wait_status(w, name, "ready");
+        }
+        assert_int_equal(asks_for(&c, one, "q"), 1);
+        assert_int_equal(kill(fleet_find(fleet, "q-2")->pid, SIGKILL), 0);
+        wait_status(w, "q-2", "crashed");
+        (void)snprintf(text, sizeof text, entry, "2");
+        write_config(w, text);
+        reload(w);
+        wait_for(w, &c.refused, 1);
+        assert_int_equal(c.why, REFUSAL_REMOVED);
+        assert_string_equal(c.message, "the instance q-2 is not there any more");
+}
+
 static void reports_tell_leases_and_queue(void **state)
 {
         struct world *w = *state;
@@ -918,6 +947,7 @@ int main(void)
                 TEST(a_restart_keeps_who_waits),
                 TEST(the_end_of_the_daemon_is_said),
                 TEST(a_removed_model_is_said),
+                TEST(work_for_one_that_is_not_there_any_more),
                 TEST(reports_tell_leases_and_queue),
         };
 
