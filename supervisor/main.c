@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -132,6 +133,14 @@ static void on_change(void *owner, const struct fleet_change *changes, size_t n,
         (void)snprintf(d->told, sizeof d->told, "%s", summary.sentence);
 }
 
+/* A core of ours would hold prompts, answers, keys and TLS keys of everybody who was being served, so none is written, and no
+ * other program of our user reads our memory. The children get their own say back by exec. */
+static void keep_memory_private(void)
+{
+        if (prctl(PR_SET_DUMPABLE, 0) < 0)
+                log_warn(NULL, "cannot forbid core dumps: %s", strerror(errno));
+}
+
 static void raise_file_limit(void)
 {
         struct rlimit limit;
@@ -227,6 +236,7 @@ static int run_daemon(const char *config_file)
         log_set_level(config->log_level);
         (void)signal(SIGPIPE, SIG_IGN);
         (void)umask(022);
+        keep_memory_private();
         raise_file_limit();
         r = take_runtime_dir(config, &d.lock_fd);
         if (r < 0) {
