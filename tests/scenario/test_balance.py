@@ -1,0 +1,86 @@
+# ctest: real
+"""Which instance gets a request: the rules of gateway.balance, weights, and what a conversation finds again."""
+import collections
+import concurrent.futures
+import json
+
+import pytest
+
+import harness
+
+
+def fleet(make_daemon, balance, replicas=3, server=harness.FAKE, gateway=None, **entry):
+    daemon = make_daemon({"instances": [{"name": "qwen", "model": "tiny.gguf", "replicas": replicas, **entry}],
+                          "gateway": {"balance": balance, "slow_start": "0s", **(gateway or {})}}, server=server)
+    for i in range(replicas):
+        daemon.wait_state("qwen-%d" % i, "ready")
+    return daemon
+
+
+def ask(daemon, text="hello", model="qwen", **more):
+    """The instance that answered, and the answer."""
+    answer = harness.request(daemon.address, "POST", "/v1/chat/completions", {
+        "model": model, "max_tokens": 2, "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}],
+        **more})
+    assert answer.status == 200, answer
+    return answer.headers["X-Llama-Instance"], answer.json
+
+
+def shares(daemon, n, **more):
+    return collections.Counter(ask(daemon, **more)[0] for _ in range(n))
+
+
+def test_round_robin(make_daemon):
+    daemon = fleet(make_daemon, "round-robin")
+    assert shares(daemon, 30) == {"qwen-0": 10, "qwen-1": 10, "qwen-2": 10}
+
+
+def test_random_meets_all(make_daemon):
+    daemon = fleet(make_daemon, "random")
+    got = shares(daemon, 90)
+    assert set(got) == {"qwen-0", "qwen-1", "qwen-2"} and min(got.values()) >= 10, got
+
+
+def test_least_loaded_takes_the_free_one(make_daemon):
+    """Three at once on three instances with one slot each: none waits."""
+    daemon = fleet(make_daemon, "least-loaded", args=["--parallel", "1", "--tok-s", "20"], slots=1)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: ask(daemon, max_tokens=10)[0], range(3)))
+    assert sorted(found) == ["qwen-0", "qwen-1", "qwen-2"]
+
+
+@pytest.mark.real
+def test_a_conversation_finds_its_cache(make_daemon, real_llama_server):
+    """Every turn of a conversation meets the instance, and so the KV cache, of the turn before."""
+    daemon = fleet(make_daemon, "prefix-affinity", server=real_llama_server, args=["-c", "8192"])
+    homes = set()
+    for talk in range(8):
+        messages = [{"role": "system", "content": "you are number %d" % talk}, {"role": "user", "content": "tell me about %d" % talk}]
+        where, cached = set(), []
+        for _ in range(4):
+            instance, answer = ask(daemon, messages=messages)
+            where.add(instance)
+            cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+            messages += [answer["choices"][0]["message"], {"role": "user", "content": "and then?"}]
+        assert len(where) == 1, where
+        assert cached[1] > 0 and cached[3] > cached[1], cached
+        homes |= where
+    assert len(homes) > 1, "all conversations went to one instance"
+
+
+def test_affinity_yields_to_load(make_daemon):
+    """The home of a conversation is not overrun: what it cannot take goes elsewhere at once."""
+    daemon = fleet(make_daemon, "prefix-affinity", args=["--parallel", "1", "--tok-s", "20"], slots=1)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: ask(daemon, max_tokens=10)[0], range(3)))
+    assert len(set(found)) == 3, found
+
+
+def test_the_rule_changes_live(make_daemon):
+    daemon = fleet(make_daemon, "round-robin", replicas=2)
+    pids = {name: one["pid"] for name, one in daemon.instances().items()}
+    daemon.write_config(harness.merged(daemon.config, {"gateway": {"balance": "prefix-affinity"}}))
+    plan = daemon.cli("reload", "--json")
+    assert plan.returncode == 0 and not json.loads(plan.stdout)["restart"], plan
+    assert len(shares(daemon, 10)) == 1
+    assert pids == {name: one["pid"] for name, one in daemon.instances().items()}
