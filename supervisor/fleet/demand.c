@@ -540,6 +540,7 @@ int demand_figures(struct fleet *f, size_t i, struct demand_figures *ret)
         *ret = x->figures;
         ret->model = x->name;
         ret->on_demand = x->entry->on_demand;
+        ret->scales = x->entry->replicas_max > 0;
         ret->loaded = x->ready_at != 0;
         ret->replicas = x->replicas;
         return 0;

@@ -48,7 +48,7 @@ enum { DEMAND_WAIT_BUCKETS = 10 };
 extern const double demand_wait_bounds[DEMAND_WAIT_BUCKETS]; /* seconds */
 struct demand_figures {
         const char *model;
-        bool on_demand; /* else it only scales */
+        bool on_demand, scales; /* one of them, or both */
         bool loaded;
         unsigned replicas; /* that are wanted now */
         uint64_t loads, load_failures, unloads[UNLOAD_REASONS], scaled_out, scaled_in;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fleet/summary.h"
+#include "http/exposition_demand.h"
 #include "http/exposition_gateway.h"
 #include "http/exposition_queue.h"
 #include "http/exposition_text.h"
@@ -42,6 +43,7 @@ struct exposition {
         size_t family, at; /* what exposition_more writes next */
         struct exposition_gateway *gateway;
         struct exposition_queue *queue;
+        struct exposition_demand *demand;
 };
 
 /* --- families ------------------------------------------------------------------------------------------------------- */
@@ -359,7 +361,7 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
                 }
         }
         return x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough) ||
-               exposition_queue_more(x->queue, out, enough);
+               exposition_queue_more(x->queue, out, enough) || exposition_demand_more(x->demand, out, enough);
 }
 
 /* --- the snapshot --------------------------------------------------------------------------------------------------- */
@@ -441,6 +443,8 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
                 r = exposition_gateway_new(fleet, &x->gateway);
         if (r == 0)
                 r = exposition_queue_new(fleet, &x->queue);
+        if (r == 0)
+                r = exposition_demand_new(fleet, &x->demand);
         if (r < 0) {
                 exposition_free(x);
                 return r;
@@ -458,6 +462,7 @@ struct exposition *exposition_free(struct exposition *x)
                 return NULL;
         x->gateway = exposition_gateway_free(x->gateway);
         x->queue = exposition_queue_free(x->queue);
+        x->demand = exposition_demand_free(x->demand);
         buffer_finish(&x->arena);
         free(x->samples);
         free(x->deaths);

@@ -175,6 +175,7 @@ static void put_own(struct json_writer *w, struct fleet *f, const struct model *
         json_bool(w, "shedding", figures.shedding_since != 0);
         json_bool(w, "onDemand", m->entry->on_demand);
         json_bool(w, "pinned", m->entry->pinned);
+        report_put_moment(w, "until", m->best ? m->best->until : 0);
         json_close_object(w);
 }
 

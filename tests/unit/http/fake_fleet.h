@@ -41,6 +41,8 @@ struct fleet {
         struct history *history;
         const char *log;
         bool shutting_down;
+        struct demand_figures demand[2];
+        size_t n_demand;
         struct activity *activity;
         struct relay_figures relays;
         struct dispatch_figures queue; /* of the one model "tiny" */
@@ -189,6 +191,21 @@ int demand_load(struct fleet *f, const char *model, char **ret_message)
 int demand_unload(struct fleet *f, const char *model, bool force, char **ret_message)
 {
         return fake_demand(f, force ? "unload with force" : "unload", model, ret_message);
+}
+
+const double demand_wait_bounds[DEMAND_WAIT_BUCKETS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+const char *demand_reason_name(enum demand_reason r)
+{
+        return (const char *const[]){"idle", "evicted", "asked"}[r];
+}
+
+int demand_figures(struct fleet *f, size_t i, struct demand_figures *ret)
+{
+        if (i >= f->n_demand)
+                return -ENOENT;
+        *ret = f->demand[i];
+        return 0;
 }
 
 int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)

@@ -321,6 +321,42 @@ static void requests_arrive(void **state)
         free(f);
 }
 
+static void models_on_demand_arrive(void **state)
+{
+        struct fleet *f = make_fleet(1);
+        _cleanup_free_ char *text = NULL;
+
+        (void)state;
+        f->demand[0] = (struct demand_figures){.model = "a \"7b\"",
+                                               .on_demand = true,
+                                               .loaded = true,
+                                               .replicas = 1,
+                                               .loads = 5,
+                                               .load_failures = 2,
+                                               .unloads = {[UNLOAD_EVICTED] = 3},
+                                               .wait_sum = 7.5};
+        f->demand[0].waits[0] = 4;
+        f->demand[0].waits[DEMAND_WAIT_BUCKETS] = 1;
+        f->demand[1] = (struct demand_figures){
+                .model = "b", .scales = true, .replicas = 3, .scaled_out = 4, .scaled_in = 2};
+        f->n_demand = 2;
+        text = render(f, &facts, 100, NULL);
+        assert_line(text, "llama_supervisor_model_loaded{model=\"a \\\"7b\\\"\"} 1");
+        assert_line(text, "llama_supervisor_model_loads_total{model=\"a \\\"7b\\\"\"} 5");
+        assert_line(text, "llama_supervisor_model_load_failures_total{model=\"a \\\"7b\\\"\"} 2");
+        assert_line(text, "llama_supervisor_model_unloads_total{model=\"a \\\"7b\\\"\",reason=\"idle\"} 0");
+        assert_line(text,
+                    "llama_supervisor_model_unloads_total{model=\"a \\\"7b\\\"\",reason=\"evicted\"} 3");
+        assert_line(text,
+                    "llama_supervisor_model_load_wait_seconds_bucket{model=\"a \\\"7b\\\"\",le=\"300\"} 4");
+        assert_line(text, "llama_supervisor_model_load_wait_seconds_count{model=\"a \\\"7b\\\"\"} 5");
+        assert_line(text, "llama_supervisor_model_replicas{model=\"b\"} 3");
+        assert_line(text, "llama_supervisor_model_scalings_total{model=\"b\",direction=\"out\"} 4");
+        assert_null(strstr(text, "model_loaded{model=\"b\""));
+        assert_null(strstr(text, "model_replicas{model=\"a"));
+        free(f);
+}
+
 static void queues_arrive(void **state)
 {
         struct fleet *f = make_fleet(2);
@@ -358,10 +394,15 @@ static void queues_arrive(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(figures_arrive),  cmocka_unit_test(slices_make_the_same_text),
-                cmocka_unit_test(format_rules),    cmocka_unit_test(labels_are_escaped),
-                cmocka_unit_test(an_empty_fleet),  cmocka_unit_test(a_snapshot_is_of_one_moment),
-                cmocka_unit_test(our_own_process), cmocka_unit_test(requests_arrive),
+                cmocka_unit_test(figures_arrive),
+                cmocka_unit_test(slices_make_the_same_text),
+                cmocka_unit_test(format_rules),
+                cmocka_unit_test(labels_are_escaped),
+                cmocka_unit_test(an_empty_fleet),
+                cmocka_unit_test(a_snapshot_is_of_one_moment),
+                cmocka_unit_test(our_own_process),
+                cmocka_unit_test(requests_arrive),
+                cmocka_unit_test(models_on_demand_arrive),
                 cmocka_unit_test(queues_arrive),
         };
 
