@@ -80,10 +80,11 @@ static int ask_again(struct watch *w)
 {
         _cleanup_answer_ struct client_answer status_answer = {0}, answer = {0};
         _cleanup_value_ struct json_value *status = NULL, *document = NULL;
-        int r = cli_get(w->cli, "/api/v1/status", &status_answer, &status);
+        /* The sentence last: what changes in between comes by the feed, and is news to the rows, so that all is asked again. */
+        int r = cli_get(w->cli, "/api/v1/instances", &answer, &document);
 
         if (r == CLI_DONE)
-                r = cli_get(w->cli, "/api/v1/instances", &answer, &document);
+                r = cli_get(w->cli, "/api/v1/status", &status_answer, &status);
         if (r != CLI_DONE)
                 return r;
         r = rows_fill(&w->rows, document);
