@@ -130,7 +130,7 @@ static void respond_combined(struct errand *e, const struct ensemble_answer *won
         struct member *m = e->ensemble->members + won->member;
         _cleanup_buffer_ struct buffer field = {0}, all = {0};
         struct peek_edit edit = {0};
-        struct peek_pieces pieces;
+        struct peek_pieces pieces = {0};
         struct peek_error error;
         char lines[ERRAND_LINES_MAX];
         struct peek p;
