@@ -317,7 +317,7 @@ struct queue_item *queue_shed(struct queue *q, const struct queue_shedding *poli
         if (!q->shed.since) {
                 unsigned delta = q->shed.count - q->shed.last_count;
 
-                /* It was as bad a short while ago: it goes on where it was (RFC 8289, section 5.5). */
+                /* It was as bad a short while ago: it goes on where it was (RFC 8289, the dequeue routine). */
                 if (delta <= 1 || now >= usec_add(q->shed.next, 16 * policy->interval))
                         delta = 1;
                 q->shed.since = now;

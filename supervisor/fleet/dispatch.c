@@ -410,23 +410,30 @@ static void tell_figures(struct dispatch *d, usec_t now)
         }
 }
 
+static void take_all(struct list *from, struct list *ret)
+{
+        list_init(ret);
+        while (!list_is_empty(from)) {
+                struct list *node = from->next;
+
+                list_remove(node);
+                list_append(ret, node);
+        }
+}
+
 void dispatch_settle(struct dispatch *d, usec_t now)
 {
         dispatch_refresh(d);
         for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
-                struct list touched;
+                struct list calls, touched;
 
                 if (list_is_empty(&d->calls) && list_is_empty(&d->touched))
                         break;
-                while (!list_is_empty(&d->calls))
-                        tell(LIST_ENTRY(d->calls.next, struct ticket, node));
-                list_init(&touched);
-                while (!list_is_empty(&d->touched)) {
-                        struct list *node = d->touched.next;
-
-                        list_remove(node);
-                        list_append(&touched, node);
-                }
+                /* Only those that are there now: who is refused may ask again, and be refused again. */
+                take_all(&d->calls, &calls);
+                while (!list_is_empty(&calls))
+                        tell(LIST_ENTRY(calls.next, struct ticket, node));
+                take_all(&d->touched, &touched);
                 while (!list_is_empty(&touched)) {
                         struct desk *desk = LIST_ENTRY(touched.next, struct desk, touched);
 
