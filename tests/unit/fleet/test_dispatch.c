@@ -349,6 +349,29 @@ static void a_load_sheds_nobody(void **state)
                 ends(&c[i]);
 }
 
+/* …nor was it one while nobody was there: the account begins anew when somebody is. */
+static void an_absence_is_no_overload(void **state)
+{
+        struct world *w = *state;
+        struct client c[4] = {{.ends = true}};
+        usec_t begun;
+
+        begin(w, "{\"queue\": {\"shed_target\": \"20ms\", \"shed_interval\": \"500ms\"}}",
+              "{\"name\": \"q\", \"model\": \"m.gguf\", \"slots\": 1, "
+              "\"restart\": {\"backoff_initial\": \"1s\", \"backoff_max\": \"1s\", \"jitter\": 0}}");
+        wait_status(w, "q", "ready");
+        for (unsigned i = 0; i < 4; i++)
+                assert_int_equal(asks(&c[i], ""), i == 0);
+        for (begun = time_monotonic(); time_monotonic() - begun < 100 * USEC_PER_MSEC;)
+                (void)turn(w); /* over the target: bad in half a second */
+        assert_int_equal(kill(fleet_find(fleet, "q")->pid, SIGKILL), 0);
+        wait_for(w, &c[1].granted, 1);
+        assert_int_equal(c[3].refused, 0);
+        for (unsigned i = 1; i < 4; i++)
+                if (c[i].ticket)
+                        ticket_done(c[i].ticket, OUTCOME_CANCELLED, USEC_INFINITY);
+}
+
 static void a_thousand_at_once_on_four_slots(void **state)
 {
         struct world *w = *state;
@@ -601,6 +624,22 @@ static void the_only_one_dies_and_comes_back(void **state)
         assert_int_equal(c.revoked, 1);
         ends(&c);
         wait_for(w, &waits.granted, 1);
+}
+
+/* Its holder sees the end of the connection before we know of the death: it failed there, but the next process is another one. */
+static void who_was_first_to_know_waits_for_the_next_process(void **state)
+{
+        struct world *w = *state;
+        struct client c = {0};
+
+        begin(w, NULL, ONE_OF("1"));
+        wait_status(w, "q", "ready");
+        assert_int_equal(asks(&c, ""), 1);
+        assert_int_equal(kill(fleet_find(fleet, "q")->pid, SIGKILL), 0);
+        assert_int_equal(ticket_retry(c.ticket, "connection reset", false), 0);
+        wait_for(w, &c.granted, 2);
+        assert_int_equal(ticket_tries(c.ticket), 2);
+        ends(&c);
 }
 
 static void a_frozen_one_loses_its_work(void **state)
@@ -929,6 +968,7 @@ int main(void)
                 TEST(waits_end),
                 TEST(a_line_that_stands_is_shed),
                 TEST(a_load_sheds_nobody),
+                TEST(an_absence_is_no_overload),
                 TEST(a_thousand_at_once_on_four_slots),
                 TEST(one_instance_may_be_meant),
                 TEST(questions_need_no_slot),
@@ -937,6 +977,7 @@ int main(void)
                 TEST(a_stale_connection_is_nobody_s_fault),
                 TEST(a_death_gives_its_work_to_others),
                 TEST(the_only_one_dies_and_comes_back),
+                TEST(who_was_first_to_know_waits_for_the_next_process),
                 TEST(a_frozen_one_loses_its_work),
                 TEST(who_is_down_is_said),
                 TEST(who_fails_is_left_alone_but_never_the_last),
