@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "fleet/activity.h"
+#include "fleet/demand.h"
 #include "fleet/dispatch.h"
 #include "http/doors_private.h"
 #include "http/respond.h"
@@ -175,6 +176,7 @@ static void put_own(struct json_writer *w, struct fleet *f, const struct model *
         json_bool(w, "shedding", figures.shedding_since != 0);
         json_bool(w, "onDemand", m->entry->on_demand);
         json_bool(w, "pinned", m->entry->pinned);
+        report_put_moment(w, "until", m->entry->on_demand ? demand_until(f, m->entry) : 0);
         report_put_moment(w, "until", m->best ? m->best->until : 0);
         json_close_object(w);
 }

@@ -230,3 +230,19 @@ def test_only_chats_and_known_models(three):
     assert daemon.api("POST", PATH, {"model": "a", "messages": [], "ensemble": None}).status == 200
     assert peers[0].wait().json == {"who": "a", "model": "a", "messages": []} and len(peers[0].requests) == 1
     assert json.loads(peers[0].requests[0].body)
+
+
+def test_an_ensemble_takes_of_the_key_what_its_members_are(make_daemon):
+    daemon = make_daemon({"instances": [{"name": "m", "model": "tiny.gguf"}], "auth": {"keys_file": "keys.json"}}, start=False)
+    made = daemon.cli("key", "add", "two", "--scope", "infer", "--concurrency", "2", "--config", daemon.config_file,
+                      socket_option=False)
+    assert made.returncode == 0, made
+    daemon.start()
+    daemon.wait_state("m", "ready")
+    key = {"Authorization": "Bearer " + made.stdout.strip()}
+    for n, status in ((3, 429), (2, 200), (3, 429), (2, 200)):      # what was taken is given back, of refused ones too
+        answer = daemon.api("POST", PATH, {"messages": [], "ensemble": {"n": n}}, headers=key)
+        assert answer.status == status, (n, answer)
+    # Who may infer alone may list the models, and no more.
+    assert daemon.get("/v1/models", headers=key).status == daemon.get("/api/v1/models", headers=key).status == 200
+    assert daemon.get("/api/v1/instances", headers=key).status == 403
