@@ -40,7 +40,7 @@ static struct ticket *ticket_new(struct dispatch *d)
         struct ticket *t;
 
         if (d->n_spare > 0) {
-                t = LIST_ENTRY(d->spare.next, struct ticket, node);
+                t = LIST_ENTRY(d->spare.prev, struct ticket, node);
                 list_remove(&t->node);
                 d->n_spare--;
                 memset(t, 0, sizeof *t);
