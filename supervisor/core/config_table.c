@@ -366,7 +366,9 @@ static const struct config_key instance_keys[] = {
         {"scale.wait", TYPE_DURATION, IN(scale.wait), .fallback = "\"2s\"", .min = 10 * MSEC, .max = HOUR,
          .help = "One more is started when requests wait longer."},
         {"scale.idle", TYPE_DURATION, IN(scale.idle), .fallback = "\"5m\"", .min = SEC,
-         .max = 24 * 365 * HOUR, .help = "One beyond min is stopped after so long without a request."},
+         .max = 24 * 365 * HOUR,
+         .help = "One beyond min is stopped when for so long the slots of the others would have been "
+                 "enough."},
         {"scale.cooldown", TYPE_DURATION, IN(scale.cooldown), .fallback = "\"30s\"", .max = 24 * HOUR,
          .help = "The least time between two such steps."},
         {"gpu", TYPE_GPU, IN(gpu), .fallback = "\"auto\"", .max = 64, .flags = KEY_RESTART | KEY_SPAWN,
@@ -446,8 +448,9 @@ static const struct config_key instance_keys[] = {
         {"on_demand.pinned", TYPE_BOOL, IN(pinned), .fallback = "false",
          .help = "Once loaded it is never unloaded to make room for another one."},
         {"on_demand.memory", TYPE_SIZE, IN(demand_memory), .min = MB, .max = 1024 * TB,
-         .help = "GPU memory that one instance of it needs. Default: what it was seen to take; before that "
-                 "an estimate from its file."},
+         .help = "GPU memory that one instance of it needs, of all its GPUs together. Default: the size of "
+                 "its file, a tenth "
+                 "more, and 512M for context and buffers."},
         {"limits", TYPE_GROUP, .flags = KEY_UNBUILT | KEY_SPAWN,
          .help = "What it may use (needs a delegated cgroup)."},
         {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB, .help = "Main memory."},
