@@ -166,6 +166,12 @@ static void once_subscribers(const struct exposition *x, const struct family *f,
         exposition_put_plain(out, f->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
 }
 
+static void once_buffered(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        exposition_put_plain(out, f->name, "of", "bodies", (double)x->facts.server.bodies);
+        exposition_put_plain(out, f->name, "of", "answers", (double)x->facts.server.queued);
+}
+
 static void once_refused(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         const struct server_counts *s = &x->facts.server;
@@ -294,6 +300,9 @@ static const struct family families[] = {
 
         {PREFIX "http_connections", "gauge", "Open HTTP connections.", .once = once_unsigned,
          .offset = OF_FACTS(server.connections)},
+        {PREFIX "http_buffered_bytes", "gauge",
+         "Bytes held for others: bodies of open requests, answers that their readers have not taken.",
+         .once = once_buffered},
         {PREFIX "http_connections_total", "counter", "HTTP connections accepted.", .once = once_u64,
          .offset = OF_FACTS(server.accepted)},
         {PREFIX "http_requests_total", "counter", "HTTP requests read.", .once = once_u64,

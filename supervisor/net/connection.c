@@ -16,7 +16,7 @@ static void conn_settle(struct conn *c);
 /* What its reader has not taken, within the server's sum. */
 static void conn_account(struct conn *c, size_t queued)
 {
-        c->server->queued += queued - c->accounted;
+        c->server->counts.queued += queued - c->accounted;
         c->accounted = queued;
 }
 
@@ -314,7 +314,7 @@ static bool begin_request(struct conn *c)
                 return false;
         }
         /* Whole answers wait for readers who do not take them: in sum as little as one server may hold. */
-        if (s->queued > s->limits.queued_max && !c->listener->vital) {
+        if (s->counts.queued > s->limits.queued_max && !c->listener->vital) {
                 s->counts.refused_queued++;
                 conn_refuse(c, 503, "too much waits for slow readers: try again later");
                 return false;

@@ -60,7 +60,7 @@ static void on_later(struct deferred *d)
 
 void request_retire(struct request *req)
 {
-        req->server->bodies -= req->body.len;
+        req->server->counts.bodies -= req->body.len;
         loop_defer(req->server->loop, &req->later);
 }
 
@@ -182,11 +182,11 @@ static int keep_body(struct request *req, struct slice data)
         struct server *s = req->server;
         int r;
 
-        if (data.n > s->limits.bodies_max || s->bodies > s->limits.bodies_max - data.n)
+        if (data.n > s->limits.bodies_max || s->counts.bodies > s->limits.bodies_max - data.n)
                 return -ENOBUFS;
         r = buffer_append(&req->body, data.p, data.n);
         if (r == 0)
-                s->bodies += data.n;
+                s->counts.bodies += data.n;
         return r;
 }
 
@@ -238,7 +238,8 @@ int request_read_body(struct request *req, size_t max, request_body_fn *on_body,
         if (req->begun || req->body_asked)
                 return -EINVAL;
         over = req->head.framing == HTTP1_LENGTH && req->head.content_length > max;
-        if (!over && req->head.content_length > s->limits.bodies_max - MIN(s->bodies, s->limits.bodies_max)) {
+        if (!over &&
+            req->head.content_length > s->limits.bodies_max - MIN(s->counts.bodies, s->limits.bodies_max)) {
                 s->counts.refused_bodies++;
                 return -ENOBUFS;
         }

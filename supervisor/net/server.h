@@ -48,6 +48,8 @@ struct server_counts {
                 requests, bad_requests, timeouts_head, timeouts_idle, timeouts_body, timeouts_write,
                 clients_gone, accept_pauses, tls_handshakes, tls_failures, tls_plain;
         unsigned connections;
+        size_t queued; /* bytes that wait for readers, of all connections */
+        size_t bodies; /* bytes of bodies that open requests hold */
 };
 
 typedef void server_request_fn(void *owner, struct request *req);

@@ -49,8 +49,6 @@ struct server {
         int reserve;         /* a descriptor to give up when there are no others */
         int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
-        size_t queued; /* bytes that wait for readers, of all connections */
-        size_t bodies; /* bytes of bodies that open requests hold */
         bool stopping, dead;
 };
 

@@ -65,6 +65,8 @@ static const struct exposition_facts facts = {
                    .requests = 9,
                    .bad_requests = 2,
                    .connections = 5,
+                   .bodies = 1234,
+                   .queued = 567,
                    .timeouts_head = 6,
                    .timeouts_body = 3,
                    .accept_pauses = 2},
@@ -139,6 +141,8 @@ static void figures_arrive(void **state)
         assert_line(text, "llama_supervisor_feed_subscribers{carrier=\"sse\"} 2");
         assert_line(text, "llama_supervisor_feed_coalesced_total 4");
         assert_line(text, "llama_supervisor_http_connections 5");
+        assert_line(text, "llama_supervisor_http_buffered_bytes{of=\"bodies\"} 1234");
+        assert_line(text, "llama_supervisor_http_buffered_bytes{of=\"answers\"} 567");
         assert_line(text, "llama_supervisor_http_connections_total 7");
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"host\"} 8");
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"malformed\"} 2");
