@@ -17,6 +17,7 @@
 #include "http/respond.h"
 
 #define CONTROL_GROUP "llama-supervisor"
+enum { PREFLIGHT_HEADERS_MAX = 600 };
 
 /* --- the way of a request ----------------------------------------------------------------------------------------- */
 
@@ -78,9 +79,26 @@ static void answer_method(struct call *call)
         respond_error_with(call->req, call->head->method == HTTP1_OTHER ? 501 : 405, NULL, headers, message);
 }
 
+/* What a page of ours wants to send (clients of models send a dozen headers of their own), if it is a plain list and no essay. */
+static struct slice asked_headers(const struct call *call)
+{
+        static const struct slice usual = SLICE("Authorization, Content-Type, Last-Event-ID, X-Api-Key");
+        struct slice asked = {0}, rest, item;
+
+        if (http1_header_find(call->head->headers, call->head->n_headers, "access-control-request-headers",
+                              &asked) != 1 ||
+            !asked.n || asked.n > PREFLIGHT_HEADERS_MAX)
+                return usual;
+        for (rest = asked; http1_list_next(&rest, &item);)
+                if (!http1_is_token(item))
+                        return usual;
+        return asked;
+}
+
 static void answer_options(struct call *call)
 {
-        char methods[64], headers[512];
+        char methods[64], headers[PREFLIGHT_HEADERS_MAX + 256];
+        struct slice asked;
         enum gate_verdict v;
 
         (void)route_methods(call->route, methods, sizeof(methods));
@@ -94,12 +112,11 @@ static void answer_options(struct call *call)
                 refuse_by_gate(call->doors, call->req, v);
                 return;
         }
-        (void)snprintf(
-                headers, sizeof(headers),
-                "Allow: %s\r\nAccess-Control-Allow-Methods: %s\r\n"
-                "Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, X-Api-Key\r\n"
-                "Access-Control-Max-Age: 600\r\n",
-                methods, methods);
+        asked = asked_headers(call);
+        (void)snprintf(headers, sizeof(headers),
+                       "Allow: %s\r\nAccess-Control-Allow-Methods: %s\r\n"
+                       "Access-Control-Allow-Headers: %.*s\r\nAccess-Control-Max-Age: 600\r\n",
+                       methods, methods, (int)asked.n, asked.p);
         respond_text(call->req, 204, NULL, headers, NULL, 0);
 }
 

@@ -150,6 +150,10 @@ static void put_lines(const struct errand *e, const struct relay *r, const struc
         char cors[DOORS_CORS_MAX];
 
         (void)buffer_puts(out, doors_cors(e->req, cors, sizeof(cors)));
+        if (cors[0])
+                (void)buffer_puts(
+                        out,
+                        "Access-Control-Expose-Headers: X-Request-Id, X-Llama-Instance, X-Queue-Wait\r\n");
         (void)buffer_puts(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
         for (size_t i = 0; i < head->n_headers; i++)
                 if (header_passes(head, head->headers + i))

@@ -258,6 +258,7 @@ def test_answers_pass_as_they_are(gate, peer):
                                         extra="X-Of-Theirs: a\r\nSet-Cookie: b=c\r\nConnection: X-Hop\r\nX-Hop: 1\r\n")
     answer = post(daemon, "/v1/chat/completions", {"model": "m"}, headers={"Origin": "http://localhost:3000"})
     assert answer.status == 400 and answer.json == {"error": {"message": "no", "code": 400}}
+    assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
     assert answer.headers["X-Of-Theirs"] == "a" and answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     assert not {"Set-Cookie", "X-Hop", "Keep-Alive"} & set(answer.headers), answer.headers
     peer.answer = lambda request: b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -613,6 +614,11 @@ def test_methods_and_options(gate, peer):
     answer = daemon.api("OPTIONS", "/v1/chat/completions", headers={
         "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"})
     assert answer.status == 204 and answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert answer.headers["Access-Control-Allow-Headers"] == "x-api-key"
+    for asked in ("x-stainless-os,anthropic-version, x-priority", "bad header", "a" * 700):
+        answer = daemon.api("OPTIONS", "/v1/messages", headers={
+            "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked})
+        assert answer.status == 204 and (answer.headers["Access-Control-Allow-Headers"] == asked) == ("stainless" in asked), answer.headers
     for origin in ("https://evil.example", "null"):
         error_of(post(daemon, "/v1/chat/completions", {"model": "m"}, headers={"Origin": origin}), 403)
     error_of(post(daemon, "/v1/chat/completions", b"{}", headers={"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}), 415)
