@@ -98,6 +98,8 @@ int queue_put(struct queue *q, struct queue_item *item, unsigned class, const ch
         struct queue_lane *lane;
         uint64_t turn = 0;
 
+        if (class >= QUEUE_CLASSES)
+                return -EINVAL;
         if (!front && q->count - q->fronts >= max)
                 return -ENOSPC;
         lane = lane_of(q, key);

@@ -64,7 +64,7 @@ struct queue {
 void queue_init(struct queue *q, uint32_t seed);
 void queue_finish(struct queue *q); /* items are forgotten, not freed */
 
-/* 0, -ENOSPC (max items wait), -ENOMEM. front: a retry; max does not count for it. deadline: monotonic. */
+/* 0, -ENOSPC (max items wait), -ENOMEM, -EINVAL (no such class). front: a retry; max does not count for it. deadline: monotonic. */
 int queue_put(struct queue *q, struct queue_item *item, unsigned class, const char *key, bool front,
               usec_t deadline, unsigned max, usec_t now);
 /* It is served: counts for turns, shares and the rate. Need not be the first (others may have to be passed over). */

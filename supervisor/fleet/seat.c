@@ -111,12 +111,12 @@ static char *words_for_going(const struct member *m)
         }
 }
 
-static void take_away(struct ticket *t, bool later, usec_t now)
+static void take_away(struct seat *s, struct ticket *t, bool later, usec_t now)
 {
         struct dispatch *d = t->dispatch;
 
         free(t->message);
-        t->message = words_for_going(t->seat->member);
+        t->message = words_for_going(s->member);
         leave_seat(t);
         t->state = later ? TICKET_ORPHAN : TICKET_REVOKED;
         t->orphaned_at = now;
@@ -129,7 +129,7 @@ static void take_away(struct ticket *t, bool later, usec_t now)
 static void take_all_away(struct seat *s, bool later, usec_t now)
 {
         while (!list_is_empty(&s->leases))
-                take_away(LIST_ENTRY(s->leases.next, struct ticket, node), later, now);
+                take_away(s, LIST_ENTRY(s->leases.next, struct ticket, node), later, now);
 }
 
 /* --- what the member tells ---------------------------------------------------------------------------------------------- */
