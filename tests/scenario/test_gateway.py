@@ -472,6 +472,23 @@ def test_a_client_that_waits_is_told(gate, peer):
     plain.join(60)
 
 
+def test_a_client_is_told_while_its_model_loads(make_daemon):
+    daemon = make_daemon({"instances": [{"name": "m", "model": "tiny.gguf", "on_demand": {},
+                                         "env": {"FAKE_LLAMA_ARGS": "--load-ms 8000"}}]})
+    listed = daemon.get("/v1/models").json["data"][0]
+    assert listed["id"] == "m" and listed["status"]["value"] == "unloaded", listed
+    error_of(daemon.get("/props?model=m"), 503, "not_loaded")
+    stream = Stream(daemon, "/v1/chat/completions", {"model": "m", "stream": True, "messages": []})
+    stream.head()
+    stream.until("status=starting")
+    assert daemon.get("/v1/models").json["data"][0]["status"]["value"] == "loading"
+    text, whole = stream.rest()
+    assert whole and text.startswith(": queued position=1") and text.endswith("data: [DONE]\n\n"), text
+    stream.close()
+    own = daemon.get("/api/v1/models").json["models"][0]
+    assert own["onDemand"] is True and own["state"] == "ready", own
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 def test_errors_after_the_head_are_events(gate, peer, path):
     daemon = gate({"gateway": {"queue": {"timeout": "7s"}}}, slots=1)
@@ -580,8 +597,10 @@ def test_a_slow_reader_slows_its_instance_alone(gate, peer):
     harness.wait_for(stands_still, what="the instance is paused")
     assert sent[0] < 24e6, sent
     assert post(daemon, "/v1/chat/completions", {"model": "m"}).status == 200
-    text, whole = stream.rest()
-    assert whole and len(text) == 2000 * (32000 + 8)
+    length = len(stream.text)
+    while more := stream.response.read1(65536):
+        length += len(more)
+    assert stream.response.isclosed() and length == 2000 * (32000 + 8)
     stream.close()
 
 
