@@ -70,7 +70,10 @@ static void put_request(struct table *t, const struct json_value *r)
         table_put(t, COLOUR_NONE, json_get_string(r, "instance"));
         table_put(t, COLOUR_NONE, json_get_string(r, "key"));
         table_put(t, COLOUR_DIM, json_get_string(r, "path"));
-        table_put(t, colour_of(state), state);
+        if (!outcome && json_get_int(r, "position", 0) > 0)
+                table_printf(t, colour_of(state), "%s #%" PRId64, state, json_get_int(r, "position", 0));
+        else
+                table_put(t, colour_of(state), state);
         put_span(t, r, "wait");
         put_span(t, r, "timeToFirstToken");
         put_span(t, r, "duration");

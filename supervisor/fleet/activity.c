@@ -301,6 +301,14 @@ static void put_record(struct json_writer *w, const struct activity_record *rec,
                 json_int(w, "status", rec->status);
         else
                 json_null(w, "status");
+        if (rec->position)
+                json_uint(w, "position", rec->position);
+        else
+                json_null(w, "position");
+        if (rec->position && rec->estimate)
+                json_double(w, "estimate", seconds(rec->estimate), 3);
+        else
+                json_null(w, "estimate");
         json_uint(w, "tries", rec->tries);
         json_bool(w, "stream", rec->streams);
         report_put_moment(w, "at", rec->at);

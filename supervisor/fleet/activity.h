@@ -24,6 +24,9 @@ struct activity_record {
         const char *state;   /* "waiting", "running", "ended" */
         const char *outcome; /* NULL while it runs; "ok", "cancelled", or an error's code */
         int status;          /* HTTP status told to the client, 0 none yet */
+        unsigned
+                position; /* in its model's queue, 1 the next; 0: it does not wait. As of relay_note_positions */
+        usec_t estimate; /* until it is served, 0 unknown; likewise */
         unsigned tries;
         bool streams;
         bool question; /* takes no slot (/tokenize, /slots): counted, but not in the times */

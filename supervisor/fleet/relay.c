@@ -778,6 +778,21 @@ bool relay_progress(const struct relay *r, struct ticket_progress *ret)
         return true;
 }
 
+void relay_note_positions(struct fleet *f)
+{
+        LIST_FOREACH(&f->relays->running, it)
+        {
+                struct relay *r = LIST_ENTRY(it, struct relay, node);
+                struct ticket_progress p = {0};
+
+                if (!r->record)
+                        continue;
+                (void)relay_progress(r, &p);
+                r->record->position = p.position;
+                r->record->estimate = p.estimate;
+        }
+}
+
 const char *relay_id(const struct relay *r)
 {
         return r->id;

@@ -89,6 +89,9 @@ const char *relay_instance(const struct relay *r); /* NULL while it waits */
 usec_t relay_waited(const struct relay *r);
 unsigned relay_tries(const struct relay *r);
 
+/* Writes into the records of those that wait where they stand now: asked for when the list of requests is shown. */
+void relay_note_positions(struct fleet *f);
+
 /* Cancels a running request by id (its on_end comes with RELAY_CANCELLED and `why` in its message). 0 or -ENOENT. */
 int relay_cancel_id(struct fleet *f, const char *id, const char *why);
 

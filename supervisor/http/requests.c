@@ -19,6 +19,7 @@ void requests_handle(struct call *call)
 
         if (!call_get_uint(call, "recent", 0, ACTIVITY_RECENT_MAX, RECENT_DEFAULT, &recent))
                 return;
+        relay_note_positions(d->fleet);
         buffer_init(&b, 0);
         json_begin(&w, &b);
         activity_put(fleet_activity(d->fleet), &w, loop_now(d->loop), (unsigned)recent);

@@ -115,6 +115,11 @@ def test_first_come_first_served_and_classes_go_first(one_slot):
         wait_queue(daemon, n + 1)
     told = {row["name"]: row for row in daemon.get("/api/v1/instances").json["instances"]}["q"]
     assert told["inFlight"] == 1
+    # They came as low, a, b, c and stand as they will be served; the list says so, and so does the table.
+    rows = [one for one in daemon.get("/api/v1/requests").json["running"]]
+    assert [(row["state"], row["position"]) for row in rows] == [
+        ("running", None), ("waiting", 4), ("waiting", 1), ("waiting", 2), ("waiting", 3)], rows
+    assert "waiting #4" in daemon.cli("requests").stdout
     peer.permits.release(5)
     assert [whole(one).status for one in clients] == [200] * 5
     assert peer.names() == ["busy", "a", "b", "c", "low"] and peer.most == 1
