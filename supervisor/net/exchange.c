@@ -63,6 +63,7 @@ static void exchange_leave(struct exchange *x, bool reusable)
         if (l)
                 leg_release(l, reusable, x->keep);
         deferred_cancel(&x->late);
+        deferred_cancel(&x->send);
         list_remove(&x->node);
         x->upstream->n_running--;
         if (x->gone)
@@ -213,6 +214,13 @@ static void exchange_send(struct exchange *x)
         }
 }
 
+/* Requests that came with one batch of events go out one right behind the other: a server that is woken by the first finds the
+ * others too, instead of being woken for each (which costs the one who wakes it more than the write itself). */
+static void on_send(struct deferred *d)
+{
+        exchange_send(CONTAINER_OF(d, struct exchange, send));
+}
+
 void exchange_on_drain(struct exchange *x)
 {
         exchange_send(x);
@@ -245,6 +253,7 @@ static void exchange_connect(struct exchange *x)
 {
         int r;
 
+        deferred_cancel(&x->send);
         x->connected = false;
         x->given = 0;
         x->sent_before = 0;
@@ -264,7 +273,7 @@ static bool exchange_reuse(struct exchange *x)
         x->connected = true;
         x->sent_before = stream_sent(x->leg->stream);
         exchange_set_timer(x);
-        exchange_send(x);
+        loop_defer(x->upstream->loop, &x->send);
         return true;
 }
 
@@ -400,6 +409,7 @@ static int exchange_new(struct upstream *u, struct exchange **ret)
         http1_parser_init(&x->parser);
         list_init(&x->node);
         deferred_init(&x->late, on_late);
+        deferred_init(&x->send, on_send);
         *ret = x;
         return 0;
 }

@@ -30,6 +30,7 @@ struct exchange {
         struct timer *timer;
         struct deferred late;             /* tells from outside the owner's own call: a failure, a held end */
         const struct exchange_events *on; /* NULL: collected, for on_done */
+        struct deferred send;             /* the request goes out at the end of the turn */
         exchange_done_fn *on_done;
         void *owner;
         bool *gone; /* set while a callback runs: whether it ended the exchange */
