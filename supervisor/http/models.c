@@ -1,6 +1,8 @@
 /* models.c: the models there are, as clients of OpenAI's API list them, as our own tools want them, and GET /stats as GoLlama's hub
  * tells of its workers. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "base/text.h"
@@ -15,6 +17,7 @@ struct model {
         const struct config_instance *entry;
         const struct report *best; /* the one that tells most of it, NULL: there is none */
         const char *state;         /* the public word of that one */
+        size_t first;              /* of its instances in the lineup */
         unsigned instances, ready;
 };
 
@@ -31,17 +34,70 @@ static unsigned hope(const char *status)
         return i;
 }
 
-static bool model_look(struct fleet *f, const char *name, struct model *ret)
+/* All reports by their model, so that a list of a thousand models asks each instance once. */
+struct place {
+        const struct report *report;
+        size_t at; /* in the fleet */
+};
+
+struct lineup {
+        struct place *places;
+        size_t n;
+};
+
+static int by_model(const void *a, const void *b)
+{
+        const struct place *x = a, *y = b;
+        int order = strcmp(x->report->model, y->report->model);
+
+        return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
+static void lineup_finish(struct lineup *l)
+{
+        free(l->places);
+}
+
+/* False without memory. */
+static bool lineup_take(struct fleet *f, struct lineup *ret)
+{
+        size_t n = fleet_count(f);
+
+        ret->places = calloc(n + 1, sizeof(*ret->places));
+        if (!ret->places)
+                return false;
+        for (ret->n = 0; ret->n < n; ret->n++)
+                ret->places[ret->n] = (struct place){fleet_report(f, ret->n), ret->n};
+        qsort(ret->places, n, sizeof(*ret->places), by_model);
+        return true;
+}
+
+/* The first instance of the model, or where it would stand. */
+static size_t first_of(const struct lineup *l, const char *model)
+{
+        size_t low = 0, high = l->n;
+
+        while (low < high) {
+                size_t middle = (low + high) / 2;
+
+                if (strcmp(l->places[middle].report->model, model) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static bool model_look(struct fleet *f, const struct lineup *l, const char *name, struct model *ret)
 {
         struct model m = {.state = "initial"};
 
         if (dispatch_resolve(f, name, &m.entry) < 0)
                 return false;
-        for (size_t i = 0, n = fleet_count(f); i < n; i++) {
-                const struct report *r = fleet_report(f, i);
+        m.first = first_of(l, m.entry->name);
+        for (size_t i = m.first; i < l->n && streq(l->places[i].report->model, m.entry->name); i++) {
+                const struct report *r = l->places[i].report;
 
-                if (!streq(r->model, m.entry->name))
-                        continue;
                 m.instances++;
                 m.ready += streq(r->status, "ready");
                 if (!m.best || hope(r->status) < hope(m.best->status)) {
@@ -114,11 +170,16 @@ static void put_openai(struct json_writer *w, const struct doors *d, const struc
 void models_handle(struct call *call)
 {
         struct fleet *f = call->doors->fleet;
+        _cleanup_(lineup_finish) struct lineup l = {0};
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         const char *name;
         struct model m;
 
+        if (!lineup_take(f, &l)) {
+                doors_respond_error(call->req, 503, "not enough memory for the answer");
+                return;
+        }
         buffer_init(&b, 0);
         json_begin(&w, &b);
         json_open_object(&w);
@@ -126,7 +187,7 @@ void models_handle(struct call *call)
         json_key(&w, "data");
         json_open_array(&w);
         for (size_t i = 0; (name = dispatch_model_name(f, i)); i++)
-                if (model_look(f, name, &m))
+                if (model_look(f, &l, name, &m))
                         put_openai(&w, call->doors, &m);
         json_close_array(&w);
         json_close_object(&w);
@@ -135,12 +196,17 @@ void models_handle(struct call *call)
 
 void model_handle(struct call *call)
 {
+        _cleanup_(lineup_finish) struct lineup l = {0};
         _cleanup_buffer_ struct buffer b = {0};
         char message[512];
         struct json_writer w;
         struct model m;
 
-        if (call->rest[0] == '\0' || !model_look(call->doors->fleet, call->rest, &m)) {
+        if (!lineup_take(call->doors->fleet, &l)) {
+                doors_respond_error(call->req, 503, "not enough memory for the answer");
+                return;
+        }
+        if (call->rest[0] == '\0' || !model_look(call->doors->fleet, &l, call->rest, &m)) {
                 (void)snprintf(message, sizeof(message),
                                "the model \"%.200s\" does not exist: GET /v1/models lists those that do",
                                call->rest);
@@ -153,7 +219,7 @@ void model_handle(struct call *call)
         respond_json(call->req, 200, NULL, &b);
 }
 
-static void put_own(struct json_writer *w, struct fleet *f, const struct model *m)
+static void put_own(struct json_writer *w, struct fleet *f, const struct lineup *l, const struct model *m)
 {
         struct dispatch_figures figures = {0};
 
@@ -165,9 +231,8 @@ static void put_own(struct json_writer *w, struct fleet *f, const struct model *
         json_string(w, "state", m->state);
         json_key(w, "instances");
         json_open_array(w);
-        for (size_t i = 0, n = fleet_count(f); i < n; i++)
-                if (streq(fleet_report(f, i)->model, m->entry->name))
-                        json_put_string(w, fleet_report(f, i)->instance);
+        for (size_t i = 0; i < m->instances; i++)
+                json_put_string(w, l->places[m->first + i].report->instance);
         json_close_array(w);
         json_uint(w, "ready", m->ready);
         json_uint(w, "slots", figures.slots);
@@ -184,19 +249,24 @@ static void put_own(struct json_writer *w, struct fleet *f, const struct model *
 void api_models_handle(struct call *call)
 {
         struct fleet *f = call->doors->fleet;
+        _cleanup_(lineup_finish) struct lineup l = {0};
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
         const char *name;
         struct model m;
 
+        if (!lineup_take(f, &l)) {
+                doors_respond_error(call->req, 503, "not enough memory for the answer");
+                return;
+        }
         buffer_init(&b, 0);
         json_begin(&w, &b);
         json_open_object(&w);
         json_key(&w, "models");
         json_open_array(&w);
         for (size_t i = 0; (name = dispatch_model_name(f, i)); i++)
-                if (model_look(f, name, &m))
-                        put_own(&w, f, &m);
+                if (model_look(f, &l, name, &m))
+                        put_own(&w, f, &l, &m);
         json_close_array(&w);
         json_close_object(&w);
         respond_json(call->req, 200, NULL, &b);
