@@ -620,6 +620,11 @@ const struct config *fleet_config(const struct fleet *f)
         return f->config;
 }
 
+uint64_t fleet_config_number(const struct fleet *f)
+{
+        return f->config_number;
+}
+
 struct loop *fleet_loop(const struct fleet *f)
 {
         return f->loop;

@@ -30,6 +30,8 @@ void fleet_event_started(struct fleet *f);
 void fleet_hurry(struct fleet *f);
 
 const struct config *fleet_config(const struct fleet *f);
+/* Another one for each configuration that comes into force (their addresses repeat). */
+uint64_t fleet_config_number(const struct fleet *f);
 struct loop *fleet_loop(const struct fleet *f);
 
 /* --- what is --------------------------------------------------------------------------------------------------- */

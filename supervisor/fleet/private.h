@@ -12,6 +12,7 @@ enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = 64, FLEET_UNITED_MODELS = 256 };
 struct fleet {
         struct loop *loop;
         struct config *config;
+        uint64_t config_number;
         fleet_load_fn *load;
         void *load_owner;
         struct member **members;

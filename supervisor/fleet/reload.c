@@ -194,6 +194,7 @@ void fleet_apply(struct fleet *f, struct config *c, usec_t now)
         for (size_t i = 0; i < n; i++)
                 apply_to(f, c, f->members[i], now);
         f->config = c;
+        f->config_number++;
         log_set_level(c->log_level);
         fleet_read_gpus(f);
         if (fleet_make_members(f, c) < 0)

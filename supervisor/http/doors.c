@@ -356,8 +356,8 @@ static void on_auth_event(void *owner, const char *kind, const char *text)
 
 static int apply_auth(struct doors *d, char **ret_error)
 {
-        d->applied = fleet_config(d->fleet);
-        return auth_apply(d->auth, d->applied, ret_error);
+        d->applied = fleet_config_number(d->fleet);
+        return auth_apply(d->auth, fleet_config(d->fleet), ret_error);
 }
 
 /* After a reload the fleet has another configuration. */
@@ -368,7 +368,7 @@ static void on_turn(void *owner, usec_t now)
         int r;
 
         (void)now;
-        if (fleet_config(d->fleet) == d->applied)
+        if (fleet_config_number(d->fleet) == d->applied)
                 return;
         r = apply_auth(d, &error);
         if (r < 0)
@@ -386,9 +386,9 @@ static int open_auth(struct doors *d, char **ret_error)
         if (r >= 0)
                 r = loop_add_turn(d->loop, on_turn, d);
         d->turning = r >= 0;
-        if (r >= 0 && d->applied->auth_keys_file && !auth_keys_in_force(d->auth))
+        if (r >= 0 && fleet_config(d->fleet)->auth_keys_file && !auth_keys_in_force(d->auth))
                 log_warn(NULL, "%s holds no key in force: llama-supervisor key add NAME makes one",
-                         d->applied->auth_keys_file);
+                         fleet_config(d->fleet)->auth_keys_file);
         return r;
 }
 

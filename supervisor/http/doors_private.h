@@ -42,7 +42,7 @@ struct doors {
         struct doors_certificate *certificates; /* doors_tls.c */
         size_t n_certificates;
         struct gateway *gateway;
-        const struct config *applied; /* the configuration that auth has taken over */
+        uint64_t applied; /* the number of the configuration that auth has taken over */
         bool subscribed, turning;
         usec_t started, started_realtime;
         char **addresses; /* as bound, NULL-ended, without the control socket */

@@ -26,6 +26,7 @@ struct follower {
 struct fleet {
         struct loop *loop;
         struct config config;
+        uint64_t config_number;
         struct report reports[FAKE_MAX];
         struct fleet_figures figures[FAKE_MAX];
         uint64_t deaths[FAKE_MAX][FAKE_CAUSES];
@@ -69,6 +70,11 @@ static inline void fake_fleet_add(struct fleet *f, const char *name, const char 
 const struct config *fleet_config(const struct fleet *f)
 {
         return &f->config;
+}
+
+uint64_t fleet_config_number(const struct fleet *f)
+{
+        return f->config_number;
 }
 
 size_t fleet_count(const struct fleet *f)

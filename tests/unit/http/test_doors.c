@@ -887,6 +887,28 @@ static void listen_json_and_a_second_daemon(void **state)
         teardown(w);
 }
 
+/* Two reloads in one turn may leave the new configuration where the one before the last was: its address tells nothing. */
+static void ask_after_reload(struct world *w)
+{
+        static char keys_file[128];
+
+        expect(w, 200, "GET", "/api/v1/status", "Authorization: Bearer nobody's\r\n", NULL, NULL);
+        (void)snprintf(keys_file, sizeof(keys_file), "%s/keys.json", w->dir);
+        w->fleet->config.auth_keys_file = keys_file;
+        w->fleet->config_number += 2;
+        expect(w, 200, "GET", "/health", NULL, NULL, NULL); /* it is taken over at the end of this turn */
+        expect(w, 401, "GET", "/api/v1/status", "Authorization: Bearer nobody's\r\n", NULL, NULL);
+}
+
+static void reloads(void **state)
+{
+        struct world *w = setup();
+
+        (void)state;
+        run(w, ask_after_reload);
+        teardown(w);
+}
+
 static void ask_requests(struct world *w)
 {
         expect(w, 200, "GET", "/api/v1/requests", NULL, NULL,
@@ -924,12 +946,19 @@ static void requests(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(routes),      cmocka_unit_test(orders),
-                cmocka_unit_test(bodies),      cmocka_unit_test(gate),
-                cmocka_unit_test(requests),    cmocka_unit_test(logs),
-                cmocka_unit_test(no_logs),     cmocka_unit_test(close_under_load),
-                cmocka_unit_test(big_metrics), cmocka_unit_test(scrapes_that_drip),
-                cmocka_unit_test(listeners),   cmocka_unit_test(listen_json_and_a_second_daemon),
+                cmocka_unit_test(routes),
+                cmocka_unit_test(orders),
+                cmocka_unit_test(bodies),
+                cmocka_unit_test(gate),
+                cmocka_unit_test(requests),
+                cmocka_unit_test(reloads),
+                cmocka_unit_test(logs),
+                cmocka_unit_test(no_logs),
+                cmocka_unit_test(close_under_load),
+                cmocka_unit_test(big_metrics),
+                cmocka_unit_test(scrapes_that_drip),
+                cmocka_unit_test(listeners),
+                cmocka_unit_test(listen_json_and_a_second_daemon),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
