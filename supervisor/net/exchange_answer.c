@@ -83,14 +83,15 @@ static int read_head(struct exchange *x, const char *data, size_t len, size_t *r
                         return n;
                 }
                 used += (size_t)n;
-                if (head.status >= 200 || head.status == 101)
+                if (head.status >= 200)
                         break;
-                if (++x->interim > INTERIM_MAX)
+                /* 101 would end HTTP on this connection, and nobody asked for that. */
+                if (head.status == 101 || ++x->interim > INTERIM_MAX)
                         return -EPROTO;
                 http1_parser_init(&x->parser);
         }
         x->status = head.status;
-        x->keep_alive = head.keep_alive && head.status != 101;
+        x->keep_alive = head.keep_alive;
         x->in_body = true;
         note_keep_alive(x, &head);
         http1_body_init_response(&x->decoder, &head, 0);

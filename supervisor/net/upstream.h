@@ -12,7 +12,8 @@
  * EXCHANGE_STALE, and its owner decides.
  * Kept connections are closed after 4 s, or earlier where the server's Keep-Alive says so (llama-server closes after 5 s and
  * 100 requests). A server that answers more than was asked, or before it read the whole request, loses its connection after
- * the answer; such an early answer is read to its end even when the server reads no more. 1xx are dropped. */
+ * the answer; such an early answer is read to its end even when the server reads no more. 1xx are dropped,
+ * but for 101, which nobody asked for: EXCHANGE_MALFORMED. */
 #ifndef LSV_NET_UPSTREAM_H
 #define LSV_NET_UPSTREAM_H
 
