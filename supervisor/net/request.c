@@ -355,6 +355,20 @@ static void fail_answer(struct request *req)
         request_finish(req);
 }
 
+/* The same for an answer in pieces, whose owner goes on writing until it is told. */
+static void fail_begun(struct request *req)
+{
+        struct conn *c = req->conn;
+
+        log_err(NULL, "an answer could not be begun: a header that cannot be sent, or no memory");
+        (void)respond_error(c, 500, "the answer could not be built", req->head.method == HTTP1_HEAD);
+        req->bodyless = req->close_after = true;
+        req->chunked = req->sized = false;
+        req->left = 0;
+        c->doomed = true;
+        loop_defer(c->server->loop, &c->later);
+}
+
 void request_respond(struct request *req, int status, const char *content_type, const char *headers,
                      const void *body, size_t len)
 {
@@ -403,7 +417,7 @@ static void begin(struct request *req, int status, const char *content_type, con
         put_connection(req);
         req->begun = true;
         if (req->out.failed) {
-                fail_answer(req);
+                fail_begun(req);
                 return;
         }
         req->head_waits = true;

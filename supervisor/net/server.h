@@ -114,6 +114,7 @@ int request_read_body(struct request *req, size_t max, request_body_fn *on_body,
 void request_respond(struct request *req, int status, const char *content_type, const char *headers,
                      const void *body, size_t len);
 /* A streamed answer (chunked on 1.1, until close on 1.0). The head goes out with the first write, or at the end of this turn.
+ * A head that cannot be sent is answered 500, and on_gone follows.
  * write: 0, or -ENOBUFS when the reader is too slow (nothing of it was taken), -EPIPE when it is gone (on_gone follows),
  * -ENOMEM. One write larger than the bound is taken when nothing is queued. */
 void request_begin(struct request *req, int status, const char *content_type, const char *headers);

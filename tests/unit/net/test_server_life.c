@@ -311,6 +311,28 @@ static void write_meets_a_gone_client(void **state)
         scene_free(s);
 }
 
+/* The owner goes on writing until it is told: it must not write into somebody else's request. */
+static void a_head_that_cannot_be_sent(void **state)
+{
+        struct scene *s = scene_new(NULL, "127.0.0.1:0");
+        int fd = client(s);
+
+        (void)state;
+        say(fd, "GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->n_reqs, 1);
+        request_begin(s->reqs[0], 200, NULL, "X: a\001b\r\n");
+        (void)request_write(s->reqs[0], "never", 5);
+        assert_int_equal(s->gone, 0); /* not from inside */
+        hear(s, fd, "HTTP/1.1 500 ");
+        wait_for(s, &s->gone, 1);
+        assert_ptr_equal(s->gone_req, s->reqs[0]);
+        assert_null(strstr(s->heard, "never"));
+        close(fd);
+        run_for(s, 2000);
+        assert_int_equal(s->gone, 1);
+        scene_free(s);
+}
+
 /* Client and upstream fall in one batch of events: whoever is told first, nothing freed is touched. */
 static void client_and_upstream_go_together(void **state)
 {
@@ -732,6 +754,7 @@ int main(void)
                 cmocka_unit_test(client_goes_behind_a_full_pipeline),
                 cmocka_unit_test(half_closed_client_goes),
                 cmocka_unit_test(write_meets_a_gone_client),
+                cmocka_unit_test(a_head_that_cannot_be_sent),
                 cmocka_unit_test(client_and_upstream_go_together),
                 cmocka_unit_test(dripping_head),
                 cmocka_unit_test(idle_connections),
