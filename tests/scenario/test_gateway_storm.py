@@ -97,6 +97,8 @@ class Storm:
             body["priority"] = chance.choice(["high", "low"])
         if chance.random() < 0.1:
             body["keep_alive"] = chance.choice([0, "1s", -1])
+        if chance.random() < 0.1:
+            body["ensemble"] = {"n": chance.randrange(1, 5), "combine": "first" if stream else chance.choice(["vote", "longest", "first"])}
         raw = json.dumps(body).encode()
         return raw[:-5] if chance.random() < 0.02 else raw
 
@@ -186,7 +188,7 @@ class Storm:
     def check_whose(self, body, answer):
         """The fake counts a token for each 16 bytes of a body, and bodies are of all lengths: nobody gets somebody else's answer."""
         told = answer.find(b'"prompt_tokens":')
-        if told < 0 or b'"priority"' in body or b'"keep_alive"' in body or body[:12] in (b'{"model": "r', b'{"model": "a'):
+        if told < 0 or b'"priority"' in body or b'"keep_alive"' in body or b'"ensemble"' in body or body[:12] in (b'{"model": "r', b'{"model": "a'):
             return
         tokens = int(answer[told + 16:told + 24].split(b",")[0].split(b"}")[0])
         self.told["whose"] += 1
@@ -261,7 +263,7 @@ class Storm:
         while time.monotonic() < until:
             assert self.daemon.process.poll() is None, self.daemon.output()
             await loop.run_in_executor(None, self.hit)
-            await asyncio.sleep(self.random.random() * 0.2)
+            await asyncio.sleep(self.random.random() * 0.05)
         self.over = True
         await asyncio.wait_for(asyncio.gather(*clients), 60)
 
