@@ -330,7 +330,7 @@ tiny_model()
         if ! [ "$LSV_TINY_MODEL" -nt "$LSV_SOURCE/scripts/make-tiny-model" ]; then
                 say "making a tiny model: ${LSV_TINY_MODEL#"$LSV_SOURCE"/}"
                 mkdir -p "$(dirname "$LSV_TINY_MODEL")"
-                python3 "$LSV_SOURCE/scripts/make-tiny-model" "$LSV_TINY_MODEL" >&2
+                python3 "$LSV_SOURCE/scripts/make-tiny-model" "$LSV_TINY_MODEL" >/dev/null
         fi
         echo "$LSV_TINY_MODEL"
 }
