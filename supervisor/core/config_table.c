@@ -155,7 +155,7 @@ static const struct config_key top_keys[] = {
                  "one file only."},
         {"listen", TYPE_OBJECTS, .fallback = "[{\"address\": \"127.0.0.1:8077\"}]", .max = 64,
          .element = PLACE_LISTEN, .flags = KEY_RESTART,
-         .help = "Addresses of the HTTP doors (dashboard, API, feed, metrics). An empty list leaves the "
+         .help = "Addresses of the HTTP doors (models, API, feed, metrics). An empty list leaves the "
                  "control socket alone."},
         {"insecure", TYPE_BOOL, TOP(insecure), .fallback = "false", .flags = KEY_RESTART,
          .help = "Lets callers without a key use a listener that other machines can reach, as far as "
