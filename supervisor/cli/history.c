@@ -107,6 +107,29 @@ static int print_events(struct history_view *h, const struct json_value *events)
         return cli_flush(h->cli);
 }
 
+/* What the API says, with no more events than were asked for. */
+static int print_answer(struct history_view *h, const struct client_answer *answer,
+                        const struct json_value *document)
+{
+        const struct json_value *events = json_get(document, "events");
+        _cleanup_free_ char *states = json_print(json_get(document, "states"), false);
+        _cleanup_buffer_ struct buffer out = {0};
+        size_t n = json_count(events);
+
+        if (n <= h->last)
+                return cli_print_answer(h->cli, answer);
+        buffer_init(&out, 0);
+        (void)buffer_puts(&out, "{\"events\":[");
+        for (size_t i = n - h->last; i < n; i++) {
+                _cleanup_free_ char *text = json_print(json_at(events, i), false);
+
+                (void)buffer_printf(&out, "%s%s", i > n - h->last ? "," : "", text ? text : "null");
+        }
+        (void)buffer_printf(&out, "],\"next\":%" PRId64 ",\"states\":%s}\n",
+                            json_get_int(document, "next", 0), states ? states : "{}");
+        return cli_print(h->cli, &out);
+}
+
 static int look(struct history_view *h)
 {
         _cleanup_free_ char *target = target_of(h);
@@ -118,7 +141,7 @@ static int look(struct history_view *h)
         if (r != CLI_DONE)
                 return r;
         if (h->cli->json && !h->feed)
-                return cli_print_answer(h->cli, &answer);
+                return print_answer(h, &answer, document);
         events = json_get(document, "events");
         h->since = (uint64_t)MAX(json_get_int(document, "next", 0), (int64_t)0);
         if (h->titled && json_count(events) == 0)

@@ -388,16 +388,28 @@ void history_state(struct history *h, const char *instance, const char *status, 
         append(h, &line);
 }
 
+/* An entry's name stands for its replicas, unless an instance has that name itself. */
+static bool is_of(const char *instance, const char *asked, bool entry)
+{
+        size_t n = strlen(asked);
+
+        if (!entry || !instance || strncmp(instance, asked, n) != 0 || instance[n] != '-')
+                return streq_ptr(instance, asked);
+        return instance[n + 1] && strspn(instance + n + 1, "0123456789") == strlen(instance + n + 1);
+}
+
 void history_put(struct history *h, uint64_t since, const char *instance, usec_t realtime,
                  struct json_writer *w)
 {
+        bool entry = instance && !strip_of(h, instance, false);
+
         json_open_object(w);
         json_key(w, "events");
         json_open_array(w);
         for (size_t i = 0; i < h->n; i++) {
                 const struct event *e = event_at(h, i);
 
-                if (e->id <= since || (instance && !streq_ptr(instance, e->instance)))
+                if (e->id <= since || (instance && !is_of(e->instance, instance, entry)))
                         continue;
                 json_open_object(w);
                 put_event_members(w, e);
@@ -410,7 +422,7 @@ void history_put(struct history *h, uint64_t since, const char *instance, usec_t
         for (size_t i = 0; i < h->n_strips; i++) {
                 struct strip *s = &h->strips[i];
 
-                if (instance && !streq(instance, s->instance))
+                if (instance && !is_of(s->instance, instance, entry))
                         continue;
                 forget_old(s, realtime);
                 json_key(w, s->instance);

@@ -30,7 +30,8 @@ void history_add(struct history *h,
 void history_state(struct history *h, const char *instance, const char *status, usec_t realtime);
 
 /* {"events":[{"id","time","kind","instance","cause","text","evidence"}…],"next":id,
- *  "states":{"qwen-0":[{"since":ms,"status":"ready"}…]}}: events with id > since (0: all kept); instance may be NULL for all. */
+ *  "states":{"qwen-0":[{"since":ms,"status":"ready"}…]}}: events with id > since (0: all kept); instance may be NULL for all, or the
+ * name of an entry for its replicas. */
 void history_put(struct history *h, uint64_t since, const char *instance, usec_t realtime,
                  struct json_writer *w);
 

@@ -198,8 +198,7 @@ static void do_order(struct order *o, struct request *req)
 
         r = o->verb == FLEET_DRAIN ? fleet_drain(o->doors->fleet, o->name, o->limit, &message)
                                    : fleet_order(o->doors->fleet, o->name, o->verb, &message);
-        log_info(streq(o->name, "all") ? NULL : o->name, "%s asked for by %s: %s", fleet_verb_name(o->verb),
-                 request_peer(req), message ? message : strerror(-r));
+        doors_log_order(o->name, fleet_verb_name(o->verb), req, r, message);
         if (r == -ENOENT) {
                 doors_no_instance(o->doors, req, o->name);
                 return;

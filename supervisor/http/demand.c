@@ -46,8 +46,7 @@ static void do_wish(const struct wish *wish, struct request *req)
 
         r = wish->load ? demand_load(f, wish->model, &message)
                        : demand_unload(f, wish->model, wish->force, &message);
-        log_info(wish->model, "%s asked for by %s: %s", wish->load ? "load" : "unload", request_peer(req),
-                 message ? message : strerror(-r));
+        doors_log_order(wish->model, wish->load ? "load" : "unload", req, r, message);
         if (r < 0) {
                 doors_respond_error(req, status_of(r), "%s", message ? message : strerror(-r));
                 return;

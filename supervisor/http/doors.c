@@ -308,11 +308,28 @@ void doors_no_instance(struct doors *d, struct request *req, const char *name)
         const char *nearest = fleet_nearest(d->fleet, name);
 
         d->counts.errors++;
-        if (nearest)
+        if (nearest && streq(nearest, name))
+                doors_respond_error(req, 404, "\"%s\" has several instances: say which one, as %s-0", name,
+                                    name);
+        else if (nearest)
                 doors_respond_error(req, 404, "there is no instance \"%s\": did you mean \"%s\"?", name,
                                     nearest);
         else
                 doors_respond_error(req, 404, "there is no instance \"%s\"", name);
+}
+
+void doors_log_order(const char *subject, const char *order, const struct request *req, int r,
+                     const char *message)
+{
+        const char *peer = request_peer(req);
+
+        if (streq(peer, "unix"))
+                peer = "a local user";
+        if (r < 0)
+                log_info(subject, "%s asked for by %s, refused: %s", order, peer,
+                         message ? message : strerror(-r));
+        else
+                log_info(subject, "%s asked for by %s", order, peer);
 }
 
 void call_no_instance(struct call *call, const char *name)

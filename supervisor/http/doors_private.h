@@ -92,6 +92,9 @@ bool call_get_text(struct call *call, const char *name, char *buf, size_t size, 
 /* 404 for an instance that is not there, with the nearest name. */
 void call_no_instance(struct call *call, const char *name);
 void doors_no_instance(struct doors *d, struct request *req, const char *name);
+/* Who ordered what, and why it was not done: message, or else errno r. */
+void doors_log_order(const char *subject, const char *order, const struct request *req, int r,
+                     const char *message);
 
 /* --- handlers ------------------------------------------------------------------------------------------------------- */
 /* api.c */

@@ -102,7 +102,9 @@ char *feed_no_instance(struct feed *f, const char *name, char *buf, size_t size)
 {
         const char *nearest = fleet_nearest(f->fleet, name);
 
-        if (nearest)
+        if (nearest && streq(nearest, name))
+                (void)snprintf(buf, size, "\"%s\" has several instances: say which one, as %s-0", name, name);
+        else if (nearest)
                 (void)snprintf(buf, size, "there is no instance \"%s\": did you mean \"%s\"?", name, nearest);
         else
                 (void)snprintf(buf, size, "there is no instance \"%s\"", name);

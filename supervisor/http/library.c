@@ -136,7 +136,7 @@ static void on_started(void *owner, int r, const char *param, const char *messag
         struct json_writer w;
 
         request_on_gone(c->req, NULL, NULL);
-        log_info(r == 0 ? name : NULL, "start of a model asked for by %s: %s", request_peer(c->req), message);
+        doors_log_order(r == 0 ? name : NULL, "start of a model", c->req, r, message);
         if (report) {
                 buffer_init(&b, 0);
                 json_begin(&w, &b);
@@ -276,8 +276,7 @@ void instance_order_handle(struct call *call)
         struct json_writer w;
         int r = dynamic_remove(call->doors->fleet, call->name, &message);
 
-        log_info(r == 0 ? call->name : NULL, "removal asked for by %s: %s", request_peer(call->req),
-                 message ? message : strerror(-r));
+        doors_log_order(r == 0 ? call->name : NULL, "removal", call->req, r, message);
         if (r == -ENOENT) {
                 call_no_instance(call, call->name);
                 return;

@@ -373,7 +373,12 @@ def test_json_is_what_the_api_says(fleet):
         told = json.loads(ok(fleet.cli(verb, "--json")))
         assert {i["name"]: i["pid"] for i in told["instances"]} == {n: i["pid"] for n, i in fleet.instances().items()}
     assert json.loads(ok(fleet.cli("why", "solo", "--json")))["instance"] == "solo"
-    assert json.loads(ok(fleet.cli("history", "--json")))["events"][0]["kind"] == "daemon_started"
+    told = json.loads(ok(fleet.cli("history", "--json")))
+    assert told["events"][0]["kind"] == "daemon_started"
+    assert json.loads(ok(fleet.cli("history", "--json", "-n", "2"))) == {**told, "events": told["events"][-2:]}
+    assert json.loads(ok(fleet.cli("history", "--json", "-n", "0"))) == {**told, "events": []}
+    result = fleet.cli("why", "pair")
+    assert result.returncode == 1 and '"pair" has several instances: say which one, as pair-0' in result.stderr
     assert json.loads(ok(fleet.cli("reload", "--dry-run", "--json")))["keep"] == ["pair-0", "pair-1", "solo"]
     assert "instance" in json.loads(ok(fleet.cli("restart", "solo", "--json")))["message"]
     assert json.loads(ok(fleet.cli("version", "--json")))["daemon"] == json.loads(ok(fleet.cli("version", "--json")))["client"]
@@ -672,6 +677,7 @@ def test_history(fleet):
     wait_for(lambda: any(line.split()[2:4] == ["solo", "died"]
                          for line in ok(fleet.cli("history", "--since", str(last))).splitlines()[1:]))
     assert {line.split()[2] for line in ok(fleet.cli("history", "solo")).splitlines()[1:]} == {"solo"}
+    assert {line.split()[2] for line in ok(fleet.cli("history", "pair")).splitlines()[1:]} == {"pair-0", "pair-1"}
     assert len(ok(fleet.cli("history", "-n", "1")).splitlines()) == 2
 
 

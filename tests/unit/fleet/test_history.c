@@ -160,11 +160,38 @@ static void states_older_than_a_day_go(void **state)
         history_free(h);
 }
 
+static void an_entry_stands_for_its_replicas(void **state)
+{
+        struct history *h;
+        struct json_value *v;
+
+        (void)state;
+        assert_int_equal(history_new(loop, dir, 100, &h), 0);
+        add(h, "qwen-0", "first");
+        add(h, "qwen-coder", "another entry");
+        add(h, "qwen-11", "second");
+        add(h, "qwen", "long ago it had one instance");
+        history_state(h, "qwen-0", "ready", DAY);
+        history_state(h, "qwen-coder", "ready", DAY);
+        v = read_back(h, 0, "qwen", DAY);
+        assert_int_equal(json_count(json_get(v, "events")), 3);
+        assert_string_equal(json_get_string(json_at(json_get(v, "events"), 1), "instance"), "qwen-11");
+        assert_non_null(json_get(json_get(v, "states"), "qwen-0"));
+        assert_null(json_get(json_get(v, "states"), "qwen-coder"));
+        json_free(v);
+        history_state(h, "qwen", "ready", DAY); /* an instance of that name: it alone is meant */
+        v = read_back(h, 0, "qwen", DAY);
+        assert_int_equal(json_count(json_get(v, "events")), 1);
+        json_free(v);
+        history_free(h);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(events_survive, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(a_line_cut_off_is_left_out, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(an_entry_stands_for_its_replicas, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(both_are_bounded, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(states_older_than_a_day_go, set_up, tear_down),
         };
