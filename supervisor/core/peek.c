@@ -303,7 +303,7 @@ static int scan_members(struct peek_cursor *c, struct peek *p, const char **ret_
         int r, key;
 
         if (peek_look(c) != '{')
-                return fail(c, "expected one JSON object");
+                return fail(c, "expected '{'");
         c->at++;
         while ((r = peek_next(c, p->members == 0, &m)) > 0) {
                 if (++p->members > PEEK_MEMBERS_MAX)

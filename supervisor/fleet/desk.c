@@ -241,7 +241,11 @@ static char *words_for_down(const struct desk *desk, const struct seat *s)
 
         if (!m)
                 return text_format("no instance of %s is up", desk->name);
-        return text_format("no instance of %s is up: %s is %s%s%s", desk->name, m->name,
+        if (m->in.state == INSTANCE_OFF && !m->last_error)
+                return text_format(
+                        "no instance of %s is up: %s is stopped; llama-supervisor start %s starts it",
+                        desk->name, m->name, m->name);
+        return text_format("no instance of %s is up: %s is in state \"%s\"%s%s", desk->name, m->name,
                            instance_status(m->in.state), m->last_error ? ": " : "",
                            m->last_error ? m->last_error : "");
 }
