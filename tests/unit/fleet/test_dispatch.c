@@ -672,7 +672,7 @@ static void who_is_down_is_said(void **state)
         assert_int_equal(asks_for(&late, (struct ticket_spec){.key = ""}, "off"), 0);
         wait_for(w, &late.refused, 1);
         assert_int_equal(late.why, REFUSAL_DOWN);
-        assert_non_null(strstr(late.message, "off is initial"));
+        assert_non_null(strstr(late.message, "off is stopped; llama-supervisor start off"));
         for (unsigned i = 0; i < 3; i++) {
                 wait_for(w, &c[i].refused, 1);
                 assert_int_equal(c[i].why, REFUSAL_DOWN);
