@@ -239,7 +239,7 @@ def test_all_instances_are_down(make_daemon, folder):
     for one in clients:
         answer = whole(one)
         message = error_of(answer, 503, "model_down")
-        assert "q is error" in message and "gave up after 1 retr" in message, message
+        assert 'q is in state "error"' in message and "gave up after 1 retr" in message, message
         assert answer.headers["Retry-After"] == "30"
     assert time.monotonic() - began < 50, "not by gateway.queue.timeout"
     assert daemon.status("q") == "error" and refused(daemon, "model_down") == 5
