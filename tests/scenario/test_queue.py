@@ -244,7 +244,7 @@ def test_all_instances_are_down(make_daemon, folder):
     assert time.monotonic() - began < 50, "not by gateway.queue.timeout"
     assert daemon.status("q") == "error" and refused(daemon, "model_down") == 5
     answer = daemon.api("POST", "/v1/chat/completions", {"model": "off", "messages": []})
-    assert "off is initial" in error_of(answer, 503, "model_down")
+    assert "off is stopped" in error_of(answer, 503, "model_down")
 
 
 # ---- drains, stops, deaths -------------------------------------------------------------------------------------------------
