@@ -92,6 +92,8 @@ static usec_t until_of_all(const struct demand *d, const struct demand_model *x)
 {
         usec_t last = 0;
 
+        if (!x->group || x->group->exclusive)
+                return until(d, x);
         for (size_t i = 0; i < d->n; i++)
                 if (demand_is_together(d->models[i], x) && d->models[i]->entry &&
                     demand_is_loaded(d->models[i]))
@@ -99,15 +101,19 @@ static usec_t until_of_all(const struct demand *d, const struct demand_model *x)
         return last;
 }
 
-usec_t demand_until(struct fleet *f, const struct config_instance *entry)
+usec_t demand_until_of(const struct fleet *f, const struct demand_model *x)
 {
-        const struct demand_model *x = model_of(f, entry);
         usec_t at, now = loop_now(f->loop);
 
         if (!x || !x->entry || !x->entry->on_demand || !x->ready_at)
                 return 0;
         at = until_of_all(f->demand, x);
         return at == USEC_INFINITY ? 0 : usec_add(loop_realtime(f->loop), usec_sub(at, now));
+}
+
+usec_t demand_until(struct fleet *f, const struct config_instance *entry)
+{
+        return demand_until_of(f, model_of(f, entry));
 }
 
 bool demand_wants_again(const struct member *m)
@@ -163,10 +169,18 @@ void demand_forget_wish(struct demand_model *x)
 /* What the GPUs tell now, at most every FREEING_INTERVAL. */
 static void read_gpus(struct demand *d, usec_t now)
 {
+        struct gpu now_there[FLEET_GPUS];
+        struct fleet *f = d->fleet;
+        int n;
+
         if (d->gpus_read_at && now < d->gpus_read_at + FREEING_INTERVAL)
                 return;
         d->gpus_read_at = now;
-        fleet_read_gpus(d->fleet);
+        n = gpu_scan("", now_there, FLEET_GPUS);
+        /* The inventory stays as it is until a reload: members remember their GPUs by its places. */
+        for (size_t g = 0; n == (int)f->n_gpus && g < f->n_gpus; g++)
+                if (streq(now_there[g].pci, f->gpus[g].pci))
+                        f->gpus[g].memory_used = now_there[g].memory_used;
 }
 
 static bool tells_memory(const struct fleet *f)
@@ -308,7 +322,8 @@ void demand_notice(struct member *m)
         if (!x)
                 return;
         m->fleet->demand->dirty = true;
-        if (m->load_failed && (m->in.state == INSTANCE_WAITING || m->in.state == INSTANCE_FAILED))
+        if (m->load_failed && x->entry && x->entry->on_demand &&
+            (m->in.state == INSTANCE_WAITING || m->in.state == INSTANCE_FAILED))
                 x->failed = true;
         m->load_failed = false;
 }
@@ -335,8 +350,8 @@ static void load_failed(struct demand *d, struct demand_model *x)
 {
         x->failed = false;
         x->figures.load_failures++;
-        if (x->up > 0)
-                return;
+        if (x->up + x->loading > 0)
+                return; /* another replica serves, or may do so in a moment */
         /* A person's order stands until the tries are used up. */
         if (!x->asked || x->wanted_up == 0)
                 demand_forget_wish(x);
@@ -367,13 +382,10 @@ static void settle_model(struct demand *d, struct demand_model *x, usec_t now)
         if (x->up == 0)
                 x->ready_at = 0;
         /* A replica that was added, or was down when the others were loaded. */
-        if (!x->entry->on_demand || (x->wanted_up > 0 && x->wanted_up < x->replicas))
-                for (size_t i = 0; i < d->fleet->n_members; i++) {
-                        struct member *m = d->fleet->members[i];
-
-                        if (x->entry->on_demand && may_load(x, m))
-                                demand_start_member(m, now);
-                }
+        if (x->entry->on_demand && x->wanted_up > 0 && x->wanted_up < x->replicas)
+                for (size_t i = 0; i < d->fleet->n_members; i++)
+                        if (may_load(x, d->fleet->members[i]))
+                                demand_start_member(d->fleet->members[i], now);
 }
 
 /* --- who was not used for long enough ------------------------------------------------------------------------------------- */

@@ -13,11 +13,13 @@
 #define ESTIMATE_BESIDE (UINT64_C(512) << 20)
 enum { SPLIT_MAX = 1024 };
 
-struct demand_model *demand_find(const struct demand *d, const char *name)
+struct demand_model *demand_find(struct demand *d, const char *name)
 {
+        if (d->last && streq(d->last->name, name))
+                return d->last;
         for (size_t i = 0; i < d->n; i++)
                 if (streq(d->models[i]->name, name))
-                        return d->models[i];
+                        return d->last = d->models[i];
         return NULL;
 }
 
@@ -128,6 +130,7 @@ void demand_refresh(struct demand *d)
         size_t kept = 0;
 
         d->stale = false;
+        d->last = NULL;
         for (size_t i = 0; i < d->n; i++) {
                 struct demand_model *x = d->models[i];
 
@@ -151,7 +154,7 @@ void demand_refresh(struct demand *d)
 
 unsigned demand_replicas(const struct fleet *f, const struct config_instance *entry)
 {
-        const struct demand_model *x = f->demand ? demand_find(f->demand, entry->name) : NULL;
+        struct demand_model *x = f->demand ? demand_find(f->demand, entry->name) : NULL;
         unsigned least = MAX(entry->replicas, 1U);
 
         if (!entry->replicas_max)
@@ -170,7 +173,7 @@ void demand_count(struct demand *d)
         for (size_t i = 0; i < d->n; i++) {
                 struct demand_model *x = d->models[i];
 
-                x->members = x->up = x->wanted_up = x->failed_members = x->held = x->holds = 0;
+                x->members = x->up = x->loading = x->wanted_up = x->failed_members = x->held = x->holds = 0;
         }
         for (size_t i = 0; i < f->n_members; i++) {
                 const struct member *m = f->members[i];
@@ -186,6 +189,7 @@ void demand_count(struct demand *d)
                 x->members++;
                 x->wanted_up += wanted;
                 x->up += wanted && instance_is_up(&m->in);
+                x->loading += wanted && (m->in.state == INSTANCE_PENDING || instance_is_loading(&m->in));
                 x->failed_members += m->in.state == INSTANCE_FAILED;
                 x->held += m->held;
         }

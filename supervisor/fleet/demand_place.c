@@ -6,6 +6,8 @@
 #include "base/macros.h"
 #include "fleet/demand_private.h"
 
+#define YIELD_INTERVAL (500 * USEC_PER_MSEC)
+
 struct look {
         struct demand *d;
         usec_t now, due;
@@ -213,9 +215,9 @@ static void set_yields(struct demand *d, struct demand_model *x)
 {
         bool yields = x->yields_next && x->up > 0;
 
-        if (yields != x->yields)
-                log_info(x->name,
-                         yields ? "gets no new work: it is another model's turn" : "gets work again");
+        if (yields == x->yields)
+                return;
+        log_info(x->name, yields ? "gets no new work: it is another model's turn" : "gets work again");
         x->yields = yields;
         for (size_t i = 0; i < d->fleet->n_members; i++) {
                 struct member *m = d->fleet->members[i];
@@ -247,8 +249,12 @@ void demand_place(struct demand *d, usec_t now, usec_t *due)
                 *due = MIN(*due, l.due);
                 close_look(&l);
         }
-        for (size_t k = 0; k < d->n; k++)
+        for (size_t k = 0; k < d->n; k++) {
                 set_yields(d, d->models[k]);
+                /* Who it yields to may leave the queue, of which nobody tells. */
+                if (d->models[k]->yields)
+                        *due = MIN(*due, now + YIELD_INTERVAL);
+        }
 }
 
 /* 0, or why it cannot be loaded now and not by waiting either. */

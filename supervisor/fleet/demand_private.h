@@ -39,7 +39,7 @@ struct demand_model {
         bool failed;              /* a load of it failed in this turn */
 
         /* How it is, counted from its members at the beginning of each look */
-        unsigned members, up, wanted_up, failed_members, held;
+        unsigned members, up, loading, wanted_up, failed_members, held;
         unsigned holds; /* instances that hold room, on their way out or not */
 
         unsigned replicas; /* that are wanted of a range */
@@ -53,6 +53,7 @@ struct demand {
         bool dirty, stale; /* there is something to look at; the configuration is another one */
         struct demand_model **models;
         size_t n, cap;
+        struct demand_model *last; /* found by name the last time */
         struct freeing freeing[FLEET_GPUS];
         uint64_t used_before[FLEET_GPUS];
         usec_t gpus_read_at;
@@ -72,6 +73,7 @@ bool demand_wants_again(const struct member *m);
 bool demand_order(struct member *m, enum fleet_verb verb, bool all, usec_t now);
 
 /* demand.c, for the files beside it */
+usec_t demand_until_of(const struct fleet *f, const struct demand_model *x); /* as demand_until; NULL: 0 */
 void demand_look_again(struct demand *d);
 bool demand_is_used(const struct demand *d,
                     const struct demand_model *x); /* a ticket waits for it or holds a lease */
@@ -105,7 +107,7 @@ unsigned demand_waiting(const struct demand *d, const struct demand_model *x); /
 
 /* demand_models.c */
 int demand_attach(struct demand *d, struct member *m); /* finds or makes the model of its entry */
-struct demand_model *demand_find(const struct demand *d, const char *name);
+struct demand_model *demand_find(struct demand *d, const char *name);
 void demand_refresh(struct demand *d);
 void demand_count(struct demand *d);
 /* Of a range: how many are wanted now, for an entry of this or a new configuration. */

@@ -806,7 +806,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .foreign = member_is_foreign_only(m) || m->foreign,
                 .dynamic = m->entry->dynamic,
                 .on_demand = m->entry->on_demand,
-                .until = m->entry->on_demand ? demand_until(m->fleet, m->entry) : 0,
+                .until = demand_until_of(m->fleet, m->demand),
                 .context = m->context,
                 .build = m->build,
                 .restarts = m->restarts,

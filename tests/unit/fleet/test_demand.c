@@ -360,6 +360,24 @@ static void a_busy_one_yields_in_the_end(void **state)
         ends(&never[1], KEEP_ALIVE_NONE);
 }
 
+/* Who it yields to may leave: then it gets work again, although nothing else happens. */
+static void it_yields_to_nobody_who_left(void **state)
+{
+        struct client long_one = {0}, next = {0}, other = {0};
+
+        begin(*state, "\"on_demand\": {\"max_loaded\": 1},", ABC);
+        assert_int_equal(asks(&long_one, "a"), 0);
+        wait_granted(&long_one, 1);
+        assert_int_equal(asks(&other, "b"), 0);
+        pass(DEMAND_FAIR + USEC_PER_SEC);
+        assert_int_equal(asks(&next, "a"), 0); /* there is a free slot, but it is another one's turn */
+        ticket_cancel(other.ticket);
+        wait_granted(&next, 1);
+        ends(&long_one, KEEP_ALIVE_NONE);
+        ends(&next, KEEP_ALIVE_NONE);
+        is("a", "ready");
+}
+
 static void nobody_takes_the_room_of_who_waits_longer(void **state)
 {
         struct client busy = {0}, big = {0}, small[5] = {0};
@@ -528,7 +546,9 @@ static void dies_while_it_is_used(void **state)
         struct client c = {0};
         pid_t pid;
 
-        begin(*state, NULL, DEMAND("a"));
+        begin(*state, NULL,
+              MODEL("a", ", \"on_demand\": {}, \"restart\": {\"backoff_initial\": \"500ms\", "
+                         "\"backoff_max\": \"1s\"}"));
         uses("a", KEEP_ALIVE_NONE);
         pid = fleet_find(world->fleet, "a")->pid;
         assert_int_equal(kill(pid, SIGKILL), 0);
@@ -694,6 +714,23 @@ static void more_when_they_wait_and_less_when_they_do_not(void **state)
                 ends(&c[i], KEEP_ALIVE_NONE);
 }
 
+/* What is not on demand is started again by itself: who waits for it waits on. */
+static void a_range_that_dies_while_it_starts(void **state)
+{
+        struct client c = {0};
+        _cleanup_free_ char *entry = NULL;
+
+        world = *state;
+        entry = text_format("{\"name\": \"q\", \"model\": \"m.gguf\", \"replicas\": {\"min\": 1, \"max\": 2},"
+                            "\"args\": [\"--crash-starts\", \"2\", \"--state-file\", \"%s/starts\"]}",
+                            world->dir);
+        begin(*state, NULL, entry);
+        assert_int_equal(asks(&c, "q"), 0);
+        wait_granted(&c, 1);
+        assert_int_equal(fleet_find(world->fleet, "q-0")->retries, 2);
+        ends(&c, KEEP_ALIVE_NONE);
+}
+
 static void a_range_on_demand(void **state)
 {
         struct client c[3] = {0};
@@ -736,6 +773,7 @@ int main(void)
                 TEST(who_was_not_used_for_longest_goes),
                 TEST(a_busy_one_stays),
                 TEST(a_busy_one_yields_in_the_end),
+                TEST(it_yields_to_nobody_who_left),
                 TEST(nobody_takes_the_room_of_who_waits_longer),
                 TEST(a_pinned_one_stays),
                 TEST(groups),
@@ -747,6 +785,7 @@ int main(void)
                 TEST(the_next_daemon_goes_on),
                 TEST(a_reload_keeps_what_is_loaded),
                 TEST(more_when_they_wait_and_less_when_they_do_not),
+                TEST(a_range_that_dies_while_it_starts),
                 TEST(a_range_on_demand),
         };
 
