@@ -105,8 +105,10 @@ class Stream:
 
     def __init__(self):
         self.rest, self.first, self.tokens, self.done, self.error = b"", None, 0, False, None
+        self.start = b""          # of an answer that turns out to be none: its words
 
     def __call__(self, piece):
+        self.start += piece[:1000 - len(self.start)] if len(self.start) < 1000 else b""
         *lines, self.rest = (self.rest + piece).split(b"\n")
         for line in lines:
             if not line.startswith(b"data:"):
@@ -127,6 +129,14 @@ class Stream:
                 self.first = self.first or time.monotonic()
 
 
+def words_of(body):
+    """What an answer with an error says, in one line."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(body[:200].decode("utf-8", "replace").split()) or "no words"
+
+
 class Load:
     """`concurrency` workers that ask one after the other until `requests` are asked, `until` has come, or stop() is called."""
 
@@ -134,6 +144,7 @@ class Load:
         self.target, self.path, self.body, self.concurrency = target, path, body, concurrency
         self.left, self.seconds, self.deadline = requests, seconds, deadline
         self.results, self.on_result, self.stopped, self.asked = [], on_result, False, 0
+        self.reasons = collections.Counter()          # why those that did not end well did not
 
     def stop(self):
         self.stopped = True
@@ -142,19 +153,26 @@ class Load:
         self.asked += 1
         body = self.body(self.asked)
         stream = Stream() if json.loads(body).get("stream") else None
-        began, status, headers, tokens = time.monotonic(), 0, {}, 0
+        began, status, headers, tokens, reason = time.monotonic(), 0, {}, 0, None
         connection.began = False
         try:
             status, headers, answer = await asyncio.wait_for(
                 connection.exchange("POST", self.path, body, stream), self.deadline)
             outcome = "ok" if status < 400 else "refused"
+            if status >= 400:
+                reason = "%d: %s" % (status, words_of(stream.start if stream else answer))
             if stream and status < 400:
                 outcome, tokens = "ok" if stream.done and not stream.error else "broken", stream.tokens
+                if outcome != "ok":
+                    reason = stream.error or "the stream ended without [DONE]"
             elif status < 400:
                 tokens = (json.loads(answer).get("usage") or {}).get("completion_tokens", 0)
-        except (OSError, EOFError, ValueError, asyncio.TimeoutError, ssl.SSLError):
+        except (OSError, EOFError, ValueError, asyncio.TimeoutError, ssl.SSLError) as error:
             outcome = "broken" if connection.began else "lost"
+            reason = "no whole answer within %g s" % self.deadline if isinstance(error, asyncio.TimeoutError) else str(error)
             await connection.close()
+        if reason and (reason in self.reasons or len(self.reasons) < 100):
+            self.reasons[reason] += 1
         now = time.monotonic()
         first = stream.first - began if stream and stream.first else None
         self.results.append(Result(began, now - began, first, status, outcome, tokens, headers.get("x-llama-instance", ""),
@@ -202,6 +220,7 @@ def summary(load):
         "requests": len(load.results), "concurrency": load.concurrency, "seconds": round(load.elapsed, 3),
         "outcomes": dict(collections.Counter(r.outcome for r in load.results)),
         "statuses": {str(s): n for s, n in sorted(collections.Counter(r.status for r in load.results).items())},
+        "reasons": dict(load.reasons.most_common(5)),
         "instances": dict(sorted(collections.Counter(r.instance for r in good if r.instance).items())),
         "requests_per_second": len(good) / load.elapsed if load.elapsed else 0,
         "latency_ms": spread(r.duration for r in good), "first_token_ms": spread(r.first for r in good),
@@ -221,6 +240,8 @@ def show(told):
     print("%-16s%.2f %%  (%s)" % ("success", 100 * told["outcomes"].get("ok", 0) / total,
                                   ", ".join("%s %d" % one for one in sorted(told["outcomes"].items())) or "none"))
     print("%-16s%s" % ("statuses", "  ".join("%s×%d" % (s if s != "0" else "none", n) for s, n in told["statuses"].items())))
+    for reason, n in told["reasons"].items():
+        print("%-16s%d× %s" % ("", n, reason[:200]))
     line("latency", told["latency_ms"])
     line("first token", told["first_token_ms"])
     line("queued", told["queued_ms"])
@@ -245,10 +266,10 @@ def add_arguments(parser):
     parser.add_argument("--url", default="http://127.0.0.1:8077", help="the gateway (default %(default)s), or unix:/PATH")
     parser.add_argument("--model", help="model id to ask for (default: the gateway's own)")
     parser.add_argument("--prompt", default="Tell me about the quick brown fox")
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=64, help="of each answer (default %(default)s)")
     parser.add_argument("--no-stream", action="store_true", help="whole answers instead of streams")
-    parser.add_argument("--concurrency", "-c", type=int, default=4, help="requests under way at a time")
-    parser.add_argument("--deadline", type=float, default=120, help="seconds after which a request counts as lost")
+    parser.add_argument("--concurrency", "-c", type=int, default=4, help="requests under way at a time (default %(default)s)")
+    parser.add_argument("--deadline", type=float, default=120, help="seconds after which a request counts as lost (default %(default)g)")
     parser.add_argument("--key-file", help="file with an API key")
     parser.add_argument("--no-verify", action="store_true", help="https without looking at the certificate")
     parser.add_argument("--json", action="store_true", help="the result as JSON")

@@ -31,6 +31,10 @@ def test_load(make_daemon):
     assert told["tokens"] > 60 and told["first_token_ms"]["p50"] <= told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
     told = run("load", daemon, "-n", "3", "-c", "1", "--model", "nobody", "--no-stream", code=1)
     assert told["outcomes"] == {"refused": 3} and told["statuses"] == {"404": 3}
+    (reason, times), = told["reasons"].items()
+    assert times == 3 and reason.startswith('404: the model "nobody" does not exist'), told
+    told = run("load", daemon, "-n", "2", "--model", "nobody", code=1)
+    assert told["reasons"] == {reason: 2}, told
 
 
 def test_chaos(make_daemon):
