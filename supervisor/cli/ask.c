@@ -106,14 +106,17 @@ static int find_socket(struct cli *cli)
 
 static int is_down(struct cli *cli, int r)
 {
+        bool named = cli->config || options_get(&cli->options, "socket");
+
         if (cli->note)
                 (void)cli_fail(cli, "%s", cli->note);
         (void)cli_fail(
                 cli,
                 "llama-supervisor is not running (%s %s): start it with systemctl start llama-supervisor or "
-                "llama-supervisor run%s%s",
+                "llama-supervisor run%s%s%s",
                 r == -ECONNREFUSED ? "nobody listens at" : "no socket at", cli->socket,
-                cli->config ? " --config " : "", cli->config ? cli->config : "");
+                cli->config ? " --config " : "", cli->config ? cli->config : "",
+                named ? "" : "; a daemon with another configuration is reached with --config FILE");
         return CLI_DOWN;
 }
 

@@ -89,7 +89,7 @@ int check_main(const char *file, bool json)
                 if (r == -ENOMEM)
                         (void)fprintf(stderr, "%s: %s\n", file, strerror(-r));
                 else if (r == 0)
-                        (void)printf("%s: ok, %zu instance%s\n", file, c->n_instances,
+                        (void)printf("%s: ok, %zu model%s\n", file, c->n_instances,
                                      c->n_instances == 1 ? "" : "s");
         }
         config_problems_finish(&problems);

@@ -1,4 +1,5 @@
 /* help.c: the table of verbs for people, for programs (help --json). */
+#include <ctype.h>
 #include <stdio.h>
 
 #include "base/text.h"
@@ -43,9 +44,9 @@ void help_print(const struct verb *v)
                 print_program();
                 return;
         }
-        (void)printf("usage: llama-supervisor %s%s%s%s\n\nTo %s.\n", v->name,
-                     v->options ? " [OPTION...]" : "", v->arguments ? " " : "",
-                     v->arguments ? v->arguments : "", v->doc);
+        (void)printf("usage: llama-supervisor %s%s%s%s\n\n%c%s.\n", v->name, v->options ? " [OPTION...]" : "",
+                     v->arguments ? " " : "", v->arguments ? v->arguments : "",
+                     toupper((unsigned char)v->doc[0]), v->doc + 1);
         if (v->details)
                 (void)printf("%s\n", v->details);
         if (v->options) {

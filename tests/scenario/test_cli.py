@@ -627,7 +627,7 @@ def test_broken_configuration(fleet, text, place):
         f.write(good)
     ok(fleet.cli("reload"))
     assert "reload failed" not in ok(fleet.cli("status"))
-    assert ok(fleet.cli("check", "--config", fleet.config_file, socket_option=False)) == fleet.config_file + ": ok, 2 instances\n"
+    assert ok(fleet.cli("check", "--config", fleet.config_file, socket_option=False)) == fleet.config_file + ": ok, 2 models\n"
 
 
 # ---- why and history -------------------------------------------------------------------------------------------------------

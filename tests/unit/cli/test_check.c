@@ -73,7 +73,7 @@ static void a_good_file_is_ok(void **state)
                 run("{\"state_dir\": \"/s\", \"instances\": [{\"name\": \"a\", \"adopt\": \"127.0.0.1:1\"}]}",
                     CHECK, &out, &err),
                 0);
-        assert_true(asprintf(&expected, "%s: ok, 1 instance\n", config) > 0);
+        assert_true(asprintf(&expected, "%s: ok, 1 model\n", config) > 0);
         assert_string_equal(out, expected);
         assert_string_equal(err, "");
 }
