@@ -17,8 +17,12 @@ static const struct config_instance *new_entry(const struct fleet *f, const stru
                                                unsigned *ret_replicas)
 {
         for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n = fleet_replicas(f, &c->instances[i]);
+                unsigned n;
 
+                /* A thousand members ask for each of a thousand entries. */
+                if (!starts_with(m->name, c->instances[i].name))
+                        continue;
+                n = fleet_replicas(f, &c->instances[i]);
                 for (unsigned k = 0; k < n; k++) {
                         char name[CONFIG_NAME_MAX];
 
