@@ -4,11 +4,22 @@
 static bool is_left_out(struct slice name)
 {
         static const struct slice names[] = {
-                SLICE("host"),        SLICE("content-length"),    SLICE("expect"),
-                SLICE("cookie"),      SLICE("authorization"),     SLICE("x-api-key"),
-                SLICE("origin"),      SLICE("forwarded"),         SLICE("x-real-ip"),
-                SLICE("cookie2"),     SLICE("x-conversation-id"), SLICE("accept-encoding"),
+                SLICE("host"),
+                SLICE("content-length"),
+                SLICE("expect"),
+                SLICE("cookie"),
+                SLICE("authorization"),
+                SLICE("x-api-key"),
+                SLICE("origin"),
+                SLICE("forwarded"),
+                SLICE("x-real-ip"),
+                SLICE("cookie2"),
+                SLICE("x-conversation-id"),
+                SLICE("accept-encoding"),
                 SLICE("x-forwarded"),
+                SLICE("api-key"),
+                SLICE("x-goog-api-key"),
+                SLICE("sec-websocket-protocol"),
         };
         static const struct slice family = SLICE("x-forwarded-");
 

@@ -53,6 +53,7 @@ static void test_headers(void **state)
               "for=a\n"
               "X-Forwarded-For: \nx-forwarded-proto: https\nX-FORWARDED-ANYTHING: 1\nX-Forwarded: "
               "a\nx-real-ip: 1.2.3.4\n"
+              "api-key: k\nX-Goog-Api-Key: k\nsec-websocket-protocol: key.aw\n"
               "x-conversation-id: 4\nACCEPT-encoding: gzip\ncontent-length: 4\nhost: b\n",
               "");
         /* Names that only begin alike. */
