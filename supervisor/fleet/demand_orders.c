@@ -165,9 +165,10 @@ int demand_unload(struct fleet *f, const char *model, bool force, char **ret_mes
                 return 0;
         }
         if ((leases || queued) && !force) {
-                *ret_message = text_format("%s is busy: %u requests run, %u wait; with force it is unloaded "
-                                           "nevertheless, and what runs is given stop.drain",
-                                           x->name, leases, queued);
+                *ret_message = text_format(
+                        "%s is busy: requests that run: %u, that wait: %u; with force it is unloaded "
+                        "nevertheless, and what runs is given stop.drain",
+                        x->name, leases, queued);
                 return -EBUSY;
         }
         demand_drop_together(d, x, UNLOAD_ASKED,

@@ -346,6 +346,12 @@ static void the_table(void **state)
         }
 }
 
+static unsigned dice(unsigned *seed, unsigned n)
+{
+        *seed = *seed * 1103515245U + 12345U;
+        return (*seed >> 16) % n;
+}
+
 /* Whatever the state is: what it says fits does fit, who goes is neither busy nor pinned, and nobody goes in vain. */
 static void any_state(void **state)
 {
@@ -361,23 +367,22 @@ static void any_state(void **state)
                 unsigned total = 0;
                 enum placement_verdict v;
 
-#define DICE(n) ((seed = seed * 1103515245U + 12345U) >> 16) % (n)
-                room.max_loaded = DICE(6);
-                room.gpu_memory = DICE(5) * 10;
-                together = DICE(2);
+                room.max_loaded = dice(&seed, 6);
+                room.gpu_memory = dice(&seed, 5) * 10;
+                together = dice(&seed, 2);
                 for (size_t i = 0; i < MOST; i++) {
                         for (unsigned g = 0; g < GPUS; g++)
-                                memory[i][g] = DICE(12);
+                                memory[i][g] = dice(&seed, 12);
                         list[i] = (struct placement_entry){.name = "x",
-                                                           .group = DICE(3),
-                                                           .loaded = i && DICE(2),
-                                                           .busy = DICE(4) == 0,
-                                                           .pinned = DICE(6) == 0,
-                                                           .used = DICE(10),
-                                                           .instances = 1 + DICE(2),
+                                                           .group = dice(&seed, 3),
+                                                           .loaded = i && dice(&seed, 2),
+                                                           .busy = dice(&seed, 4) == 0,
+                                                           .pinned = dice(&seed, 6) == 0,
+                                                           .used = dice(&seed, 10),
+                                                           .instances = 1 + dice(&seed, 2),
                                                            .memory = memory[i]};
                         list[i].together = list[i].group == 1 && together;
-                        list[i].leaving = list[i].loaded && DICE(6) == 0;
+                        list[i].leaving = list[i].loaded && dice(&seed, 6) == 0;
                 }
                 v = placement_decide(list, MOST, 0, &room, evict, why, sizeof why);
                 if (v == PLACEMENT_IMPOSSIBLE || v == PLACEMENT_PINNED || v == PLACEMENT_LOAD ||

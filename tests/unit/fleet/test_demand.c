@@ -576,7 +576,7 @@ static void a_person_has_the_last_word(void **state)
         wait_status(world, "a", "ready");
         assert_int_equal(person(true, "a", false, "a is loaded already"), 0);
         assert_int_equal(asks(&c, "a"), 1);
-        assert_int_equal(person(false, "a", false, "a is busy: 1 requests run, 0 wait"), -EBUSY);
+        assert_int_equal(person(false, "a", false, "a is busy: requests that run: 1, that wait: 0"), -EBUSY);
         is("a", "ready");
         ends(&c, KEEP_ALIVE_NONE);
         assert_int_equal(person(false, "a", false, "unload: a"), 0);
