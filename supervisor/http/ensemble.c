@@ -125,6 +125,13 @@ static void put_field(const struct ensemble_run *run, const struct ensemble_answ
         json_close_object(&w);
 }
 
+static const char *member_lines(const struct member *m, char *buf, size_t size)
+{
+        (void)snprintf(buf, size, "X-Request-Id: %s\r\nX-Queue-Wait: %llu\r\nX-Llama-Instance: %s\r\n", m->id,
+                       (unsigned long long)(m->waited / USEC_PER_MSEC), m->instance);
+        return buf;
+}
+
 static void respond_combined(struct errand *e, const struct ensemble_answer *won)
 {
         struct member *m = e->ensemble->members + won->member;
@@ -152,10 +159,7 @@ static void respond_combined(struct errand *e, const struct ensemble_answer *won
         for (unsigned i = 0; i < pieces.n; i++)
                 (void)buffer_append(&all, pieces.iov[i].iov_base, pieces.iov[i].iov_len);
         peek_pieces_finish(&pieces);
-        (void)snprintf(lines, sizeof(lines),
-                       "X-Request-Id: %s\r\nX-Queue-Wait: %llu\r\nX-Llama-Instance: %s\r\n", m->id,
-                       (unsigned long long)(m->waited / USEC_PER_MSEC), m->instance);
-        respond_json(e->req, 200, lines, &all);
+        respond_json(e->req, 200, member_lines(m, lines, sizeof(lines)), &all);
         errand_free(e);
 }
 
@@ -163,9 +167,11 @@ static void respond_combined(struct errand *e, const struct ensemble_answer *won
 static void respond_failed(struct errand *e)
 {
         const struct member *m = e->ensemble->failed;
+        char lines[ERRAND_LINES_MAX];
 
         if (e->told == TOLD_NOTHING && m->status >= 400 && m->body.len) {
-                respond_text(e->req, m->status, "application/json", NULL, m->body.data, m->body.len);
+                respond_text(e->req, m->status, "application/json", member_lines(m, lines, sizeof(lines)),
+                             m->body.data, m->body.len);
                 errand_free(e);
         } else {
                 errand_fail(e, &m->error);
@@ -363,6 +369,7 @@ static void on_stream_end(void *owner, struct relay *r, const struct relay_end *
                 errand_events.on_end(e, r, end);
                 return;
         }
+        note_relay(m);
         if (end->result != RELAY_OK)
                 fail_member(m, end->status, end->code, end->message, end->retry_after);
         else

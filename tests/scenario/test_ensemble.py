@@ -153,6 +153,7 @@ def test_members_that_fail_are_tolerated(three):
     says(peers, None, None, None)
     answer = ask(daemon, n=3)
     assert answer.status == 500 and answer.json["error"]["message"] == "Compute error", answer
+    assert answer.headers["X-Llama-Instance"] and answer.headers["X-Request-Id"], "it is the instance's own answer"
     answer = ask(daemon, combine="first", stream=True)
     assert answer.status == 500 and answer.json["error"]["message"], answer
     for peer in peers:
