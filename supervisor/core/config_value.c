@@ -405,13 +405,11 @@ static bool is_array(struct config_load *l, struct config_spot at, const struct 
         if (token_of(at)->type != JSON_ARRAY)
                 return wrong_type(l, at, expected);
         if (key->max > 0 && token_of(at)->count > key->max) {
-                config_error(l, at, "has %u elements, at most %.0f are allowed", token_of(at)->count,
-                             key->max);
+                config_error(l, at, "may have %.0f elements at most, not %u", key->max, token_of(at)->count);
                 return false;
         }
         if (token_of(at)->count < key->min) {
-                config_error(l, at, "has %u elements, at least %.0f are needed", token_of(at)->count,
-                             key->min);
+                config_error(l, at, "needs %.0f elements or more, not %u", key->min, token_of(at)->count);
                 return false;
         }
         return true;

@@ -220,7 +220,7 @@ static void on_file_changed(void *owner, usec_t now)
                 text = text_format("%s; the %zu keys read before stay in force", error ? error : strerror(-r),
                                    before);
         else
-                text = text_format("%s was read again: %zu keys in force, %zu before", a->path,
+                text = text_format("%s was read again: keys in force: %zu, before: %zu", a->path,
                                    auth_keys_in_force(a), before);
         tell(a, r < 0 ? "keys_failed" : "keys", text);
 }
