@@ -67,6 +67,16 @@ static void note_keep_alive(struct exchange *x, const struct http1_response *hea
         }
 }
 
+/* llama-server (b11669) closes the connection a moment after the last chunk of a stream, though it said Keep-Alive: the next
+ * request on it would be lost. */
+static bool is_stream(const struct http1_response *head)
+{
+        struct slice type = {0};
+
+        (void)http1_header_find(head->headers, head->n_headers, "content-type", &type);
+        return slice_eq_nocase(slice_sub(type, 0, 17), SLICE("text/event-stream"));
+}
+
 enum head { HEAD_MORE, HEAD_WHOLE, HEAD_GONE };
 
 /* The head, once it is whole: how its body ends. < 0: malformed. *ret_used of the bytes belonged to heads. */
@@ -91,7 +101,7 @@ static int read_head(struct exchange *x, const char *data, size_t len, size_t *r
                 http1_parser_init(&x->parser);
         }
         x->status = head.status;
-        x->keep_alive = head.keep_alive;
+        x->keep_alive = head.keep_alive && !is_stream(&head);
         x->in_body = true;
         note_keep_alive(x, &head);
         http1_body_init_response(&x->decoder, &head, 0);

@@ -13,7 +13,8 @@
  * Kept connections are closed after 4 s, or earlier where the server's Keep-Alive says so (llama-server closes after 5 s and
  * 100 requests). A server that answers more than was asked, or before it read the whole request, loses its connection after
  * the answer; such an early answer is read to its end even when the server reads no more. 1xx are dropped,
- * but for 101, which nobody asked for: EXCHANGE_MALFORMED. */
+ * but for 101, which nobody asked for: EXCHANGE_MALFORMED. After an event stream the connection is never kept: llama-server closes
+ * it then without having said so. */
 #ifndef LSV_NET_UPSTREAM_H
 #define LSV_NET_UPSTREAM_H
 

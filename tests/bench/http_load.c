@@ -221,6 +221,8 @@ static bool read_head(struct client *c)
         } else if (strcasestr(c->in, "\r\ntransfer-encoding: chunked")) {
                 c->framing = CHUNKED;
                 c->left = 0;
+                /* llama-server closes behind a stream without having said so. */
+                c->closes |= strcasestr(c->in, "\r\ncontent-type: text/event-stream") != NULL;
         } else {
                 c->closes = true;
         }

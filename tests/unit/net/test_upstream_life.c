@@ -399,6 +399,24 @@ static void the_server_says_how_long(void **state)
         tale_finish(&t);
 }
 
+/* llama-server closes behind a stream without having said so. */
+static void no_request_behind_a_stream(void **state)
+{
+        struct tale t;
+
+        (void)state;
+        tale_init(&t, 1);
+        one_good(&t, "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; "
+                     "charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
+                     "Keep-Alive: timeout=5, max=100\r\n\r\n6\r\ndata:\n\r\n0\r\n\r\n");
+        assert_true(peer_sees_end(&t.s));
+        hang_up(&t.s);
+        one_good(&t, "HTTP/1.1 200 OK\r\nContent-Type: text/event\r\nTransfer-Encoding: "
+                     "chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+        assert_false(peer_sees_end(&t.s));
+        tale_finish(&t);
+}
+
 static void kept_no_longer_than_four_seconds(void **state)
 {
         struct tale t;
@@ -427,6 +445,7 @@ int main(void)
                 cmocka_unit_test(stale_connections),
                 cmocka_unit_test(an_unsent_post_is_sent_again),
                 cmocka_unit_test(the_server_says_how_long),
+                cmocka_unit_test(no_request_behind_a_stream),
                 cmocka_unit_test(kept_no_longer_than_four_seconds),
         };
 
