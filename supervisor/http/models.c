@@ -242,7 +242,6 @@ static void put_own(struct json_writer *w, struct fleet *f, const struct lineup 
         json_bool(w, "onDemand", m->entry->on_demand);
         json_bool(w, "pinned", m->entry->pinned);
         report_put_moment(w, "until", m->entry->on_demand ? demand_until(f, m->entry) : 0);
-        report_put_moment(w, "until", m->best ? m->best->until : 0);
         json_close_object(w);
 }
 

@@ -11,12 +11,14 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import time
 import urllib.parse
 
 import harness
 from harness import wait_for
+from test_tls import certificate
 
 SECONDS = 10 * float(os.environ.get("SOAK", "1"))
 CLIENTS = 150
@@ -37,6 +39,12 @@ GATEWAY = {"queue": {"max": 60, "timeout": "1500ms", "shed_target": "400ms", "sh
 NAMES = ["many"] * 5 + ["one", "one", "aka", "lazy", "renamed", "again", "nobody"]
 
 
+def no_twins(pairs):
+    """An object in which no key is twice."""
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+
 class Storm:
     def __init__(self, make_daemon, folder, seed):
         self.folder, self.random, self.over = folder, random.Random(seed), False
@@ -51,6 +59,10 @@ class Storm:
                   "restart": {"backoff_initial": "20ms", "backoff_max": "100ms", "jitter": 0.5, "max_retries": "forever"},
                   "health": {"interval": "100ms", "timeout": "300ms", "failures": 3, "load_timeout": "10s", "silence": "3s"},
                   "auth": {"keys_file": "keys.json", "anonymous": ["read", "infer", "admin"]}, "instances": self.entries()}
+        pem, private = certificate(folder)
+        config["listen"] = [{"address": "127.0.0.1:0"},
+                            {"address": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": private}}]
+        self.tls = ssl.create_default_context(cafile=pem)
         self.daemon = make_daemon(config, start=False, server=wrapper)
         self.write_keys()
         self.daemon.start()
@@ -85,7 +97,7 @@ class Storm:
                 await asyncio.wait_for(self.request(chance, "%d" % number), 20)
             except asyncio.TimeoutError:
                 self.wrong.append("nobody ended a request within 20 s")
-            except (ConnectionError, asyncio.IncompleteReadError, ValueError) as error:
+            except (OSError, asyncio.IncompleteReadError) as error:
                 self.told[type(error).__name__] += 1
             await asyncio.sleep(chance.random() * 0.2)
 
@@ -111,14 +123,21 @@ class Storm:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     async def request(self, chance, unique):
-        where = urllib.parse.urlsplit(self.daemon.address)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20)
+        tls = chance.random() < 0.3
+        where = urllib.parse.urlsplit(self.daemon.listen[tls])
+        more = {"ssl": self.tls, "server_hostname": "localhost"} if tls else {}
+        reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20, **more)
         try:
             for _ in range(chance.randrange(1, 4)):
                 if not await self.exchange(chance, reader, writer):
                     break
         finally:
             writer.transport.abort() if chance.random() < 0.5 else writer.close()
+
+    def set_option(self, writer, option, value):
+        sock = writer.get_extra_info("socket")
+        if sock and sock.fileno() >= 0:     # else the daemon has closed it already
+            sock.setsockopt(socket.SOL_SOCKET, option, value)
 
     async def exchange(self, chance, reader, writer):
         """False: the connection is not to be used again."""
@@ -137,16 +156,16 @@ class Storm:
             await asyncio.sleep(chance.random() * 0.1)
             return False
         if deed == "slow":
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.set_option(writer, socket.SO_RCVBUF, 4096)
         writer.write(head + body)
         if deed == "leave at once":
             return False
-        if deed == "shut":
+        if deed == "shut" and writer.can_write_eof():
             writer.write_eof()
         if deed in ("leave soon", "reset"):
             await asyncio.sleep(chance.random() * 0.5)
             if deed == "reset":
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.set_option(writer, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         status, headers = await self.read_head(reader)
         if status not in STATUSES:
@@ -236,7 +255,10 @@ class Storm:
                 daemon.control_api("DELETE", "/api/v1/requests/" + request["id"])
         elif deed == "look":
             for path in ("/metrics", "/v1/models", "/api/v1/models", "/stats", "/api/v1/requests?recent=500"):
-                assert daemon.control_api("GET", path).status == 200
+                answer = daemon.control_api("GET", path)
+                assert answer.status == 200
+                if path != "/metrics":
+                    json.loads(answer.text, object_pairs_hook=no_twins)
         if chance.random() < 0.5:
             self.thaw()
 
