@@ -230,7 +230,13 @@ static int run_daemon(const char *config_file)
         if (problems.len)
                 (void)!write(STDERR_FILENO, problems.data, problems.len);
         if (r < 0) {
-                (void)fprintf(stderr, "llama-supervisor: %s has errors; nothing was started\n", config_file);
+                if (access(config_file, F_OK) < 0 && errno == ENOENT)
+                        (void)fprintf(stderr,
+                                      "llama-supervisor: nothing was started: write that configuration "
+                                      "(llama-supervisor.json(5)), or name another with --config FILE\n");
+                else
+                        (void)fprintf(stderr, "llama-supervisor: %s has errors; nothing was started\n",
+                                      config_file);
                 return EXIT_FAILURE;
         }
         log_set_level(config->log_level);

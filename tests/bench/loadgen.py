@@ -278,5 +278,8 @@ def add_arguments(parser):
 def read_key(path):
     if not path:
         return None
-    with open(path) as f:
-        return f.read().strip()
+    try:
+        with open(path) as f:
+            return f.read().strip()
+    except OSError as error:
+        raise SystemExit("--key-file %s: %s" % (path, error.strerror)) from None

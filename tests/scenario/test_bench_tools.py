@@ -44,3 +44,13 @@ def test_chaos(make_daemon):
     told = run("chaos", daemon, "-t", "%g" % seconds, "-c", "6", "--every", "0.8", "--thaw", "1", "--model", "qwen", "--deadline", "60")
     assert not told["outcomes"].get("lost") and told["outcomes"]["ok"] > 50, told
     assert sum(told["faults"].values()) >= 5 and not told["not_recovered"], told
+
+
+def test_chaos_says_what_it_may_not(make_daemon):
+    daemon = fleet(make_daemon, auth={"anonymous": ["read", "infer"]})
+    done = subprocess.run(["/usr/bin/env", "python3", "-B", os.path.join(BENCH, "chaos"), "--url", daemon.address, "-t", "30",
+                           "--every", "0.2", "--faults", "drain"], capture_output=True, text=True, check=False,
+                          timeout=harness.PATIENCE)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()          # and no traceback
+    assert line.startswith("chaos: drain qwen-") and ': 403: this needs the scope "admin"' in line and "--key-file" in line

@@ -179,6 +179,14 @@ def test_daemon_down_is_three(folder, args):
         in result.stderr
 
 
+def test_run_without_a_configuration(folder):
+    path = os.path.join(folder, "none.json")
+    result = run("run", "--config", path)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith(path + ": cannot be read: No such file or directory\n")
+    assert "name another with --config FILE" in result.stderr and "has errors" not in result.stderr
+
+
 def test_socket_left_behind_is_three(folder):
     path = os.path.join(folder, "left.sock")
     with socket.socket(socket.AF_UNIX) as left:
