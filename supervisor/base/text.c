@@ -190,6 +190,11 @@ const char *text_nearest(const char *word, const char *const *names)
         const char *r = NULL;
 
         for (; *names; names++) {
+                size_t n = strlen(word), m = strlen(*names);
+
+                /* That many letters are too many or too few: a thousand names are not worth more than a look at each. */
+                if ((n > m ? n - m : m - n) >= best)
+                        continue;
                 d = edit_distance(word, *names);
                 if (d < best) {
                         best = d;
