@@ -1,8 +1,8 @@
 # ctest: asan
-"""A storm over the gateway: hundreds of clients that leave whenever they like, send halves, read slowly or hang up by reset; instances that
-crash, freeze, lie and stream slowly; keys that are revoked; reloads that add, remove and rename entries; drains and restarts; all at
-once. Afterwards nothing is held by anybody: leases, queues, requests, bodies, answers, connections; and every slot can be had again.
-SOAK makes it longer, LSV_STORM_SEED repeats one."""
+"""A storm over the gateway: hundreds of clients that leave whenever they like, send halves, read slowly or hang up by reset, some over TLS;
+instances that crash, freeze, lie and stream slowly; keys that are revoked; reloads that add, remove and rename entries and change the
+gateway; drains and restarts; all at once. Afterwards nothing is held by anybody: leases, queues, requests, bodies, answers,
+connections; and every slot can be had again. SOAK makes it longer, LSV_STORM_SEED repeats one."""
 import asyncio
 import collections
 import hashlib
@@ -244,7 +244,11 @@ class Storm:
             daemon.control_api("POST", "/api/v1/instances/%s/%s" % (one["name"], deed))
         elif deed == "reload":
             self.reload(self.entries(chance.choice([2, 3, 4]), chance.random() < 0.7, chance.choice(["renamed", "again"]),
-                                     chance.random() < 0.7))
+                                     chance.random() < 0.7),
+                        {"balance": chance.choice(["least-loaded", "round-robin", "random", "prefix-affinity"]),
+                         "retries": chance.choice([0, 1, 3, 10]), "queue": {"max": chance.choice([0, 5, 60])},
+                         "body_max": chance.choice(["1K", "64K", "1M"]), "eject": {"failures": chance.choice([0, 1, 3])},
+                         "timeouts": {"total": chance.choice(["500ms", "5s"])}})
         elif deed == "key":
             name = chance.choice(list(self.keys))
             self.revoked = self.revoked ^ {name} if len(self.revoked) < 3 else set()
@@ -273,8 +277,8 @@ class Storm:
             self.send(pid, signal.SIGCONT)
         self.pids.clear()
 
-    def reload(self, entries):
-        self.daemon.write_config({**self.daemon.config, "instances": entries})
+    def reload(self, entries, gateway):
+        self.daemon.write_config({**self.daemon.config, "instances": entries, "gateway": harness.merged(GATEWAY, gateway)})
         answer = self.daemon.control_api("POST", "/api/v1/reload")
         assert answer.status == 200 and answer.json["applied"], answer
 
@@ -322,7 +326,7 @@ def whole_again(storm):
     storm.thaw()
     storm.revoked.clear()
     storm.write_keys()
-    storm.reload(storm.entries())
+    storm.reload(storm.entries(), {})
     for name in storm.names():
         storm.fault(name, "")
     for name in ("many-0", "many-1", "many-2", "one", "renamed"):
