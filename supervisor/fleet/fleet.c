@@ -678,21 +678,31 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
         return r;
 }
 
+/* It serves who asks, though not at once: what comes on demand and rests, loads, or is on its way to rest. */
+static bool comes_when_asked(const struct member *m)
+{
+        return m->in.state == INSTANCE_IDLE ||
+               (m->in.rests && m->in.state != INSTANCE_READY && instance_is_running(&m->in));
+}
+
 bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
 {
-        unsigned ready = 0, total = 0, idle = 0, need = f->config->ready_min;
+        unsigned ready = 0, total = 0, coming = 0, missing = 0, need = f->config->ready_min;
 
         for (size_t i = 0; i < f->n_members; i++) {
-                total += f->members[i]->in.want_up;
-                ready += f->members[i]->in.state == INSTANCE_READY;
-                idle += f->members[i]->in.state == INSTANCE_IDLE;
+                const struct member *m = f->members[i];
+                bool is_ready = m->in.state == INSTANCE_READY, comes = comes_when_asked(m);
+
+                total += m->in.want_up;
+                ready += is_ready;
+                coming += comes;
+                missing += m->in.want_up && !is_ready && !comes;
         }
         if (ret_ready)
                 *ret_ready = ready;
         if (ret_total)
                 *ret_total = total;
-        /* What comes on demand can serve, though it is not loaded. */
-        return need == CONFIG_ALL ? ready >= total && total + idle > 0 : ready + idle >= need;
+        return need == CONFIG_ALL ? !missing && total + coming > 0 : ready + coming >= need;
 }
 
 /* Best first: what a front end that knows one server should show for the whole. */

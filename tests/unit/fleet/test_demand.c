@@ -215,6 +215,10 @@ static void comes_when_asked_for_and_goes_when_idle(void **state)
         assert_int_equal(asks(&c, "a"), 0);
         ticket_progress(c.ticket, &p);
         assert_int_equal(p.position, 1);
+        /* Nor is it any less so while it loads, and later while it goes. */
+        wait_status(world, "a", "starting");
+        assert_true(fleet_is_ready(world->fleet, &ready, &total));
+        assert_int_equal(total, 1);
         wait_granted(&c, 1);
         is("a", "ready");
         assert_true(until_of("a") == 0); /* busy: nobody knows */
@@ -229,7 +233,11 @@ static void comes_when_asked_for_and_goes_when_idle(void **state)
                         ends(&c, KEEP_ALIVE_NONE);
                 pass(20 * USEC_PER_MSEC);
         }
-        wait_status(world, "a", "idle");
+        world->until = time_monotonic() + PATIENCE;
+        while (!streq(status("a"), "idle")) {
+                assert_true(fleet_is_ready(world->fleet, NULL, NULL));
+                assert_true(turn(world));
+        }
         assert_true(until_of("a") == 0);
         assert_int_equal(figures("a").loads, 1);
         assert_int_equal(figures("a").unloads[UNLOAD_IDLE], 1);
