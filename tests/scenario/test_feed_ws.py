@@ -21,7 +21,8 @@ TWO = {"instances": [{"name": "qwen", "model": "tiny.gguf", "replicas": 2}]}
 def daemon(make_daemon):
     daemon = make_daemon(TWO)
     for name in ("qwen-0", "qwen-1"):
-        daemon.wait_state(name, "ready")
+        # Ready is told before the slots are known: a message about those would come between.
+        daemon.wait(name, lambda now: now["status"] == "ready" and now["slots"] > 0, what="ready, with its slots")
     return daemon
 
 
