@@ -442,9 +442,10 @@ def busy(daemon, peer, path="/v1/chat/completions"):
     """Takes the only slot of the peer; release() gives an event that ends it."""
     release = threading.Event()
     peer.answer = lambda request: release.wait(60) and reply({})
+    before = len(peer.requests)
     thread = threading.Thread(target=post, args=(daemon, path, {"model": "m"}), kwargs={"timeout": 60})
     thread.start()
-    peer.wait(len(peer.requests) + 1)
+    peer.wait(before + 1)
     return release, thread
 
 
