@@ -76,10 +76,15 @@ void conn_close(struct conn *c)
 
 void conn_refuse(struct conn *c, int status, const char *reason)
 {
+        conn_refuse_as(c, status, NULL, reason);
+}
+
+void conn_refuse_as(struct conn *c, int status, const char *code, const char *reason)
+{
         struct request *req = steal_ptr(c->req);
         bool begun = req && req->begun;
 
-        if (!begun && respond_error(c, status, reason, req && req->head.method == HTTP1_HEAD) == 0)
+        if (!begun && respond_error(c, status, code, reason, req && req->head.method == HTTP1_HEAD) == 0)
                 conn_wrote(c);
         if (req) {
                 req->ended = true;

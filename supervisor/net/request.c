@@ -211,9 +211,11 @@ bool request_feed(struct request *req)
                 kept = keep_body(req, data);
                 if (kept < 0) {
                         c->server->counts.refused_bodies += kept == -ENOBUFS;
-                        conn_refuse(c, 503,
-                                    kept == -ENOBUFS ? "too many large bodies at once: try again later"
-                                                     : "out of memory");
+                        if (kept == -ENOBUFS)
+                                conn_refuse_as(c, 503, "too_many_bodies",
+                                               "too many large bodies at once: try again later");
+                        else
+                                conn_refuse(c, 503, "out of memory");
                         return false;
                 }
                 conn_use(c, used);
@@ -305,7 +307,7 @@ static void put_connection(struct request *req)
         (void)http1_build_end(&req->out);
 }
 
-static void put_error(struct buffer *b, int status, const char *message)
+static void put_error(struct buffer *b, int status, const char *code, const char *message)
 {
         struct json_writer w;
 
@@ -318,24 +320,29 @@ static void put_error(struct buffer *b, int status, const char *message)
                     status == 503   ? "unavailable_error"
                     : status >= 500 ? "server_error"
                                     : "invalid_request_error");
-        json_int(&w, "code", status);
+        if (code)
+                json_string(&w, "code", code);
+        else
+                json_int(&w, "code", status);
         json_null(&w, "param");
         json_close_object(&w);
         json_close_object(&w);
 }
 
-int respond_error(struct conn *c, int status, const char *reason, bool head_only)
+int respond_error(struct conn *c, int status, const char *code, const char *reason, bool head_only)
 {
         _cleanup_buffer_ struct buffer head = {0}, body = {0};
         struct iovec iov[2];
 
         buffer_init(&head, 0);
         buffer_init(&body, 0);
-        put_error(&body, status, reason);
+        put_error(&body, status, code, reason);
         (void)http1_build_response(&head, status);
         (void)http1_build_header(&head, "Content-Type", "application/json");
         (void)http1_build_header_u64(&head, "Content-Length", body.len);
         (void)http1_build_header(&head, "Connection", "close");
+        if (status == 503) /* whatever there is too much of: it may be less in a moment */
+                (void)http1_build_header(&head, "Retry-After", "1");
         (void)http1_build_end(&head);
         if (head.failed || body.failed)
                 return -ENOMEM;
@@ -350,7 +357,7 @@ static void fail_answer(struct request *req)
         struct conn *c = req->conn;
 
         log_err(NULL, "an answer could not be built: a header that cannot be sent, or no memory");
-        (void)respond_error(c, 500, "the answer could not be built", req->head.method == HTTP1_HEAD);
+        (void)respond_error(c, 500, NULL, "the answer could not be built", req->head.method == HTTP1_HEAD);
         req->close_after = true;
         request_finish(req);
 }
@@ -361,7 +368,7 @@ static void fail_begun(struct request *req)
         struct conn *c = req->conn;
 
         log_err(NULL, "an answer could not be begun: a header that cannot be sent, or no memory");
-        (void)respond_error(c, 500, "the answer could not be built", req->head.method == HTTP1_HEAD);
+        (void)respond_error(c, 500, NULL, "the answer could not be built", req->head.method == HTTP1_HEAD);
         req->bodyless = req->close_after = true;
         req->chunked = req->sized = false;
         req->left = 0;

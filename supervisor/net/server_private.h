@@ -126,6 +126,8 @@ void conn_gone(struct conn *c);  /* tells the open request, then kills */
 void conn_close(struct conn *c); /* sends what is queued, then FIN */
 /* Answers with an error of our own and closes; an open request is told that it is gone. */
 void conn_refuse(struct conn *c, int status, const char *reason);
+/* The same with a word as the error's code, where the doors answer the same refusal with it; NULL: the status. */
+void conn_refuse_as(struct conn *c, int status, const char *code, const char *reason);
 void conn_wrote(struct conn *c);                           /* after each write: deadlines */
 void conn_request_ended(struct conn *c, bool close_after); /* c->req has been taken off */
 void conn_continue(struct conn *c);      /* looks at waiting input at the end of this turn */
@@ -141,6 +143,6 @@ void request_retire(struct request *req); /* ended: recycled at the end of the t
 bool request_feed(struct request *req);
 bool request_body_is_whole(const struct request *req);
 /* Writes a whole answer without a request, from what is known of the connection alone. */
-int respond_error(struct conn *c, int status, const char *reason, bool head_only);
+int respond_error(struct conn *c, int status, const char *code, const char *reason, bool head_only);
 
 #endif

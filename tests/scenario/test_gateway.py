@@ -3,9 +3,11 @@
 wrong on the way. Against the real llama-server where its answers matter, against a peer of the test's own where bytes matter."""
 import http.client
 import json
+import select
 import socket
 import threading
 import time
+import urllib.parse
 
 import pytest
 
@@ -378,6 +380,29 @@ def test_a_request_inside_a_body_stays_in_it(gate, peer):
                          % len(inner) + inner)
     assert answer.count(b"HTTP/1.1 200") == 1
     assert [(request.target, request.body) for request in peer.requests] == [("/v1/chat/completions", inner)]
+
+
+def test_a_body_that_grows_over_the_bound_is_refused_alike(gate, peer):
+    """Chunks tell no length, so it shows only while they come; the client is told in the same words."""
+    daemon = gate({"gateway": {"body_max": "64k"}}, slots=1)
+    address = urllib.parse.urlsplit(daemon.address)
+    held = []
+    try:
+        # Nine that send 60 KB and not their end: the ninth is over eight times 64 KB.
+        for _ in range(9):
+            s = socket.create_connection((address.hostname, address.port), 30)
+            held.append(s)
+            s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                      b"f000\r\n" + b" " * 0xf000 + b"\r\n")
+        answer = b""
+        while b"too many" not in answer:
+            ready, _, _ = select.select(held, [], [], 30)
+            assert ready, "nobody was refused"
+            answer += ready[0].recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 1\r\n" in answer and b'"too_many_bodies"' in answer, answer
+    finally:
+        for s in held:
+            s.close()
 
 
 def test_bodies_of_all_are_bounded(gate, peer):
