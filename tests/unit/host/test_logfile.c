@@ -631,9 +631,12 @@ static void test_a_flood_costs_bounded_disk_and_no_time(void **state)
         assert_true(logfile_counts(s.f)->bytes + logfile_counts(s.f)->skipped_bytes >= written);
         assert_true(logfile_counts(s.f)->bytes < written);
         assert_non_null(strstr(heard(&s), " of output skipped: "));
-        assert_true(starts_with(s.last, "flooded line"));
+        /* SIGKILL may have cut the last write, and so the last line. */
+        if (!starts_with(s.last, "flooded line") && !starts_with("flooded line", s.last))
+                fail_msg("the last line heard: \"%s\"", s.last);
         for (const char *p = heard(&s), *end; (end = strchr(p, '\n')); p = end + 1)
-                assert_true(starts_with(p, "--- ") || (starts_with(p, "flooded line") && end - p == 61));
+                assert_true(starts_with(p, "--- ") || (starts_with(p, "flooded line") && end - p == 61) ||
+                            !end[1]);
         other = logfile_close(other);
         buffer_finish(&quiet.lines);
         (void)snprintf(path, sizeof path, "%s/quiet.log", dir);
