@@ -359,9 +359,12 @@ def test_nothing_is_held_after_a_storm(make_daemon, folder):
     wait_for(lambda: not storm.held(), what=lambda: "nothing is held: %s" % storm.held())
 
     # Work is ejected for a while, and a lost slot would show as a request that waits in vain.
+    refused = []
+
     def all_served():
-        return all(answer.status == 200 for answer in asyncio.run(take_all_slots(storm)))
-    wait_for(all_served, what="every slot can be had")
+        refused[:] = [answer for answer in asyncio.run(take_all_slots(storm)) if answer.status != 200]
+        return not refused
+    wait_for(all_served, what=lambda: "every slot can be had: %s\n%s" % (refused, storm.daemon.get("/api/v1/instances").text))
     leases = [i["inFlight"] for i in storm.daemon.get("/api/v1/instances").json["instances"]]
     assert not any(leases), leases
     if not storm.is_sanitized():
