@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import queue
+import random
 import shutil
 import signal
 import socket
@@ -29,6 +30,20 @@ FAKE = os.path.join(BUILD, "tests", "fakes", "fake_llama_server")
 # How long a thing may take that should take a moment: slow machines, sanitizers and full queues included.
 PATIENCE = float(os.environ.get("LSV_PATIENCE", "30"))
 SANITIZER_WORDS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error: ", "WARNING: ThreadSanitizer")
+
+
+def free_port():
+    """A loopback port that nobody has, outside the range that the kernel gives to outgoing connections: what is bound now and
+    then, by servers that come and go, is not taken meanwhile by a test next door."""
+    while True:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_for(question, timeout=PATIENCE, what=None, step=0.02):

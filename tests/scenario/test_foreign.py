@@ -15,11 +15,6 @@ from faults import alone_crashed, crashed, deaths, events, one, order, socket_of
 SHORT = {"health": {"timeout": "500ms", "interval": "50ms"}}
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
 @pytest.fixture
 def foreign(make_server, server, tiny_model):
     """foreign(port) starts somebody else's llama-server there, and returns it ready."""
@@ -41,7 +36,7 @@ def lost(daemon, *words):
 # ---- adopt ---------------------------------------------------------------------------------------------------------------
 
 def test_a_foreign_server_comes_and_goes(make_daemon, foreign, server):
-    port = free_port()
+    port = harness.free_port()
     address = "http://127.0.0.1:%d" % port
     config = harness.merged(SHORT, {"instances": [{"name": "a", "adopt": address}]})
     daemon = make_daemon(config, server=server)
@@ -94,7 +89,7 @@ def at(port, *over, **more):
 
 def test_nobody_is_at_the_endpoint(make_daemon, server):
     """Then one of ours is started there, and supervised as any other."""
-    port = free_port()
+    port = harness.free_port()
     daemon = make_daemon(at(port), server=server)
     pid = daemon.wait_state("a", "ready")["pid"]
     assert pid and harness.request("http://127.0.0.1:%d" % port, "GET", "/health").status == 200
@@ -110,7 +105,7 @@ def test_nobody_is_at_the_endpoint(make_daemon, server):
 
 def test_somebody_is_at_the_endpoint(make_daemon, foreign, server):
     """Taken as it is. When it goes, one of ours takes its place."""
-    port = free_port()
+    port = harness.free_port()
     other = foreign(port)
     daemon = make_daemon(at(port), server=server)
     now = daemon.wait_state("a", "ready")
@@ -138,11 +133,11 @@ class NotALlama(http.server.BaseHTTPRequestHandler):
 def test_another_program_is_at_the_endpoint(make_daemon, server, who):
     """Told, not killed, and no other is started there; when it has gone, ours comes."""
     if who == "silent":
-        taken = socket.create_server(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        port = harness.free_port()
+        taken = socket.create_server(("127.0.0.1", port))
     else:
-        taken = http.server.ThreadingHTTPServer(("127.0.0.1", 0), NotALlama)
-        port = taken.server_address[1]
+        port = harness.free_port()
+        taken = http.server.ThreadingHTTPServer(("127.0.0.1", port), NotALlama)
         threading.Thread(target=taken.serve_forever, daemon=True).start()
     try:
         daemon = make_daemon(at(port), server=server)
@@ -163,8 +158,8 @@ def test_another_program_is_at_the_endpoint(make_daemon, server, who):
 def test_the_port_is_taken_before_ours_binds(make_daemon, server):
     """Bound by a program that does not listen (yet): nobody answers there, and llama-server cannot bind."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        port = harness.free_port()
+        taken.bind(("127.0.0.1", port))
         daemon = make_daemon(at(port), server=server)
         alone_crashed(daemon, "endpoint_taken", "taken by another program", "exit code 1")
         assert "couldn't bind" in deaths(daemon)[-1]["evidence"]["line"]

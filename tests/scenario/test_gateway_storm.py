@@ -222,7 +222,7 @@ class Storm:
     def fault(self, name, text):
         path = os.path.join(self.folder, name + ".faults")
         with open(path + ".new", "w") as f:
-            f.write(text)
+            f.write(text + "\n")                # the fake takes an empty file for one that is being written
         os.rename(path + ".new", path)
 
     def hit(self):
