@@ -1,6 +1,7 @@
 /* status.c: status, ls and ps: the fleet at this moment. */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 #include "base/file.h"
@@ -118,7 +119,7 @@ static void put_one(struct buffer *out, const struct screen *s, const struct jso
                     const struct row *row)
 {
         usec_t now = time_realtime();
-        double load = json_get_double(v, "loadTime", 0);
+        double load = json_get_double(v, "loadTime", 0), weight = json_get_double(v, "weight", 1);
         char text[256], span[TIME_SPAN_MAX];
 
         put_heading(out, s, row, now);
@@ -135,6 +136,10 @@ static void put_one(struct buffer *out, const struct screen *s, const struct jso
         }
         put_field(out, s, "endpoint", row->endpoint);
         put_field(out, s, "gpu", row->gpu);
+        if (fabs(weight - 1) > 1e-6) {
+                (void)snprintf(text, sizeof(text), "%g", weight);
+                put_field(out, s, "weight", text);
+        }
         if (row->slots) {
                 (void)snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " busy, %.1f tokens/s",
                                row->in_flight, row->slots, row->tokens_per_second);

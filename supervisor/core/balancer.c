@@ -43,11 +43,10 @@ static double next_random(uint64_t *state)
 
 /* --- rules ---------------------------------------------------------------------------------------------------------- */
 
-static double room(const struct balancer_candidate *c)
+/* How full it would be with this piece of work, for what it is worth. */
+static double load(const struct balancer_candidate *c)
 {
-        double used = (double)c->leased + c->others;
-
-        return ((double)c->slots - used) * (used < c->slots ? c->share : 1 / c->share);
+        return ((double)c->leased + c->others + 1) / (c->share * MAX(c->slots, 1U));
 }
 
 static size_t choose_least_loaded(struct balancer_candidate *c, size_t n, const struct balancer_ask *ask)
@@ -60,7 +59,7 @@ static size_t choose_least_loaded(struct balancer_candidate *c, size_t n, const 
         for (size_t k = 0; k < n; k++) {
                 size_t i = start + k < n ? start + k : start + k - n;
 
-                if (c[i].open && (best == BALANCER_NONE || room(&c[i]) > room(&c[best])))
+                if (c[i].open && (best == BALANCER_NONE || load(&c[i]) < load(&c[best])))
                         best = i;
         }
         return best;

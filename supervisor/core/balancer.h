@@ -10,8 +10,9 @@
  *   slots     full (leased >= slots): out, unless the work takes no slot.
  *
  * The rules:
- *   least-loaded     the most free slots × weight. `others`, work that came past us, counts as load here, though never as a bound:
- *                    it is known late, and whoever waited for it could wait for ever.
+ *   least-loaded     who would have the least work, this piece included, for its slots × weight: so shares of the work follow slots
+ *                    and weights at every load until somebody is full. `others`, work that came past us, counts as load here, though
+ *                    never as a bound: it is known late, and whoever waited for it could wait for ever.
  *   round-robin      smooth weighted round-robin (as nginx describes it: each gains its weight, the richest is chosen and pays the
  *                    sum), so that weights 2:1 give a b a, not a a b.
  *   random           by weight.

@@ -60,6 +60,20 @@ char *config_replica_name(const struct config_instance *in, unsigned i, unsigned
         return buf;
 }
 
+double config_weight(const struct config_instance *in, unsigned i)
+{
+        return in->n_weights ? in->weights[MIN(i, in->n_weights - 1)] : 1;
+}
+
+double config_weight_most(const struct config_instance *in)
+{
+        double most = config_weight(in, 0);
+
+        for (unsigned i = 1; i < in->n_weights; i++)
+                most = MAX(most, in->weights[i]);
+        return most;
+}
+
 const struct config_instance *config_find(const struct config *c, const char *name)
 {
         for (size_t i = 0; i < c->n_instances; i++)
@@ -396,6 +410,7 @@ static const char *type_name(enum config_type type)
                 [TYPE_CHOICE] = "word",       [TYPE_FLAGS] = "words",
                 [TYPE_REPLICAS] = "replicas", [TYPE_GPU] = "gpu",
                 [TYPE_EITHER] = "word",       [TYPE_JSON] = "json object",
+                [TYPE_WEIGHTS] = "weights",
         };
 
         return names[type];

@@ -100,7 +100,8 @@ struct config_instance {
         char **env;   /* effective "NAME=value", its own win */
         char *cwd;    /* absolute, or NULL: "/" */
         int nice;
-        double weight;
+        double *weights; /* one for each replica, in their order; the last counts on. See config_weight */
+        unsigned n_weights;
         bool autostart; /* false: known, but its wish is "down" until somebody starts it */
 
         char *endpoint_text;      /* "endpoint": adopted there if it answers, else spawned there */
@@ -294,6 +295,9 @@ char *config_problem_text(const struct config_problem *p);
 /* The name of copy i of `of` replicas: "qwen" when there is one, else "qwen-0" …; buf of CONFIG_NAME_MAX. Returns buf. */
 #define CONFIG_NAME_MAX 72
 char *config_replica_name(const struct config_instance *in, unsigned i, unsigned of, char *buf, size_t size);
+/* The share of replica i, and the greatest of any; 1 where none is given. */
+double config_weight(const struct config_instance *in, unsigned i);
+double config_weight_most(const struct config_instance *in);
 const struct config_instance *config_find(const struct config *c,
                                           const char *name); /* an entry by name, or NULL */
 

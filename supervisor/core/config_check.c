@@ -429,6 +429,28 @@ static void check_range_rows(struct config_load *l, const struct config_instance
                                     "has no meaning without \"replicas\": {\"min\": N, \"max\": M}");
 }
 
+/* With a fixed number of replicas each has its own; else nobody knows how many there will be. */
+static void check_weights(struct config_load *l, const struct config_instance *in,
+                          const struct config_seen *seen)
+{
+        bool is_fixed = !in->replicas_per_gpu && !in->replicas_max;
+        const char *bound = is_fixed ? "" : "at most ";
+        struct config_spot at = config_seen_spot(seen, PLACE_INSTANCE, "weight");
+        unsigned most = in->replicas_per_gpu ? CONFIG_REPLICAS_MAX : MAX(in->replicas, in->replicas_max);
+
+        if (in->n_weights == 0 || !config_seen_has(seen, PLACE_INSTANCE, "weight") ||
+            at.doc->scan.tokens[at.token].type != JSON_ARRAY)
+                return;
+        if (in->n_weights > most)
+                KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "weight",
+                            "has %u weights for %s%u replica%s", in->n_weights, bound, most,
+                            most == 1 ? "" : "s");
+        else if (is_fixed && in->n_weights < most)
+                KEY_PROBLEM(config_error, l, seen, PLACE_INSTANCE, "weight",
+                            "has %u weight%s for %u replicas; write one for each, or one number for all",
+                            in->n_weights, in->n_weights == 1 ? "" : "s", most);
+}
+
 static void check_on_demand(struct config_load *l, const struct config_instance *in,
                             const struct config_seen *seen)
 {
@@ -507,6 +529,7 @@ static void check_instance(struct config_load *l, size_t i)
         check_instance_address(l, in, seen);
         check_gpu(l, in, seen);
         check_range_rows(l, in, seen);
+        check_weights(l, in, seen);
         check_on_demand(l, in, seen);
         check_backoff(l, seen, PLACE_INSTANCE, &in->restart);
         if (in->name && streq(in->name, "control"))

@@ -39,6 +39,7 @@ enum config_type {
         TYPE_FLAGS,       /* unsigned: an array of words of `choices`, or-ed */
         TYPE_JSON,        /* char *: an object of the user's, kept as JSON text; `check` judges its keys */
         TYPE_REPLICAS,    /* the replicas fields of an instance */
+        TYPE_WEIGHTS,     /* the weights of an instance: one number, or a list */
         TYPE_GPU,         /* the gpu fields of an instance */
 };
 

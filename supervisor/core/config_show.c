@@ -50,6 +50,13 @@ char *config_size_text(uint64_t v, char *buf, size_t size)
         return buf;
 }
 
+static void free_weights(struct config_instance *in)
+{
+        free(in->weights);
+        in->weights = NULL;
+        in->n_weights = 0;
+}
+
 void config_value_free(const struct config_key *key, void *base)
 {
         char **s;
@@ -76,6 +83,9 @@ void config_value_free(const struct config_key *key, void *base)
         case TYPE_GPU:
                 *CONFIG_FIELD(char **, base, key->offset) =
                         text_list_free(*CONFIG_FIELD(char **, base, key->offset));
+                break;
+        case TYPE_WEIGHTS:
+                free_weights(base);
                 break;
         default:
                 break;
@@ -124,6 +134,19 @@ static void print_number(double v, struct json_writer *w)
         json_put_raw(w, buf, strlen(buf));
 }
 
+static bool same_number(double a, double b)
+{
+        return fabs(a - b) < 1e-12;
+}
+
+static bool same_weights(const struct config_instance *a, const struct config_instance *b)
+{
+        for (unsigned i = 0; i < MAX(a->n_weights, b->n_weights); i++)
+                if (!same_number(config_weight(a, i), config_weight(b, i)))
+                        return false;
+        return true;
+}
+
 static void print_replicas(const struct config_instance *in, struct json_writer *w)
 {
         if (in->replicas_per_gpu) {
@@ -136,6 +159,18 @@ static void print_replicas(const struct config_instance *in, struct json_writer 
         } else {
                 json_put_uint(w, in->replicas);
         }
+}
+
+static void print_weights(const struct config_instance *in, struct json_writer *w)
+{
+        if (in->n_weights <= 1) {
+                print_number(config_weight(in, 0), w);
+                return;
+        }
+        json_open_array(w);
+        for (unsigned i = 0; i < in->n_weights; i++)
+                print_number(in->weights[i], w);
+        json_close_array(w);
 }
 
 static void print_gpu(const struct config_instance *in, struct json_writer *w)
@@ -243,6 +278,9 @@ bool config_value_print(const struct config_key *key, const void *base, struct j
         case TYPE_REPLICAS:
                 print_replicas(base, w);
                 break;
+        case TYPE_WEIGHTS:
+                print_weights(base, w);
+                break;
         case TYPE_GPU:
                 print_gpu(base, w);
                 break;
@@ -269,8 +307,8 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
         case TYPE_CHOICE:
                 return *CONST_FIELD(int, a, key->offset) == *CONST_FIELD(int, b, key->offset);
         case TYPE_NUMBER:
-                return fabs(*CONST_FIELD(double, a, key->offset) - *CONST_FIELD(double, b, key->offset)) <
-                       1e-12;
+                return same_number(*CONST_FIELD(double, a, key->offset),
+                                   *CONST_FIELD(double, b, key->offset));
         case TYPE_DURATION:
         case TYPE_SIZE:
                 return *CONST_FIELD(uint64_t, a, key->offset) == *CONST_FIELD(uint64_t, b, key->offset);
@@ -292,6 +330,8 @@ bool config_value_equal(const struct config_key *key, const void *a, const void 
                 x = a, y = b;
                 return x->replicas == y->replicas && x->replicas_max == y->replicas_max &&
                        x->replicas_per_gpu == y->replicas_per_gpu;
+        case TYPE_WEIGHTS:
+                return same_weights(a, b);
         case TYPE_GPU:
                 x = a, y = b;
                 return x->gpu_mode == y->gpu_mode && text_list_equal(x->gpu, y->gpu);

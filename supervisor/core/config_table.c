@@ -253,7 +253,8 @@ static const struct config_key top_keys[] = {
                  "entry there is; with several, such requests are refused."},
         {"gateway.balance", TYPE_CHOICE, TOP(gateway.balance), .fallback = "\"least-loaded\"",
          .choices = balances,
-         .help = "Which instance gets the next request: the one with the most free slots, each in turn, any, "
+         .help = "Which instance gets the next request: the one with the least work for its slots, each in "
+                 "turn, any, "
                  "or the one that has the conversation in its cache."},
         {"gateway.queue", TYPE_GROUP, .help = "Requests that wait for a free slot."},
         {"gateway.queue.max", TYPE_UNSIGNED, TOP(gateway.queue_max), .fallback = "5000", .max = 1000000,
@@ -396,8 +397,11 @@ static const struct config_key instance_keys[] = {
                  "stopped."},
         {"api_key_file", TYPE_SECRET_FILE, IN(api_key_file), IN(api_key), .flags = KEY_RESTART,
          .help = "File with the key that the server at `endpoint` or `adopt` asks for."},
-        {"weight", TYPE_NUMBER, IN(weight), .fallback = "1", .min = 0.001, .max = 1000,
-         .help = "Its share of the work relative to other instances of the same model."},
+        {"weight", TYPE_WEIGHTS, IN(weights), .fallback = "1", .min = 0.001, .max = 1000,
+         .help = "The share of the work of each of its instances, relative to the others of the same model: "
+                 "one number for all, or a list with one for each replica in their order ([3, 1, 1]). With "
+                 "replicas "
+                 "\"per-gpu\" or {\"min\", \"max\"} the list may be shorter: its last one counts on."},
         {"slots", TYPE_UNSIGNED, IN(slots), .fallback = "0", .max = 1024,
          .help = "Requests that one instance of it gets at a time; 0: as many slots as the server says it "
                  "has."},

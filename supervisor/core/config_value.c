@@ -556,7 +556,7 @@ static bool set_flags(struct config_load *l, struct config_spot at, const struct
         return good;
 }
 
-/* --- replicas and GPUs ------------------------------------------------------------------------------------------ */
+/* --- replicas, weights and GPUs ------------------------------------------------------------------------------------------ */
 
 static bool take_least(struct config_load *l, struct config_spot at, const struct config_key *key,
                        double *ret)
@@ -643,6 +643,55 @@ static bool set_replicas(struct config_load *l, struct config_spot at, const str
                 return false;
         in->replicas = (unsigned)v;
         in->replicas_per_gpu = false;
+        return true;
+}
+
+static bool take_weight(struct config_load *l, struct config_spot at, const struct config_key *key,
+                        double *ret)
+{
+        if (token_of(at)->type != JSON_NUMBER)
+                return wrong_type(l, at, "a number");
+        *ret = config_take_number(at);
+        return in_range(l, at, key, *ret);
+}
+
+/* Whether there are as many as replicas shows when both are read (config_check.c). */
+static bool set_weights(struct config_load *l, struct config_spot at, const struct config_key *key,
+                        void *base)
+{
+        struct config_instance *in = base;
+        bool list = token_of(at)->type == JSON_ARRAY, good = true;
+        uint32_t n = list ? token_of(at)->count : 1;
+        _cleanup_free_ double *weights = NULL;
+        unsigned i = 0;
+
+        if (!list && token_of(at)->type != JSON_NUMBER)
+                return wrong_type(l, at, "a number, or a list with one for each replica");
+        if (n == 0) {
+                config_error(l, at, "an empty list; write one number for each replica, or one for all");
+                return false;
+        }
+        if (n > CONFIG_REPLICAS_MAX) {
+                config_error(l, at, "may have %d elements at most, not %u", CONFIG_REPLICAS_MAX, n);
+                return false;
+        }
+        weights = calloc(n, sizeof *weights);
+        if (!weights)
+                return no_memory(l);
+        if (!list)
+                good = take_weight(l, at, key, weights);
+        else
+                EACH_ELEMENT(at, e, i)
+                {
+                        size_t back = config_path_add(l, "[%u]", i);
+
+                        good &= take_weight(l, e, key, weights + i);
+                        config_path_back(l, back);
+                }
+        if (!good)
+                return false;
+        in->weights = steal_ptr(weights);
+        in->n_weights = n;
         return true;
 }
 
@@ -797,6 +846,8 @@ bool config_value_set(struct config_load *l, struct config_spot at, const struct
                 return config_json_set(l, at, key, base);
         case TYPE_REPLICAS:
                 return set_replicas(l, at, key, base);
+        case TYPE_WEIGHTS:
+                return set_weights(l, at, key, base);
         case TYPE_GPU:
                 return set_gpu(l, at, key, base);
         }

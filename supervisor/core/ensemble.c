@@ -80,6 +80,12 @@ int ensemble_add(struct ensemble *e, unsigned member, const char *text, int64_t 
         return 0;
 }
 
+void ensemble_weigh(struct ensemble *e, unsigned member, double weight)
+{
+        if (e->combine == ENSEMBLE_WEIGHTED)
+                e->weights[member] = MIN(weight, e->weights[member]);
+}
+
 void ensemble_fail(struct ensemble *e, unsigned member)
 {
         e->over[member] = true;

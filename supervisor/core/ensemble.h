@@ -43,10 +43,12 @@ struct ensemble {
         unsigned n_answers;
 };
 
-/* weights: of each member, above 0; NULL: all 1. n: 1 to ENSEMBLE_MAX. */
+/* weights: the most that each member may weigh, above 0; NULL: all 1. n: 1 to ENSEMBLE_MAX. */
 void ensemble_init(struct ensemble *e, enum ensemble_combine combine, unsigned n, const double *weights);
 void ensemble_finish(struct ensemble *e);
 
+/* What it does weigh, once that is known: before its answer is added, and no more than was said at the beginning. */
+void ensemble_weigh(struct ensemble *e, unsigned member, double weight);
 /* Each member once. 0 or -ENOMEM (then it counts as failed). */
 int ensemble_add(struct ensemble *e, unsigned member, const char *text, int64_t tokens);
 void ensemble_fail(struct ensemble *e, unsigned member);

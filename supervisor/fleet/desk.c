@@ -140,13 +140,13 @@ static bool carries(const struct seat *s, const void *spread)
         return false;
 }
 
-static void fill_candidate(struct balancer_candidate *c, const struct desk *desk, const struct seat *s,
-                           const struct ticket *t, usec_t now)
+static void fill_candidate(struct balancer_candidate *c, const struct seat *s, const struct ticket *t,
+                           usec_t now)
 {
         /* A death that was told in this turn, but is not settled yet. */
         c->ready = s->ready && !s->member->facts.exited && (!t->only || t->only == s);
         c->ejected = !t->only && ejection_is_out(&s->ejection, now);
-        c->weight = desk->entry->weight;
+        c->weight = config_weight(s->member->entry, s->member->replica);
         c->slots = s->slots;
         c->leased = s->leased;
         c->others = s->others;
@@ -181,7 +181,7 @@ bool desk_lease(struct desk *desk, struct ticket *t, usec_t now)
         if (!desk->entry)
                 return false;
         for (size_t i = 0; i < desk->n_seats; i++)
-                fill_candidate(&desk->candidates[i], desk, desk->seats[i], t, now);
+                fill_candidate(&desk->candidates[i], desk->seats[i], t, now);
         at = balancer_pick(desk->dispatch->rule, desk->candidates, desk->n_seats, &ask);
         if (at == BALANCER_NONE)
                 return false;

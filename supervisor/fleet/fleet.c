@@ -230,7 +230,6 @@ struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *
         e->health = f->config->health;
         e->stop = f->config->stop;
         e->replicas = 1;
-        e->weight = 1;
         return e;
 }
 

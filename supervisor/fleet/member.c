@@ -807,6 +807,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .dynamic = m->entry->dynamic,
                 .on_demand = m->entry->on_demand,
                 .until = demand_until_of(m->fleet, m->demand),
+                .weight = config_weight(m->entry, m->replica),
                 .context = m->context,
                 .build = m->build,
                 .restarts = m->restarts,

@@ -117,6 +117,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
         json_string(w, "endpoint", r->endpoint);
         json_string(w, "modelPath", r->model_path);
         json_string(w, "logPath", r->log_path);
+        json_double(w, "weight", r->weight, 3);
         if (r->context)
                 json_uint(w, "context", r->context);
         else

@@ -43,6 +43,7 @@ struct report {
         bool dynamic;           /* started from the model library, not configured */
         bool on_demand;         /* comes when it is asked for */
         usec_t until;           /* realtime when it will be unloaded, 0: never, busy, or not loaded */
+        double weight;          /* its share of its model's work */
         unsigned context;       /* tokens per slot, 0 unknown */
         const char *build;      /* llama-server's build_info, NULL unknown */
         uint64_t restarts;      /* times started again since the counts began */
@@ -58,7 +59,7 @@ void report_put_data(struct json_writer *w, const struct report *r);
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
 /* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
  * "wantUp","adopted","foreign","dynamic","onDemand","until","stateSince","loadTime" (seconds, null unknown),"endpoint",
- * "modelPath","logPath","context","build"}. */
+ * "modelPath","logPath","weight","context","build"}. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 /* "2026-11-20T10:00:00.123Z", null for 0: for what people count down to. */
 void report_put_moment(struct json_writer *w, const char *key, usec_t realtime);

@@ -240,6 +240,15 @@ static char *text_of(const struct json_value *v)
         return buffer_steal(&b);
 }
 
+/* Replicas may weigh differently; which of them it is shows now. */
+static void weigh(struct member *m)
+{
+        const struct report *r = fleet_find(m->run->errand->gateway->doors->fleet, m->instance);
+
+        if (r)
+                ensemble_weigh(&m->run->votes, m->index, r->weight);
+}
+
 static void take_answer(struct member *m)
 {
         struct ensemble_run *run = m->run;
@@ -252,6 +261,7 @@ static void take_answer(struct member *m)
         usage = json_get(v, "usage");
         m->tokens_in = json_get_int(usage, "prompt_tokens", 0);
         m->tokens_out = json_get_int(usage, "completion_tokens", 0);
+        weigh(m);
         if (!text)
                 fail_member(m, 502, "bad_answer", "the instance's answer is no chat completion", 0);
         else if (ensemble_add(&run->votes, m->index, text, m->tokens_out) < 0)
@@ -521,7 +531,7 @@ void ensemble_run_begin(struct errand *e, const struct peek *p)
         run->errand = e;
         run->n = w.n;
         for (unsigned i = 0; i < w.n; i++)
-                weights[i] = entries[i]->weight;
+                weights[i] = config_weight_most(entries[i]); /* until it is known which of them answers */
         ensemble_init(&run->votes, w.combine, w.n, weights);
         for (unsigned i = 0; i < w.n; i++) {
                 struct member *m = run->members + i;

@@ -84,3 +84,35 @@ def test_the_rule_changes_live(make_daemon):
     assert plan.returncode == 0 and not json.loads(plan.stdout)["restart"], plan
     assert len(shares(daemon, 10)) == 1
     assert pids == {name: one["pid"] for name, one in daemon.instances().items()}
+
+
+WEIGHTS = [6, 2, 1]
+
+
+@pytest.mark.parametrize("balance", ["least-loaded", "round-robin", "random", "prefix-affinity"])
+def test_weights_of_replicas(make_daemon, balance):
+    """Under load each replica has its share of the requests, whatever the rule."""
+    daemon = fleet(make_daemon, balance, weight=WEIGHTS, slots=16, args=["--parallel", "16", "--tok-s", "200"])
+    assert [daemon.instance("qwen-%d" % i)["weight"] for i in range(3)] == WEIGHTS
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        got = collections.Counter(pool.map(lambda i: ask(daemon, text="talk %d" % i)[0], range(450)))
+    # Of 450: 300, 100 and 50; the rules know when a request ends, and it is chance in which order they do.
+    assert 230 <= got["qwen-0"] <= 370 and 50 <= got["qwen-1"] <= 160 and 15 <= got["qwen-2"] <= 100, got
+
+
+def test_weights_change_live(make_daemon):
+    daemon = fleet(make_daemon, "round-robin", replicas=2, weight=[3, 1])
+    pids = {name: one["pid"] for name, one in daemon.instances().items()}
+    assert shares(daemon, 16) == {"qwen-0": 12, "qwen-1": 4}
+    entry = {**daemon.config["instances"][0], "weight": [1, 3]}
+    daemon.write_config({**daemon.config, "instances": [entry]})
+    plan = json.loads(daemon.cli("reload", "--json").stdout)
+    assert plan["update"] == ["qwen-0", "qwen-1"] and not plan["restart"] and plan["applied"], plan
+    shares(daemon, 4)  # what was owed by the old weights
+    assert shares(daemon, 16) == {"qwen-0": 4, "qwen-1": 12}
+    assert pids == {name: one["pid"] for name, one in daemon.instances().items()}
+    assert "weight" in daemon.cli("status", "qwen-1").stdout
+    daemon.write_config({**daemon.config, "instances": [{**entry, "weight": [1, 2, 3]}]})
+    refused = daemon.cli("reload")
+    assert refused.returncode == 1 and "instances[0].weight: has 3 weights for 2 replicas" in refused.stdout + refused.stderr, refused
+    assert shares(daemon, 16) == {"qwen-0": 4, "qwen-1": 12}

@@ -48,16 +48,58 @@ static void the_least_loaded_has_most_room(void **state)
         struct balancer_candidate c[] = {seat("a", 1, 4), seat("b", 1, 4), seat("c", 2, 4)};
 
         (void)state;
-        /* 4, 4 and 8: c; with six free by weight still c; at three of four leased, 2 against 4. */
+        /* A piece more is a quarter of a and of b, an eighth of c; with three leased it is half of c. */
         assert_int_equal(pick("least-loaded", c, 3), 2);
         c[2].leased = 3;
         assert_int_not_equal(pick("least-loaded", c, 3), 2);
         c[0].leased = 1;
         assert_int_equal(pick("least-loaded", c, 3), 1);
         c[1].others = 2; /* busy with what came past us */
+        c[2].others = 2;
         assert_int_equal(pick("least-loaded", c, 3), 0);
         c[0].leased = c[1].leased = c[2].leased = 4;
         assert_int_equal(pick("least-loaded", c, 3), BALANCER_NONE);
+}
+
+/* Weights are shares of the work also while it lasts: `running` pieces at a time, each ends some time. */
+static unsigned share_under_load(const char *rule, unsigned running, unsigned slots)
+{
+        struct balancer_candidate c[] = {seat("a", 3, slots), seat("b", 1, slots)};
+        size_t where[64];
+        unsigned first = 0;
+
+        for (unsigned i = 0; i < 8000 + running; i++) {
+                struct balancer_ask a = ask(1000 * S);
+                unsigned place = i;
+
+                if (i >= running) {
+                        random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407U;
+                        place = (unsigned)(random_state >> 40) % running;
+                        c[where[place]].leased--;
+                }
+                a.affinity = balancer_hash(&i, sizeof i);
+                where[place] = balancer_pick(balancer_find(rule), c, 2, &a);
+                assert_int_not_equal(where[place], BALANCER_NONE);
+                c[where[place]].leased++;
+                first += i >= running && where[place] == 0;
+        }
+        return first;
+}
+
+static void weights_are_shares_under_load(void **state)
+{
+        (void)state;
+        for (size_t i = 0; balancer_rules[i]; i++) {
+                for (unsigned running = 4; running <= 16; running += 4) {
+                        unsigned got = share_under_load(balancer_rules[i]->name, running, 20);
+
+                        if (got < 5400 || got > 6600)
+                                fail_msg("%s with %u running: %u of 8000 for three quarters of the weight",
+                                         balancer_rules[i]->name, running, got);
+                }
+                /* A full one is no reason to wait for it. */
+                assert_in_range(share_under_load(balancer_rules[i]->name, 16, 8), 3900, 4100);
+        }
 }
 
 /* Work that came past us makes an instance less wanted, but closes it to nobody. */
@@ -313,6 +355,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(every_name_of_the_configuration_has_a_rule),
                 cmocka_unit_test(the_least_loaded_has_most_room),
+                cmocka_unit_test(weights_are_shares_under_load),
                 cmocka_unit_test(others_never_close_an_instance),
                 cmocka_unit_test(equals_share),
                 cmocka_unit_test(round_robin_is_smooth),

@@ -126,6 +126,32 @@ static void votes_are_told(void **state)
         ensemble_finish(&e);
 }
 
+/* Replicas of one model may weigh differently, and which of them answers shows late. */
+static void weights_are_known_when_it_answers(void **state)
+{
+        static const double most[] = {3, 3, 3};
+        struct ensemble e;
+
+        (void)state;
+        ensemble_init(&e, ENSEMBLE_WEIGHTED, 3, most);
+        ensemble_weigh(&e, 1, 3);
+        assert_int_equal(ensemble_add(&e, 1, "yes", 1), 0);
+        ensemble_weigh(&e, 0, 1);
+        assert_int_equal(ensemble_add(&e, 0, "no", 1), 0);
+        assert_false(ensemble_is_decided(&e)); /* the last one may weigh 3, too */
+        ensemble_weigh(&e, 2, 1);
+        assert_int_equal(ensemble_add(&e, 2, "no", 1), 0);
+        assert_int_equal(ensemble_winner(&e)->member, 1);
+        ensemble_finish(&e);
+        ensemble_init(&e, ENSEMBLE_VOTE, 3, NULL);
+        ensemble_weigh(&e, 0, 0.1); /* a vote is a vote */
+        assert_int_equal(ensemble_add(&e, 0, "yes", 1), 0);
+        ensemble_weigh(&e, 1, 0.1);
+        assert_int_equal(ensemble_add(&e, 1, "yes", 1), 0);
+        assert_true(ensemble_is_decided(&e));
+        ensemble_finish(&e);
+}
+
 static void words(void **state)
 {
         enum ensemble_combine c;
@@ -142,9 +168,8 @@ static void words(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(who_wins),
-                cmocka_unit_test(decided_is_final),
-                cmocka_unit_test(votes_are_told),
+                cmocka_unit_test(who_wins),       cmocka_unit_test(decided_is_final),
+                cmocka_unit_test(votes_are_told), cmocka_unit_test(weights_are_known_when_it_answers),
                 cmocka_unit_test(words),
         };
 

@@ -38,6 +38,7 @@ static const struct report full = {
         .model_path = "qwen.gguf",
         .log_path = "/var/log/q.log",
         .want_up = true,
+        .weight = 2.5,
         .context = 8192,
         .build = "b1",
         .restarts = 2,
@@ -46,6 +47,7 @@ static const struct report full = {
 };
 /* Nothing known but that it died. */
 static const struct report down = {
+        .weight = 1,
         .instance = "b",
         .model = "b",
         .status = "crashed",
@@ -116,13 +118,13 @@ static void instance_tells_everything(void **state)
 
         (void)state;
         put(&b, report_put_instance, &full);
-        assert_string_equal(b.data,
-                            "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
-                            ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
-                            "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
-                            "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
-                            "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
-                            "\"logPath\":\"/var/log/q.log\",\"context\":8192,\"build\":\"b1\"}");
+        assert_string_equal(
+                b.data, "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
+                        ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
+                        "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
+                        "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
+                        "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
+                        "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,\"build\":\"b1\"}");
         buffer_finish(&b);
         put(&b, report_put_instance, &down);
         assert_string_equal(b.data,
@@ -130,7 +132,7 @@ static void instance_tells_everything(void **state)
                             ",\"seq\":1,\"maxRetries\":null,\"restarts\":0,\"wantUp\":false,\"adopted\":"
                             "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                             "\"stateSince\":null,\"loadTime\":null,\"endpoint\":null,\"modelPath\":null,"
-                            "\"logPath\":null,\"context\":null,\"build\":null}");
+                            "\"logPath\":null,\"weight\":1.000,\"context\":null,\"build\":null}");
         buffer_finish(&b);
 }
 
