@@ -75,7 +75,8 @@ quietly()
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
 # system's Python. Purposes: build (the daemon), run (scripts/run besides
-# that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot), bench (tests/bench).
+# that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build,
+# packaging/root), bench (tests/bench).
 lsv_packages()
 {
         cat <<'TABLE'
@@ -117,9 +118,12 @@ test          ubsan                              libgcc-12-dev               lib
 bench         cmd:haproxy                        haproxy                     haproxy
 bench         cmd:nginx                          nginx                       nginx
 bench         cmd:perf                           linux-perf                  perf
-chroot        cmd:mmdebstrap                     mmdebstrap                  -
-chroot        cmd:unshare                        util-linux                  util-linux
-chroot        cmd:git                            git                         git
+chroot,packages cmd:mmdebstrap                   mmdebstrap                  -
+chroot,packages cmd:unshare                      util-linux                  util-linux
+chroot,packages cmd:git                          git                         git
+packages      cmd:mount                          mount                       util-linux
+packages      cmd:ip                             iproute2                    iproute
+packages      cmd:xz                             xz-utils                    xz
 TABLE
 }
 
@@ -191,6 +195,27 @@ lsv_debian_mirrors()
         fi
         apt-get --print-uris -o Debug::NoLocking=true update 2>/dev/null |
                 sed -n "s#^'\\(.*\\)/dists/.*#\\1/#p" | grep -v security | sort | uniq -c | sort -rn | awk '{ print $2 }'
+}
+
+# lsv_bootstrap SUITE TARGET MMDEBSTRAP-ARGUMENTS...: a new Debian root (a folder, or a .tar) from this machine's own mirrors
+lsv_bootstrap()
+{
+        local suite=$1 target=$2 mirror='' settings
+        shift 2
+        settings=$(mktemp -d)
+        for mirror in $(lsv_debian_mirrors); do
+                # Only what matters for reaching a server; mmdebstrap keeps it in the new root.
+                apt-config dump | grep '^Acquire::' | grep -v '^Acquire::\(IndexTargets\|Languages\|CompressionTypes\)' \
+                        >"$settings/99machine" || true
+                if mmdebstrap --quiet --variant=apt --aptopt="$settings/99machine" "$@" "$suite" "$target" \
+                        "deb $mirror $suite main" >"$settings/log" 2>&1; then
+                        rm -rf "$settings"
+                        return
+                fi
+        done
+        tail -n 20 "$settings/log" >&2 || true
+        rm -rf "$settings"
+        return 1
 }
 
 # install_packages PURPOSE...: installs what the table asks for and is missing, and says so; nothing missing costs
