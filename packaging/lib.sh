@@ -25,7 +25,7 @@ in_root()
         mkdir -p "$dir/up" "$dir/work" "$dir/root"
         # shellcheck disable=SC2086  # $net is an option or nothing
         root=$root dir=$dir unshare --mount --pid --fork --kill-child --ipc --uts $net --propagation private \
-                bash -c 'set -euo pipefail; . "$0"; enter_root "$@"' "${BASH_SOURCE[0]}" "$@" </dev/null
+                bash -c 'set -euo pipefail; . "$0"; enter_root "$@"' "$LSV_SOURCE/packaging/lib.sh" "$@" </dev/null
 }
 
 # The inner half of in_root: mounts what a program expects, and goes in.
@@ -34,7 +34,7 @@ enter_root()
         local node
         # shellcheck disable=SC2154  # root and dir come from in_root
         mount -t overlay overlay -o "lowerdir=$root,upperdir=$dir/up,workdir=$dir/work" "$dir/root"
-        cd "$dir/root"
+        cd "$dir/root" || exit
         mount -t proc proc proc
         mount -t sysfs -o ro sysfs sys 2>/dev/null || true
         mount -t tmpfs -o mode=755,size=1m dev dev
