@@ -269,7 +269,8 @@ static const struct config_key top_keys[] = {
          .min = 100 * MSEC, .max = HOUR, .help = "See `shed_target`."},
         {"gateway.retries", TYPE_UNSIGNED, TOP(gateway.retries), .fallback = "3", .max = 10,
          .help = "Instances that a request is tried on, the first one included, before the first byte of an "
-                 "answer; 0 or 1: no second try."},
+                 "answer; 0 or 1: no second try. What an instance cannot have read, since it was dying, is "
+                 "no try."},
         {"gateway.body_max", TYPE_SIZE, TOP(gateway.body_max), .fallback = "\"32M\"", .min = KB, .max = GB,
          .help = "The largest body of a request."},
         {"gateway.timeouts", TYPE_GROUP, .help = "How long we wait for an instance that has a request."},

@@ -143,8 +143,8 @@ static bool carries(const struct seat *s, const void *spread)
 static void fill_candidate(struct balancer_candidate *c, const struct seat *s, const struct ticket *t,
                            usec_t now)
 {
-        /* A death that was told in this turn, but is not settled yet. */
-        c->ready = s->ready && !s->member->facts.exited && (!t->only || t->only == s);
+        /* A death that was told in this turn, but is not settled yet, or that shows already. */
+        c->ready = s->ready && !s->dying && !s->member->facts.exited && (!t->only || t->only == s);
         c->ejected = !t->only && ejection_is_out(&s->ejection, now);
         c->weight = config_weight(s->member->entry, s->member->replica);
         c->slots = s->slots;

@@ -14,6 +14,8 @@ enum { SETTLE_ROUNDS = 8, REASONS_MAX = 600 };
 
 /* Figures alone are told at most so often. */
 #define FIGURES_INTERVAL USEC_PER_SEC
+/* A server that is told to end closes its sockets, and then has a GPU's memory to free. */
+#define DOUBT_PATIENCE (250 * USEC_PER_MSEC)
 
 static const char *const refusal_names[TICKET_REFUSALS] = {
         [REFUSAL_NONE] = "none",
@@ -205,7 +207,7 @@ void ticket_heard(struct ticket *t, size_t n)
 
 /* --- giving back -------------------------------------------------------------------------------------------------------- */
 
-static void judge(struct seat *s, enum ticket_outcome outcome, usec_t now)
+static void judge(struct seat *s, enum ticket_outcome outcome, bool closed, usec_t now)
 {
         const struct config_gateway *g = &s->member->fleet->config->gateway;
         struct ejection_policy policy = {
@@ -217,7 +219,10 @@ static void judge(struct seat *s, enum ticket_outcome outcome, usec_t now)
                 ejection_success(&s->ejection, &policy);
                 break;
         case OUTCOME_FAILED:
+        case OUTCOME_BROKEN:
                 s->failed++;
+                if ((closed || outcome == OUTCOME_BROKEN) && seat_is_dying(s))
+                        break; /* its next process begins anew anyway */
                 if (ejection_failure(&s->ejection, &policy, now)) {
                         char text[128], span[TIME_SPAN_MAX];
 
@@ -235,12 +240,12 @@ static void judge(struct seat *s, enum ticket_outcome outcome, usec_t now)
         }
 }
 
-static void give_back(struct ticket *t, const enum ticket_outcome *outcome, usec_t keep_alive)
+static void give_back(struct ticket *t, const enum ticket_outcome *outcome, bool closed, usec_t keep_alive)
 {
         usec_t now = loop_now(t->dispatch->fleet->loop);
 
         if (t->seat && outcome)
-                judge(t->seat, *outcome, now);
+                judge(t->seat, *outcome, closed, now);
         if (t->pool)
                 desk_ended(t->desk, t, keep_alive);
         seat_release(t);
@@ -248,7 +253,7 @@ static void give_back(struct ticket *t, const enum ticket_outcome *outcome, usec
 
 void ticket_done(struct ticket *t, enum ticket_outcome outcome, usec_t keep_alive)
 {
-        give_back(t, &outcome, keep_alive);
+        give_back(t, &outcome, false, keep_alive);
         desk_leave(t);
         ticket_free(t);
 }
@@ -281,49 +286,104 @@ static bool is_meant_for_nobody(const struct ticket *t)
         return t->only != NULL;
 }
 
-int ticket_retry(struct ticket *t, const char *why, bool stale)
+/* Its process is none any more, or is about to be none. */
+static bool has_ended(const struct desk *desk, const struct life *x)
 {
-        static const enum ticket_outcome failed = OUTCOME_FAILED;
-        struct fleet *f = t->dispatch->fleet;
-        usec_t now = loop_now(f->loop);
+        for (size_t i = 0; i < desk->n_seats; i++)
+                if (desk->seats[i]->id == x->seat)
+                        return desk->seats[i]->life != x->life || seat_is_dying(desk->seats[i]);
+        return true;
+}
 
-        keep_reason(t, why);
-        if (t->seat && !stale && t->n_tried < TICKET_TRIES_MAX) {
-                t->tried[t->n_tried].seat = t->seat->id;
-                t->tried[t->n_tried++].life = t->seat->life;
+/* Tries that count, now that some have turned out to be in vain. */
+static unsigned count_tries(struct ticket *t)
+{
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < t->n_doubts; i++)
+                if (has_ended(t->desk, t->doubts + i))
+                        t->forgiven++;
+                else
+                        t->doubts[n++] = t->doubts[i];
+        t->n_doubts = n;
+        return t->tries - t->forgiven;
+}
+
+static void refuse_tries(struct ticket *t)
+{
+        ticket_refuse(t, REFUSAL_TRIES, 0,
+                      text_format("%s (gateway.retries: %u)", t->reasons ? t->reasons : "it failed",
+                                  t->dispatch->fleet->config->gateway.retries));
+}
+
+/* May another instance be tried? If not, it is refused, at once or when the time is over in which a death could show. */
+static bool has_tries_left(struct ticket *t, usec_t now)
+{
+        struct dispatch *d = t->dispatch;
+
+        if (count_tries(t) < MAX(d->fleet->config->gateway.retries, 1U))
+                return true;
+        if (t->n_doubts == 0 || d->fleet->stopping || usec_sub(now, t->failed_at) >= DOUBT_PATIENCE) {
+                refuse_tries(t);
+                return false;
         }
-        t->failed_at = now;
-        give_back(t, stale ? NULL : &failed, USEC_INFINITY);
+        t->state = TICKET_IN_DOUBT;
+        list_append(&d->doubts, &t->node);
+        if (timer_due(d->doubts_timer) == USEC_INFINITY)
+                timer_set(d->doubts_timer, usec_add(t->failed_at, DOUBT_PATIENCE));
+        return false;
+}
+
+/* There is somebody whom it may be sent to; else it is refused, or waits for the news of a death. */
+static bool may_go_on(struct ticket *t, usec_t now)
+{
         dispatch_refresh(t->dispatch);
         if (!t->desk->entry) {
                 ticket_refuse(
                         t, REFUSAL_REMOVED, 0,
                         text_format("the model %s is not in the configuration any more", t->desk->name));
-                return 0;
+                return false;
         }
         if (is_meant_for_nobody(t)) {
                 ticket_refuse(t, REFUSAL_REMOVED, 0,
                               text_format("the instance %s is not there any more", t->instance));
-                return 0;
+                return false;
         }
-        if (t->tries >= f->config->gateway.retries) {
-                ticket_refuse(
-                        t, REFUSAL_TRIES, 0,
-                        text_format("%s (gateway.retries: %u)", t->reasons ? t->reasons : why, t->tries));
-                return 0;
+        return has_tries_left(t, now);
+}
+
+int ticket_retry(struct ticket *t, const char *why, unsigned how)
+{
+        static const enum ticket_outcome failed = OUTCOME_FAILED;
+        struct fleet *f = t->dispatch->fleet;
+        bool stale = how & TRY_STALE, closed = how & TRY_CLOSED;
+        usec_t now = loop_now(f->loop);
+
+        keep_reason(t, why);
+        if ((how & TRY_UNREAD) && t->n_doubts + t->forgiven < TICKET_TRIES_MAX)
+                t->doubts[t->n_doubts++] = t->leased;
+        if (t->seat && !stale && t->n_tried < TICKET_TRIES_MAX) {
+                t->tried[t->n_tried].seat = t->seat->id;
+                t->tried[t->n_tried++].life = t->seat->life;
         }
+        t->failed_at = now;
+        if (closed && t->seat)
+                (void)seat_is_dying(t->seat);
+        give_back(t, stale ? NULL : &failed, closed, USEC_INFINITY);
+        if (!may_go_on(t, now))
+                return 0;
         t->desk->figures.retried++;
         return seek(t, true, now);
 }
 
 bool ticket_has_other(const struct ticket *t)
 {
-        if (t->only || t->tries >= t->dispatch->fleet->config->gateway.retries)
+        if (t->only || t->tries - t->forgiven >= t->dispatch->fleet->config->gateway.retries)
                 return false;
         for (size_t i = 0; i < t->desk->n_seats; i++) {
                 const struct seat *s = t->desk->seats[i];
 
-                if (s != t->seat && s->ready && !ticket_has_tried(t, s))
+                if (s != t->seat && s->ready && !s->dying && !ticket_has_tried(t, s))
                         return true;
         }
         return false;
@@ -370,6 +430,44 @@ static void on_orphans(void *owner, usec_t now)
         loop_wake(d->fleet->loop);
 }
 
+static void take_all(struct list *from, struct list *ret)
+{
+        list_init(ret);
+        while (!list_is_empty(from)) {
+                struct list *node = from->next;
+
+                list_remove(node);
+                list_append(ret, node);
+        }
+}
+
+/* Who has tries left now asks again; who has waited long enough is refused; the others go on waiting. */
+static void on_doubts(void *owner, usec_t now)
+{
+        struct dispatch *d = owner;
+        struct list all;
+
+        take_all(&d->doubts, &all);
+        timer_set(d->doubts_timer, USEC_INFINITY);
+        while (!list_is_empty(&all)) {
+                struct ticket *t = LIST_ENTRY(all.next, struct ticket, node);
+
+                list_remove(&t->node);
+                if (!may_go_on(t, now))
+                        continue;
+                t->desk->figures.retried++;
+                if (desk_enter(t, true, now) < 0)
+                        ticket_refuse(t, REFUSAL_QUEUE_FULL, 1, text_format("out of memory"));
+        }
+        loop_wake(d->fleet->loop);
+}
+
+void dispatch_look_at_doubts(struct dispatch *d)
+{
+        if (!list_is_empty(&d->doubts))
+                timer_set(d->doubts_timer, 0);
+}
+
 static void on_figures(void *owner, usec_t now)
 {
         struct dispatch *d = owner;
@@ -407,17 +505,6 @@ static void tell_figures(struct dispatch *d, usec_t now)
                 list_remove(&desk->dirty);
                 for (size_t i = 0; i < desk->n_seats; i++)
                         seat_told(desk->seats[i]);
-        }
-}
-
-static void take_all(struct list *from, struct list *ret)
-{
-        list_init(ret);
-        while (!list_is_empty(from)) {
-                struct list *node = from->next;
-
-                list_remove(node);
-                list_append(ret, node);
         }
 }
 
@@ -463,6 +550,7 @@ unsigned dispatch_waiting(const struct dispatch *d)
 
 void dispatch_stop(struct dispatch *d)
 {
+        dispatch_look_at_doubts(d);
         for (size_t i = 0; i < d->n_desks; i++)
                 desk_touch(d->desks[i]);
 }
@@ -481,8 +569,11 @@ int dispatch_new(struct fleet *f, struct dispatch **ret)
         list_init(&d->dirty);
         list_init(&d->calls);
         list_init(&d->orphans);
+        list_init(&d->doubts);
         list_init(&d->spare);
         r = timer_new(f->loop, on_orphans, d, &d->orphans_timer);
+        if (r == 0)
+                r = timer_new(f->loop, on_doubts, d, &d->doubts_timer);
         if (r == 0)
                 r = timer_new(f->loop, on_figures, d, &d->figures_timer);
         if (r < 0) {
@@ -522,12 +613,14 @@ struct dispatch *dispatch_free(struct dispatch *d)
         }
         free_tickets(&d->calls);
         free_tickets(&d->orphans);
+        free_tickets(&d->doubts);
         free_tickets(&d->spare);
         while (d->n_desks > 0)
                 desk_free(d->desks[--d->n_desks]);
         free(d->desks);
         dispatch_forget_names(d);
         timer_free(d->orphans_timer);
+        timer_free(d->doubts_timer);
         timer_free(d->figures_timer);
         free(d);
         return NULL;

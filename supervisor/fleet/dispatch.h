@@ -89,22 +89,34 @@ const char *
 ticket_instance(const struct ticket *t); /* "qwen-0"; NULL while it waits; also valid after on_revoke */
 struct upstream *ticket_upstream(struct ticket *t); /* its pool of connections; NULL while it waits */
 const char *ticket_api_key(const struct ticket *t); /* what this server wants as Bearer, NULL: nothing */
-unsigned ticket_tries(const struct ticket *t);      /* instances leased so far, this one included */
+unsigned ticket_tries(const struct ticket *t);      /* leases so far, this one included, counted or not */
 usec_t ticket_waited(const struct ticket *t, usec_t now); /* in queues, all tries together */
 /* n bytes of its answer came: a sign of life of the instance (but not for ":" pings; see core/liveness). */
 void ticket_heard(struct ticket *t, size_t n);
 
 enum ticket_outcome {
         OUTCOME_OK,        /* an answer below 500 came whole */
-        OUTCOME_FAILED,    /* 5xx, reset, malformed, deadline: counts towards ejection */
+        OUTCOME_FAILED,    /* 5xx, malformed, deadline: counts towards ejection */
+        OUTCOME_BROKEN,    /* the connection ended in the answer: so does this, unless the process is dying */
         OUTCOME_CANCELLED, /* by the client: says nothing about the instance */
 };
 /* Gives the slot back; the ticket is gone. keep_alive: USEC_INFINITY: the entry's idle_timeout, else this request's own wish. */
 void ticket_done(struct ticket *t, enum ticket_outcome outcome, usec_t keep_alive);
-/* This try failed before its first byte: gives the slot back (counted as OUTCOME_FAILED unless `stale`: a reused connection that
- * the server had closed) and asks for another instance; why is kept for the error's message. As dispatch_ask, but for the errors: they come by
- * on_refuse (REFUSAL_TRIES with all reasons). */
-int ticket_retry(struct ticket *t, const char *why, bool stale);
+/* How a try failed. */
+enum {
+        TRY_STALE =
+                1, /* on a reused connection that the server had closed: the same instance may be tried again */
+        TRY_CLOSED = 2, /* the connection was refused, reset or closed: the instance may be dying */
+        TRY_UNREAD = 4, /* and the instance cannot have read the whole request */
+};
+/* This try failed before its first byte: gives the slot back (counted as OUTCOME_FAILED unless TRY_STALE) and asks for another
+ * instance; why is kept for the error's message. As dispatch_ask, but for the errors: they come by on_refuse (REFUSAL_TRIES with
+ * all reasons).
+ * The sockets of a process end before it is told to be dead, and who leased it in that gap did so for nothing: a try with TRY_UNREAD on
+ * an instance whose process turns out to have died is none of gateway.retries (nothing can have been done about the request), and
+ * no closed connection of a dying process counts towards ejection. When the tries are used up and such a one is still open,
+ * the answer waits a moment for the news. Who did read the request whole may have died of it: that try counts. */
+int ticket_retry(struct ticket *t, const char *why, unsigned how);
 /* Whether a retry could be served by an instance that this ticket has not met: one that is up, or on its way. When not, the answer of
  * the instance itself (500, 503, 429) is better passed on than swallowed. */
 bool ticket_has_other(const struct ticket *t);

@@ -29,6 +29,7 @@ struct seat {
         bool alive;        /* leases may be there: from READY until it goes down */
         bool ready;        /* may be leased */
         bool on_its_way;   /* is not ready, but will be */
+        bool dying;        /* its process is on its way out, which nobody has told yet */
         unsigned slots;
         unsigned leased; /* leases that take a slot */
         unsigned held;   /* all leases */
@@ -85,7 +86,8 @@ struct dispatch {
         struct list touched, dirty;
         struct list calls;   /* tickets whose owner must be told */
         struct list orphans; /* tickets of instances that died: told a moment later, see seat.c */
-        struct timer *orphans_timer, *figures_timer;
+        struct list doubts;  /* tickets without tries, of an instance that may have died: see ticket_retry */
+        struct timer *orphans_timer, *doubts_timer, *figures_timer;
         usec_t figures_told;
         const struct balancer_rule *rule;
         struct list spare; /* tickets to be used again */
@@ -94,10 +96,22 @@ struct dispatch {
         struct dispatch_figures gone; /* of models that are no more */
 };
 
-enum ticket_state { TICKET_WAITING, TICKET_LEASED, TICKET_ORPHAN, TICKET_REVOKED, TICKET_REFUSED };
+enum ticket_state {
+        TICKET_WAITING,
+        TICKET_LEASED,
+        TICKET_ORPHAN,
+        TICKET_REVOKED,
+        TICKET_REFUSED,
+        TICKET_IN_DOUBT,
+};
+
+/* One process of one instance. */
+struct life {
+        uint64_t seat, life;
+};
 
 struct ticket {
-        struct list node; /* in its seat's leases, or the dispatch's calls, orphans or spare */
+        struct list node; /* in its seat's leases, or the dispatch's calls, orphans, doubts or spare */
         struct queue_item item;
         struct queue *queue; /* where it waits, NULL */
         struct dispatch *dispatch;
@@ -114,10 +128,8 @@ struct ticket {
         const void *spread;
         bool ignores_slots, no_wake;
         char key[CONFIG_NAME_MAX], instance[CONFIG_NAME_MAX];
-        struct {
-                uint64_t seat, life;
-        } tried[TICKET_TRIES_MAX];
-        unsigned n_tried, tries;
+        struct life leased, tried[TICKET_TRIES_MAX], doubts[TICKET_TRIES_MAX];
+        unsigned n_tried, tries, n_doubts, forgiven; /* forgiven: of tries, those that do not count */
         usec_t timeout, waited, failed_at, orphaned_at;
         char *reasons; /* why each try failed */
         enum ticket_refusal refusal;
@@ -128,6 +140,7 @@ struct ticket {
 /* dispatch.c: tickets */
 void ticket_refuse(struct ticket *t, enum ticket_refusal why, unsigned retry_after, char *message);
 bool ticket_has_tried(const struct ticket *t, const struct seat *s);
+void dispatch_look_at_doubts(struct dispatch *d); /* soon: a process has ended, or all must end */
 struct ticket *ticket_free(struct ticket *t);
 
 /* models.c: names, and what they mean now */
@@ -153,6 +166,7 @@ const struct seat *desk_nearest(const struct desk *desk); /* the one that is mos
 int seat_lease(struct seat *s, struct ticket *t);
 void seat_release(struct ticket *t); /* the lease ends; what it means is the caller's business */
 void pool_unref(struct pool *p);
+bool seat_is_dying(struct seat *s); /* looks, if nobody knows yet */
 void seat_leave_desk(struct seat *s);
 int seat_join_desk(struct seat *s, struct desk *desk);
 

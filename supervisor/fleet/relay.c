@@ -433,8 +433,8 @@ static void on_timer(void *owner, usec_t now)
 
 /* --- the answer ---------------------------------------------------------------------------------------------------- */
 
-/* Nothing of an answer came: elsewhere, if the dispatch still has one. */
-static void try_elsewhere(struct relay *r, enum relay_failure which, const char *why)
+/* Nothing of an answer came: elsewhere, if the dispatch still has one. how: TRY_… */
+static void try_elsewhere(struct relay *r, enum relay_failure which, const char *why, unsigned how)
 {
         count_failure(r, which);
         r->fresh |= which == RELAY_FAIL_STALE;
@@ -444,7 +444,7 @@ static void try_elsewhere(struct relay *r, enum relay_failure which, const char 
         r->record->tries = r->tries;
         r->record->state = "waiting";
         r->record->instance[0] = r->instance[0] = '\0';
-        if (ticket_retry(r->ticket, why, which == RELAY_FAIL_STALE) > 0)
+        if (ticket_retry(r->ticket, why, how) > 0)
                 relay_try(r);
 }
 
@@ -458,7 +458,7 @@ static void on_head(void *owner, const struct http1_response *head)
         if ((head->status == 500 || head->status == 502 || head->status == 503 || head->status == 429) &&
             ticket_has_other(r->ticket)) {
                 (void)snprintf(why, sizeof(why), "answered %d", head->status);
-                try_elsewhere(r, RELAY_FAIL_STATUS, why);
+                try_elsewhere(r, RELAY_FAIL_STATUS, why, 0);
                 return;
         }
         (void)http1_header_find(head->headers, head->n_headers, "content-type", &type);
@@ -527,6 +527,16 @@ static void end_whole(struct relay *r)
         tell_end(r);
 }
 
+/* A kernel says "reset" instead of "end" when a socket is closed with bytes in it that were never read (unix_release_sock; RFC 9293
+ * §3.6.1 for TCP), and "broken pipe" when it was closed before we had sent them all. */
+static unsigned how_it_failed(const struct exchange_answer *answer)
+{
+        bool unread = answer->sent == 0 || answer->error == -ECONNRESET || answer->error == -EPIPE;
+
+        return TRY_CLOSED | (unread ? TRY_UNREAD : 0) |
+               (answer->result == EXCHANGE_STALE ? (unsigned)TRY_STALE : 0);
+}
+
 static void on_end(void *owner, const struct exchange_answer *answer, usec_t now)
 {
         struct relay *r = owner;
@@ -540,7 +550,7 @@ static void on_end(void *owner, const struct exchange_answer *answer, usec_t now
         }
         if (endings[answer->result].elsewhere && !answer->bytes &&
             !(failure == RELAY_FAIL_TIMEOUT_CONNECT && !ticket_has_other(r->ticket))) {
-                try_elsewhere(r, failure, exchange_result_text(answer->result));
+                try_elsewhere(r, failure, exchange_result_text(answer->result), how_it_failed(answer));
                 return;
         }
         if (failure >= RELAY_FAIL_TIMEOUT_CONNECT && failure <= RELAY_FAIL_TIMEOUT_TOTAL) {
@@ -557,7 +567,9 @@ static void on_end(void *owner, const struct exchange_answer *answer, usec_t now
         else
                 set_end(r, RELAY_REFUSED, 502, "upstream_broken",
                         "%s closed the connection in the middle of its answer", r->instance);
-        let_go(r, failure == RELAY_FAIL_LOCAL ? OUTCOME_CANCELLED : OUTCOME_FAILED);
+        let_go(r, failure == RELAY_FAIL_LOCAL       ? OUTCOME_CANCELLED
+                  : failure == RELAY_FAIL_MALFORMED ? OUTCOME_FAILED
+                                                    : OUTCOME_BROKEN);
         tell_end(r);
 }
 
@@ -662,7 +674,7 @@ static void on_revoke(void *owner, struct ticket *t, const char *why)
                 /* The reasons of tries are told with the instance's name in front. */
                 if (starts_with(why, r->instance) && (why[n] == ' ' || why[n] == ':'))
                         why += why[n] == ':' ? MIN(n + 2, strlen(why)) : n + 1;
-                try_elsewhere(r, RELAY_FAIL_GONE, why);
+                try_elsewhere(r, RELAY_FAIL_GONE, why, 0);
                 return;
         }
         count_failure(r, RELAY_FAIL_GONE);

@@ -5,7 +5,8 @@
  * in all, each on another instance: refused, reset or late connections, a reused connection that was closed (then the next try is on a
  * fresh one: the server may have closed all that were kept), an instance that goes,
  * and 500/502/503/429 of the instance itself while others are there to try ("Loading model", "no slot"): without others the
- * instance's own answer is passed on. After the first byte never, nor after a deadline other than the connection's: the
+ * instance's own answer is passed on. A try on an instance that was dying and cannot have read the whole request is not counted
+ * (dispatch.h, ticket_retry): only what nobody has worked on is sent beyond gateway.retries. After the first byte never, nor after a deadline other than the connection's: the
  * instance may be at work on it.
  *
  * Deadlines (gateway.timeouts), each with its own words, code and counter. connect: until the connection stands. first_byte: until

@@ -62,6 +62,7 @@ int seat_lease(struct seat *s, struct ticket *t)
         s->peak = MAX(s->peak, s->leased);
         t->pool = s->pool;
         t->seat = s;
+        t->leased = (struct life){s->id, s->life};
         t->state = TICKET_LEASED;
         t->tries++;
         (void)text_copy(t->instance, sizeof t->instance, s->member->name);
@@ -132,6 +133,15 @@ static void take_all_away(struct seat *s, bool later, usec_t now)
                 take_away(s, LIST_ENTRY(s->leases.next, struct ticket, node), later, now);
 }
 
+bool seat_is_dying(struct seat *s)
+{
+        const struct member *m = s->member;
+
+        if (s->alive && !s->dying)
+                s->dying = m->facts.exited || (m->process && process_is_dying(m->process));
+        return s->dying;
+}
+
 /* --- what the member tells ---------------------------------------------------------------------------------------------- */
 
 static bool is_alive(const struct member *m)
@@ -168,6 +178,8 @@ static void went_down(struct seat *s)
         take_all_away(s, !we_end_it, loop_now(s->member->fleet->loop));
         drop_pool(s);
         s->life++;
+        s->dying = false;
+        dispatch_look_at_doubts(s->member->fleet->dispatch);
         s->ejection = (struct ejection){0};
         s->others = s->peak = 0;
         s->heard = 0;

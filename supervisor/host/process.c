@@ -560,6 +560,22 @@ bool process_has_exited(const struct process *p)
         return p->exited;
 }
 
+bool process_is_dying(const struct process *p)
+{
+        struct proc_stat st;
+        int r;
+
+        if (p->exited)
+                return true;
+        r = proc_read_stat(p->pid, &st);
+        if (r == -ESRCH)
+                return true;
+        if (r < 0)
+                return false;
+        /* PF_EXITING of <linux/sched.h>: do_exit() sets it first of all, before it closes anything. */
+        return st.start_time != p->start_time || st.state == 'Z' || st.state == 'X' || (st.flags & 0x4) != 0;
+}
+
 /* After a fact was read by number: was the number still this process's? EPERM means yes, and another user's. */
 static bool still_holds_number(const struct process *p)
 {

@@ -66,6 +66,9 @@ process_age(const struct process *p); /* since it was started, whatever the wall
 bool process_is_ours(const struct process *p);   /* spawned by us, not taken over */
 bool process_has_group(const struct process *p); /* leads its group, so that the group is signalled with it */
 bool process_has_exited(const struct process *p);
+/* It is on its way out or gone, though on_exit may not have told it yet: the kernel closes the sockets of a process well before its
+ * pidfd tells (with a GPU's memory to be freed, by far). One look at /proc, about 20 µs: for those who saw a connection end. */
+bool process_is_dying(const struct process *p);
 
 /* To the leader alone. 0, -ESRCH, or -EPERM (taken over from another user). */
 int process_signal(struct process *p, int signo);

@@ -584,3 +584,74 @@ def test_a_real_server_stops_when_its_client_leaves(make_daemon, real_llama_serv
     # Those questions took no slot: they are listed, but how long they took says nothing about answers.
     text = daemon.get("/metrics").text
     assert 'llama_supervisor_request_first_token_seconds_count{model="q"} 2\n' in text
+
+
+# ---- instances that die --------------------------------------------------------------------------------------------------
+
+def test_no_try_is_lost_on_a_dying_instance(make_daemon, folder):
+    """kill -9 of one of two under 200 requests that may be tried once: all are answered but those that the dead one had read,
+    which are sent to nobody else; and none of it is held against the instance when it is back."""
+    total, workers = 200, 8
+    world = World(make_daemon, folder, "", "", slots=4, restart={**STANDSTILL, "backoff_initial": "10ms", "backoff_max": "10ms", "max_retries": "forever"},
+                  gateway={"retries": 1, "slow_start": "0s", "eject": {"failures": 1}})
+    done = []
+
+    def run(worker):
+        wrong = []
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(world.daemon.address).netloc, timeout=PATIENCE)
+        for i in range(worker, total, workers):
+            connection.request("POST", CHAT, json.dumps(chat(max_tokens=2)), {"Content-Type": "application/json", "X-Unique": "u%d" % i})
+            response = connection.getresponse()
+            body = response.read()
+            done.append(i)
+            if response.status != 200:
+                wrong.append(("u%d" % i, response.status, body))
+        connection.close()
+        return wrong
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(run, worker) for worker in range(workers)]
+        for kills in range(1, 6):
+            wait_for(lambda: len(done) >= kills * total / 8)
+            os.kill(world.daemon.wait("q-0", lambda one: one["status"] == "ready")["pid"], signal.SIGKILL)
+        wrong = [one for future in running for one in future.result()]
+    taken = collections.Counter(row[2] for row in world.journal() if row[0] == "POST")
+    assert set(taken.values()) == {1}, [u for u, n in taken.items() if n > 1]
+    for unique, status, body in wrong:
+        assert status == 502 and world.who_took(unique) == ["q-0"], (unique, status, body)
+    assert len(taken) == total
+    for name in world.names:
+        world.daemon.wait_state(name, "ready")
+        assert world.metric('instance_ejections_total{instance="%s",model="q"}' % name) == 0
+
+
+def test_what_a_dead_one_never_read_goes_elsewhere(make_daemon, folder):
+    """Requests that lie unread in the sockets of an instance when it is killed are answered by the other, though each may be
+    tried once only; one that was read and has no answer yet is not sent again."""
+    world = World(make_daemon, folder, "--prompt-ms 120000", "", slots=8, health={"timeout": "5m"},
+                  gateway={"retries": 1, "slow_start": "0s", "balance": "round-robin"})
+    clients = {}
+
+    def ask(unique):
+        clients[unique] = world.client(unique)
+        return unique
+
+    def on_the_dead_one():
+        return [one for one in world.requests()["running"] if one["instance"] == "q-0"]
+
+    ask("read-0")
+    ask("read-1")
+    read = wait_for(lambda: [u for u in list(clients) if world.who_took(u) == ["q-0"]])[0]
+    pid = world.daemon.instance("q-0")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    unread = [ask("unread-%d" % i) for i in range(8)]
+    wait_for(lambda: len(on_the_dead_one()) == 5, what=world.requests)
+    os.kill(pid, signal.SIGKILL)
+    for unique in unread:
+        answer = clients[unique].answer()
+        assert answer.status == 200 and world.who_took(unique) == ["q-1"], (unique, answer)
+    answer = clients[read].answer()
+    assert answer.status == 502 and answer.json["error"]["code"] == "tries_exhausted", answer
+    assert world.who_took(read) == ["q-0"]
+    for client in clients.values():
+        client.close()

@@ -51,6 +51,7 @@ struct scene {
         size_t heard;
         const char *api_key;
         usec_t keep_alive; /* of the last ticket_done */
+        unsigned how;      /* of the last ticket_retry */
 
         /* The client. */
         struct relay *relay;
@@ -163,7 +164,7 @@ void ticket_done(struct ticket *t, enum ticket_outcome outcome, usec_t keep_aliv
 {
         assert_non_null(t->place);
         t->place->served += outcome == OUTCOME_OK;
-        t->place->failed += outcome == OUTCOME_FAILED;
+        t->place->failed += outcome == OUTCOME_FAILED || outcome == OUTCOME_BROKEN;
         t->place->cancelled += outcome == OUTCOME_CANCELLED;
         the_scene->keep_alive = keep_alive;
         ticket_free(t);
@@ -177,13 +178,14 @@ bool ticket_has_other(const struct ticket *t)
         return false;
 }
 
-int ticket_retry(struct ticket *t, const char *why, bool stale)
+int ticket_retry(struct ticket *t, const char *why, unsigned how)
 {
         struct scene *s = the_scene;
         size_t n = strlen(t->reasons);
 
         assert_non_null(t->place);
-        if (stale)
+        s->how = how;
+        if (how & TRY_STALE)
                 t->tried[t->place - s->places] = false; /* it did nothing wrong */
         else
                 t->place->failed++;

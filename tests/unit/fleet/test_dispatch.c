@@ -642,6 +642,92 @@ static void who_was_first_to_know_waits_for_the_next_process(void **state)
         ends(&c);
 }
 
+/* It is dead, but the loop has not turned since. */
+static void kill_unseen(const char *name)
+{
+        pid_t pid = fleet_find(fleet, name)->pid;
+        usec_t until = time_monotonic() + PATIENCE;
+        siginfo_t info = {0};
+
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        while (info.si_pid != pid) {
+                assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+                assert_true(time_monotonic() < until);
+        }
+}
+
+static void a_try_on_a_dying_one_is_none(void **state)
+{
+        struct world *w = *state;
+        struct client all[6] = {0}, *c[3];
+        const char *victim = all[0].instance;
+        struct dispatch_seat seat;
+        unsigned n = 0;
+
+        begin(w, "{\"retries\": 1, \"eject\": {\"failures\": 1}}", TWO_OF("3"));
+        wait_both(w);
+        for (unsigned i = 0; i < 6; i++)
+                assert_int_equal(asks(&all[i], ""), 1);
+        for (unsigned i = 0; i < 6; i++)
+                if (streq(all[i].instance, victim))
+                        c[n++] = &all[i];
+                else
+                        ends(&all[i]);
+        assert_int_equal(n, 3);
+        victim = c[2]->instance; /* all[0] goes elsewhere */
+        kill_unseen(victim);
+        assert_int_equal(ticket_retry(c[0]->ticket, "connection refused", TRY_CLOSED | TRY_UNREAD), 1);
+        took(c[0]);
+        assert_string_not_equal(c[0]->instance, victim);
+        assert_int_equal(ticket_tries(c[0]->ticket), 2);
+        /* Who had read the request may have died of it. */
+        assert_int_equal(ticket_retry(c[1]->ticket, "closed", TRY_CLOSED), 0);
+        wait_for(w, &c[1]->refused, 1);
+        assert_int_equal(c[1]->why, REFUSAL_TRIES);
+        /* That the connection ended in an answer is no fault of the next process, either. */
+        ticket_done(c[2]->ticket, OUTCOME_BROKEN, USEC_INFINITY);
+        assert_int_equal(dispatch_seat(fleet, victim, &seat), 0);
+        assert_int_equal(seat.ejections, 0);
+        ends(c[0]);
+}
+
+static void a_living_one_is_waited_for_in_vain(void **state)
+{
+        struct world *w = *state;
+        struct client c = {0}, dies = {0};
+        struct dispatch_seat seat;
+
+        begin(w, "{\"retries\": 1, \"eject\": {\"failures\": 1}}", TWO_OF("1"));
+        wait_both(w);
+        assert_int_equal(asks(&c, ""), 1);
+        assert_int_equal(ticket_retry(c.ticket, "connection refused", TRY_CLOSED | TRY_UNREAD), 0);
+        assert_int_equal(dispatch_seat(fleet, c.instance, &seat), 0);
+        assert_int_equal(seat.ejections, 1);
+        wait_for(w, &c.refused, 1);
+        assert_int_equal(c.why, REFUSAL_TRIES);
+        assert_non_null(strstr(c.message, "connection refused"));
+
+        /* It dies a moment later; and one who gives up meanwhile. */
+        for (unsigned i = 0; i < 2; i++) {
+                dies = (struct client){0};
+                assert_int_equal(asks(&dies, ""), 1);
+                assert_int_equal(ticket_retry(dies.ticket, "connection refused", TRY_CLOSED | TRY_UNREAD), 0);
+                if (i == 0)
+                        ticket_cancel(dies.ticket);
+        }
+        kill_unseen(dies.instance);
+        wait_for(w, &dies.granted, 2);
+        ends(&dies);
+
+        /* The daemon stops: nobody waits for anything. */
+        dies = (struct client){0};
+        wait_both(w);
+        assert_int_equal(asks(&dies, ""), 1);
+        assert_int_equal(ticket_retry(dies.ticket, "connection refused", TRY_CLOSED | TRY_UNREAD), 0);
+        close_fleet(w);
+        assert_int_equal(dies.refused, 1);
+}
+
 static void a_frozen_one_loses_its_work(void **state)
 {
         struct world *w = *state;
@@ -978,6 +1064,8 @@ int main(void)
                 TEST(a_death_gives_its_work_to_others),
                 TEST(the_only_one_dies_and_comes_back),
                 TEST(who_was_first_to_know_waits_for_the_next_process),
+                TEST(a_try_on_a_dying_one_is_none),
+                TEST(a_living_one_is_waited_for_in_vain),
                 TEST(a_frozen_one_loses_its_work),
                 TEST(who_is_down_is_said),
                 TEST(who_fails_is_left_alone_but_never_the_last),

@@ -196,6 +196,85 @@ static void test_tries_elsewhere(void **state)
         scene_finish(&s);
 }
 
+static void await_failure(struct scene *s)
+{
+        for (unsigned i = 0; i < 20000 && !(s->waiting && s->waiting->refusal); i++)
+                run_for(s, 1000);
+        assert_non_null(s->waiting);
+}
+
+/* Whether the instance can have read all of it tells the dispatch what the try was worth, should it turn out to be dying. */
+static void test_what_was_read(void **state)
+{
+        struct scene s;
+
+        (void)state;
+        scene_init(&s, 2);
+        place_close(&s.places[0]);
+        scene_ask(&s);
+        (void)place_read(&s, &s.places[1]);
+        assert_int_equal(s.how, TRY_CLOSED | TRY_UNREAD);
+        place_hang_up(&s.places[1]);
+        await_failure(&s);
+        assert_int_equal(s.how, TRY_CLOSED); /* it had read all of it */
+        scene_refuse(&s, REFUSAL_TRIES, "x");
+
+        /* Part of it, which is nothing to work on. */
+        scene_ask(&s);
+        for (unsigned i = 0; i < 20000 && s.places[1].peer < 0; i++) {
+                run_for(&s, 1000);
+                s.places[1].peer = accept4(s.places[1].listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        }
+        for (unsigned i = 0; i < 20000; i++) {
+                char some[10];
+
+                if (recv(s.places[1].peer, some, sizeof(some), MSG_DONTWAIT) > 0)
+                        break;
+                run_for(&s, 1000);
+        }
+        s.how = 0;
+        place_hang_up(&s.places[1]);
+        await_failure(&s);
+        assert_int_equal(s.how, TRY_CLOSED | TRY_UNREAD);
+        scene_refuse(&s, REFUSAL_TRIES, "x");
+
+        /* Sent into the queue of a listener that closes before it took the connection. */
+        s.how = 0;
+        scene_ask(&s);
+        run_for(&s, 20000);
+        place_close(&s.places[1]);
+        await_failure(&s);
+        assert_int_equal(s.how, TRY_CLOSED | TRY_UNREAD);
+        scene_refuse(&s, REFUSAL_TRIES, "x");
+        scene_finish(&s);
+}
+
+/* On a kept connection it is stale as well. */
+static void test_what_was_read_of_a_kept_one(void **state)
+{
+        struct scene s;
+
+        (void)state;
+        scene_init(&s, 1);
+        for (unsigned read = 0; read < 2; read++) {
+                scene_ask(&s);
+                (void)place_read(&s, &s.places[0]);
+                place_say(&s, &s.places[0], OK_HI);
+                scene_ask(&s);
+                if (read)
+                        (void)place_read(&s, &s.places[0]);
+                else
+                        run_for(&s, 20000);
+                place_hang_up(&s.places[0]);
+                (void)place_read(&s, &s.places[0]);
+                assert_int_equal(s.how, TRY_STALE | TRY_CLOSED | (read ? 0 : TRY_UNREAD));
+                place_say(&s, &s.places[0], OK_HI);
+                place_hang_up(&s.places[0]);
+                run_for(&s, 1000);
+        }
+        scene_finish(&s);
+}
+
 /* Its own 503 goes elsewhere while there are others, and to the client when there is none. */
 static void test_own_errors(void **state)
 {
@@ -677,6 +756,8 @@ int main(void)
                 cmocka_unit_test(test_request_id),
                 cmocka_unit_test(test_impossible_requests),
                 cmocka_unit_test(test_tries_elsewhere),
+                cmocka_unit_test(test_what_was_read),
+                cmocka_unit_test(test_what_was_read_of_a_kept_one),
                 cmocka_unit_test(test_own_errors),
                 cmocka_unit_test(test_breaks_in_the_middle),
                 cmocka_unit_test(test_stale_connection),

@@ -324,6 +324,25 @@ static void test_exit_code(void **state)
         scene_finish(&s);
 }
 
+/* Before the loop has told it. */
+static void test_dying_shows_at_once(void **state)
+{
+        usec_t until = time_monotonic() + 60 * USEC_PER_SEC;
+        struct scene s;
+
+        (void)state;
+        scene_init(&s);
+        start_sh(&s, "exec sleep 1000");
+        assert_false(process_is_dying(s.p));
+        assert_int_equal(process_signal(s.p, SIGKILL), 0);
+        while (!process_is_dying(s.p))
+                assert_true(time_monotonic() < until);
+        assert_false(process_has_exited(s.p));
+        await_exit(&s);
+        assert_true(process_is_dying(s.p));
+        scene_finish(&s);
+}
+
 static void test_signal_and_core(void **state)
 {
         struct rlimit core;
@@ -856,6 +875,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_a_child_finds_what_was_ordered),
                 cmocka_unit_test(test_the_environment_is_exactly_the_given_one),
                 cmocka_unit_test(test_exit_code),
+                cmocka_unit_test(test_dying_shows_at_once),
                 cmocka_unit_test(test_signal_and_core),
                 cmocka_unit_test(test_what_cannot_be_run),
                 cmocka_unit_test(test_out_of_descriptors),
