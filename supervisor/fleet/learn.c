@@ -85,6 +85,7 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
         unsigned busy = 0;
         uint64_t tokens = 0;
         usec_t span = m->slots_at ? usec_sub(now, m->slots_at) : 0;
+        bool worked = m->busy > 0;
         double speed;
 
         for (size_t i = 0; i < n; i++) {
@@ -101,6 +102,7 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
                         tokens += decoded > m->decoded[i] ? decoded - m->decoded[i] : 0;
                 else if (m->slots_at)
                         tokens += decoded;
+                worked = worked || (m->slots_at && task != m->task[i]);
                 m->task[i] = task;
                 m->decoded[i] = decoded;
         }
@@ -114,7 +116,9 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
         m->slots_at = now;
         seat_looked(m->seat, busy);
         seat_changed(m->seat);
-        if (busy == 0)
+        /* A slot is free before the last of its answer has left the server's HTTP thread: work that was seen a moment ago is given
+         * until the next look (settle_drain asks again). */
+        if (busy == 0 && !worked)
                 m->facts.drained = true;
 }
 

@@ -36,7 +36,7 @@ struct conn {
 
         enum job_state job;
         enum job_kind kind;
-        bool stream, usage, per_token, progress, ignore_eos, detached, headed, keep, once;
+        bool stream, usage, per_token, progress, ignore_eos, detached, headed, keep, once, in_tail, stopped;
         int slot;
         long id, wanted, done, n_prompt, ping_s, cached;
         int64_t started, decode_from, next_at, sent_at, gone_at;

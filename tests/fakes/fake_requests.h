@@ -21,6 +21,7 @@ static void job_end(struct conn *c)
         }
         c->slot = -1;
         c->job = JOB_NONE;
+        c->in_tail = false;
         c->text_len = 0;
         if (c->text)
                 c->text[0] = '\0';
@@ -66,6 +67,17 @@ static void jobs_dispatch(int64_t now)
         }
 }
 
+/* The last of the answer; upstream it leaves the HTTP thread a moment after the slot is free. */
+static void job_tell_end(struct conn *c, bool stop)
+{
+        if (c->stream && !fault.bad_chunk)
+                stream_end(c, stop);
+        else if (!c->stream)
+                whole_answer(c, stop);
+        job_end(c);
+        conn_flush(c);
+}
+
 /* One decode step of one job. */
 static void job_step(struct conn *c, int64_t now)
 {
@@ -74,6 +86,10 @@ static void job_step(struct conn *c, int64_t now)
 
         if (wedged(now)) {
                 c->next_at = now + 1000000;
+                return;
+        }
+        if (c->in_tail) {
+                job_tell_end(c, c->stopped);
                 return;
         }
         if (c->job == JOB_PROMPT) {
@@ -112,11 +128,17 @@ static void job_step(struct conn *c, int64_t now)
                         'I',
                         "slot print_timing: id  %d | task %ld |       total time =    %7.2f ms / %5ld tokens",
                         c->slot, c->id, (double)(now_usec() - c->started) / 1000, c->n_prompt + c->done);
-                if (c->stream && !fault.bad_chunk)
-                        stream_end(c, stop);
-                else if (!c->stream)
-                        whole_answer(c, stop);
-                job_end(c);
+                if (fault.tail_ms != OFF) {
+                        conn_flush(c);
+                        slots[c->slot].owner = NULL;
+                        c->slot = -1;
+                        c->in_tail = true;
+                        c->stopped = stop;
+                        c->next_at = now + fault.tail_ms * 1000;
+                        return;
+                }
+                job_tell_end(c, stop);
+                return;
         }
         c->next_at = fault.tok_s > 0 ? MAX(c->next_at + 1000000 / fault.tok_s, now - 1000000) : now;
         conn_flush(c);

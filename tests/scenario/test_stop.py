@@ -117,6 +117,17 @@ def test_a_stream_is_finished(make_daemon, server, slow_model):
     assert "exit code 0" in events(daemon, "stopped")[-1]["text"]
 
 
+def test_the_slot_is_free_before_the_answer_has_left(make_daemon, fake_llama_server):
+    """What came past us shows in /slots alone, and the end of an answer lies in the server a moment longer than its slot is taken."""
+    daemon = make_daemon(one("--tok-s 20 --tail-ms 150", {"stop": {"drain": "60s"}}))
+    daemon.wait_state("a", "ready")
+    stream = Stream(socket_of(daemon), 20)
+    assert stream.began.wait(harness.PATIENCE) and not stream.error, stream.error
+    order(daemon, "stop")
+    assert stream.end().is_whole(), (stream.error, stream.text[-300:])
+    stopped(daemon)
+
+
 def test_a_stream_is_finished_before_a_restart(make_daemon, server, slow_model):
     daemon, stream = busy(make_daemon, server, slow_model, 40, drain="60s")
     pid = daemon.instance("a")["pid"]
