@@ -28,7 +28,7 @@ PROGRAM = os.environ.get("LSV_PROGRAM") or os.path.join(BUILD, "llama-supervisor
 FAKE = os.path.join(BUILD, "tests", "fakes", "fake_llama_server")
 
 # How long a thing may take that should take a moment: slow machines, sanitizers and full queues included.
-PATIENCE = float(os.environ.get("LSV_PATIENCE", "30"))
+PATIENCE = float(os.environ.get("LSV_PATIENCE", "60"))
 SANITIZER_WORDS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error: ", "WARNING: ThreadSanitizer")
 
 
