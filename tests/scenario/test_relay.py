@@ -588,6 +588,21 @@ def test_a_real_server_stops_when_its_client_leaves(make_daemon, real_llama_serv
 
 # ---- instances that die --------------------------------------------------------------------------------------------------
 
+def kill(world, name):
+    """kill -9 when it is ready; what is told of it may be older than its last death."""
+    def killed():
+        one = world.daemon.instance(name)
+        try:
+            if one["status"] == "ready":
+                os.kill(one["pid"], signal.SIGKILL)
+                return True
+        except ProcessLookupError:
+            pass
+        return False
+
+    wait_for(killed)
+
+
 def test_no_try_is_lost_on_a_dying_instance(make_daemon, folder):
     """kill -9 of one of two under 200 requests that may be tried once: all are answered but those that the dead one had read,
     which are sent to nobody else; and none of it is held against the instance when it is back."""
@@ -613,13 +628,14 @@ def test_no_try_is_lost_on_a_dying_instance(make_daemon, folder):
         running = [pool.submit(run, worker) for worker in range(workers)]
         for kills in range(1, 6):
             wait_for(lambda: len(done) >= kills * total / 8)
-            os.kill(world.daemon.wait("q-0", lambda one: one["status"] == "ready")["pid"], signal.SIGKILL)
+            kill(world, "q-0")
         wrong = [one for future in running for one in future.result()]
     taken = collections.Counter(row[2] for row in world.journal() if row[0] == "POST")
     assert set(taken.values()) == {1}, [u for u, n in taken.items() if n > 1]
     for unique, status, body in wrong:
-        assert status == 502 and world.who_took(unique) == ["q-0"], (unique, status, body)
-    assert len(taken) == total
+        assert status == 502 and world.who_took(unique) in (["q-0"], []), (unique, status, body)
+    # A kill may meet the fake between reading a request and writing it down.
+    assert total - len(taken) <= kills, wrong
     for name in world.names:
         world.daemon.wait_state(name, "ready")
         assert world.metric('instance_ejections_total{instance="%s",model="q"}' % name) == 0
