@@ -38,5 +38,11 @@ struct shelf *shelf_free(struct shelf *s);
 
 /* "…-00002-of-00004.gguf": 2 and 4; false for another name. */
 bool shelf_split_name(const char *file, unsigned *ret_part, unsigned *ret_parts);
+/* The name of another part of the same model, malloc'd; NULL without memory. */
+char *shelf_part_name(const char *file, unsigned part, unsigned parts);
+/* Blocks. A descriptor; -EISDIR, -EINVAL (no regular file), -errno. */
+int shelf_open_file(const char *path, struct stat *ret);
+/* Blocks. fd: of a regular file. 0; -EBADMSG and others with words. */
+int shelf_read_header(int fd, uint64_t size, struct gguf *ret, char *words, size_t words_size);
 
 #endif

@@ -24,8 +24,7 @@ static ssize_t read_file_at(void *owner, uint64_t offset, void *buf, size_t len)
         return n < 0 ? -errno : n;
 }
 
-/* fd: of a regular file. 0; -EBADMSG and others with words. */
-static int read_header(int fd, uint64_t size, struct gguf *ret, char *words, size_t words_size)
+int shelf_read_header(int fd, uint64_t size, struct gguf *ret, char *words, size_t words_size)
 {
         const struct gguf_source source = {.read_at = read_file_at, .owner = &fd, .size = size};
         _cleanup_free_ void *window = malloc(WINDOW);
@@ -44,7 +43,7 @@ static int read_header(int fd, uint64_t size, struct gguf *ret, char *words, siz
 }
 
 /* A fifo would block, a device do worse: only a regular file is read, and that it is one is asked of the open file. */
-static int open_regular(const char *path, struct stat *ret)
+int shelf_open_file(const char *path, struct stat *ret)
 {
         _cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
@@ -80,8 +79,7 @@ bool shelf_split_name(const char *file, unsigned *ret_part, unsigned *ret_parts)
         return true;
 }
 
-/* The name of another part of the same model; NULL without memory. */
-static char *part_name(const char *file, unsigned part, unsigned parts)
+char *shelf_part_name(const char *file, unsigned part, unsigned parts)
 {
         return text_format("%.*s-%05u-of-%05u.gguf", (int)(strlen(file) - strlen("-00001-of-00004.gguf")),
                            file, part, parts);
@@ -151,7 +149,7 @@ static void read_facts(struct walk *w, struct shelf_file *x)
         char words[256];
         struct stat st = {0};
 
-        fd = open_regular(x->real, &st);
+        fd = shelf_open_file(x->real, &st);
         if (fd < 0) {
                 set_error(w, &x->header_error, "%s",
                           fd == -EISDIR   ? "is a folder"
@@ -171,7 +169,7 @@ static void read_facts(struct walk *w, struct shelf_file *x)
                         set_error(w, &x->header_error, "%s", old->header_error);
                 return;
         }
-        if (read_header(fd, x->size, &x->facts, words, sizeof words) < 0)
+        if (shelf_read_header(fd, x->size, &x->facts, words, sizeof words) < 0)
                 set_error(w, &x->header_error, "%s", words);
         /* A file that is being written is read again: its time may be in the clock's last tick. */
         x->read = time_realtime() / USEC_PER_SEC > (usec_t)st.st_mtim.tv_sec + 2;
@@ -292,7 +290,7 @@ static void walk_folder(struct walk *w, int fd, const char *rel, unsigned depth)
 /* Part k of a split model: counted for its first part. */
 static void join_part(struct walk *w, struct shelf_file *x, unsigned part, unsigned parts)
 {
-        _cleanup_free_ char *name = part_name(x->file, 1, parts);
+        _cleanup_free_ char *name = shelf_part_name(x->file, 1, parts);
         struct shelf_file *first = name ? find_file(w->shelf, name) : NULL;
 
         if (!name) {
@@ -520,7 +518,7 @@ static int check_parts(struct library_model *m, const char *path, const char *na
         if (part > 1)
                 return refuse(m, -EINVAL, "%s is part %u of a split model: name its first part", name, part);
         for (part = 2; part <= parts; part++) {
-                _cleanup_free_ char *other = part_name(path, part, parts);
+                _cleanup_free_ char *other = shelf_part_name(path, part, parts);
 
                 if (!other)
                         return refuse(m, -ENOMEM, "not enough memory");
@@ -577,7 +575,7 @@ static int find_below(const char *dir, const char *name, struct library_model *m
         if (!real)
                 return errno == ENOENT ? not_there(m, dir, name)
                                        : refuse(m, -errno, "%s: %s", name, strerror(errno));
-        fd = open_regular(real, ret_st);
+        fd = shelf_open_file(real, ret_st);
         if (fd < 0)
                 return refuse(m, fd == -EISDIR ? -EINVAL : fd, "%s %s", name,
                               fd == -EISDIR   ? "is a folder: name a file in it"
@@ -612,7 +610,7 @@ int library_open_model(const char *dir, const char *name, struct library_model *
         if (r < 0)
                 return r;
         assert(path && real);
-        r = read_header(fd, (uint64_t)st.st_size, &ret->facts, words, sizeof words);
+        r = shelf_read_header(fd, (uint64_t)st.st_size, &ret->facts, words, sizeof words);
         if (r < 0)
                 return refuse(ret, r, "%s %s", name, words);
         r = check_kind(ret, name);
