@@ -453,9 +453,8 @@ static const struct config_key instance_keys[] = {
         {"on_demand.pinned", TYPE_BOOL, IN(pinned), .fallback = "false",
          .help = "Once loaded it is never unloaded to make room for another one."},
         {"on_demand.memory", TYPE_SIZE, IN(demand_memory), .min = MB, .max = 1024 * TB,
-         .help = "GPU memory that one instance of it needs, of all its GPUs together. Default: the size of "
-                 "its file, a tenth "
-                 "more, and 512M for context and buffers."},
+         .help = "GPU memory that one instance of it needs, of all its GPUs together. Default: "
+                 "weights, context and 512M, out of its file's header and its arguments."},
         {"limits", TYPE_GROUP, .flags = KEY_UNBUILT | KEY_SPAWN,
          .help = "What it may use (needs a delegated cgroup)."},
         {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB, .help = "Main memory."},

@@ -1,17 +1,13 @@
 /* demand_models.c: the entries that come on demand or scale, how they are now, and how much room they take. */
 #include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/macros.h"
 #include "base/text.h"
 #include "core/keep_alive.h"
+#include "core/memory.h"
 #include "fleet/demand_private.h"
-
-/* What a model takes beside its weights: context and compute buffers. Nobody knows before it ran. */
-#define ESTIMATE_BESIDE (UINT64_C(512) << 20)
-enum { SPLIT_MAX = 1024 };
 
 struct demand_model *demand_find(struct demand *d, const char *name)
 {
@@ -212,74 +208,63 @@ bool demand_is_together(const struct demand_model *a, const struct demand_model 
 
 /* --- room ------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t file_size(const char *path)
+/* What one instance takes of all its GPUs together; zeros: nobody knows. False: its file is being looked at. */
+static bool instance_memory(const struct demand *d, const struct demand_model *x, struct memory_need *ret)
 {
-        struct stat st;
+        const struct config_instance *e = x->entry;
+        const struct modelfile *file;
 
-        return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+        *ret = (struct memory_need){.wants = e->demand_memory, .least = e->demand_memory};
+        if (e->demand_memory || e->model_kind != CONFIG_MODEL_FILE || !e->model_path)
+                return true;
+        /* What was loaded was loaded as it was then. */
+        file = modelfiles_look(d->fleet->modelfiles, e->model_path,
+                               x->holds ? USEC_INFINITY : DEMAND_WEIGH_FRESH);
+        if (!file)
+                return false;
+        if (!file->size)
+                return true;
+        if (!file->has_header || memory_need(&file->header, file->size, e->args, e->env, ret) < 0)
+                ret->wants = ret->least = memory_guess(file->size);
+        return true;
 }
 
-/* Of a split model the first part names the others: "-00001-of-00004.gguf". */
-static uint64_t model_size(const char *path)
-{
-        size_t len = strlen(path), tail = strlen("-00001-of-00004.gguf");
-        unsigned first, of;
-        uint64_t sum = 0;
-
-        if (len <= tail || sscanf(path + len - tail, "-%5u-of-%5u.gguf", &first, &of) != 2 || first != 1 ||
-            of > SPLIT_MAX)
-                return file_size(path);
-        for (unsigned k = 1; k <= of; k++) {
-                _cleanup_free_ char *part =
-                        text_format("%.*s-%05u-of-%05u.gguf", (int)(len - tail), path, k, of);
-
-                sum += part ? file_size(part) : 0;
-        }
-        return sum;
-}
-
-/* What one instance takes of all its GPUs together; 0: nobody knows. */
-static uint64_t instance_memory(const struct config_instance *e)
-{
-        uint64_t size;
-
-        if (e->demand_memory)
-                return e->demand_memory;
-        size = e->model_kind == CONFIG_MODEL_FILE && e->model_path ? model_size(e->model_path) : 0;
-        return size ? size + size / 10 + ESTIMATE_BESIDE : 0;
-}
-
-static void add_instance(const struct fleet *f, uint64_t mask, uint64_t bytes, uint64_t *ret)
+/* A context that may shrink takes what there is, as llama-server does, but never more than the budget of a GPU. */
+static void add_instance(const struct fleet *f, uint64_t mask, const struct memory_need *need, uint64_t *ret)
 {
         unsigned gpus = (unsigned)__builtin_popcountll(mask);
+        uint64_t budget = f->config->demand.gpu_memory;
 
         for (size_t g = 0; g < f->n_gpus; g++)
                 if (mask >> g & 1)
-                        ret[g] += bytes / gpus;
+                        ret[g] += budget ? MAX(need->least / gpus, MIN(need->wants / gpus, budget))
+                                         : need->wants / gpus;
 }
 
-void demand_memory(const struct demand *d, const struct demand_model *x, uint64_t *ret)
+bool demand_memory(const struct demand *d, const struct demand_model *x, uint64_t *ret)
 {
         const struct fleet *f = d->fleet;
         bool holds = x->holds > 0;
-        uint64_t bytes;
+        struct memory_need need;
 
         memset(ret, 0, f->n_gpus * sizeof *ret);
         if (!x->entry)
-                return;
-        bytes = instance_memory(x->entry);
-        for (size_t i = 0; bytes && i < f->n_members; i++) {
+                return true;
+        if (!instance_memory(d, x, &need))
+                return false;
+        for (size_t i = 0; need.wants && i < f->n_members; i++) {
                 struct member *m = f->members[i];
                 char **env = NULL, detail[128];
 
                 if (m->demand != x)
                         continue;
                 if (m->process || instance_is_running(&m->in)) {
-                        add_instance(f, m->gpu_mask, bytes, ret);
+                        add_instance(f, m->gpu_mask, &need, ret);
                 } else if (!m->removed && (!holds || m->in.want_up) &&
                            fleet_pin(m, &env, detail, sizeof detail) == 0) {
-                        add_instance(f, m->gpu_mask, bytes, ret);
+                        add_instance(f, m->gpu_mask, &need, ret);
                         text_list_free(env);
                 }
         }
+        return true;
 }

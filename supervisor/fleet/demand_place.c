@@ -12,8 +12,9 @@ struct look {
         struct demand *d;
         usec_t now, due;
         struct placement_entry *list; /* parallel to d->models */
-        bool *evict;
+        bool *evict, *unknown;        /* unknown: what it takes is being looked at */
         uint64_t *memory;
+        const struct demand_model *judged; /* asked about, though nobody wants it yet */
         struct placement_room room;
 };
 
@@ -37,18 +38,21 @@ static void fill(struct look *l, size_t i)
         l->list[i].pinned = ours && x->entry->pinned;
         l->list[i].used = x->used_at;
         l->list[i].instances = x->holds ? x->holds : x->replicas;
-        if (l->memory) {
+        /* Nobody looks at the files of those that neither are there nor may come now. */
+        l->unknown[i] = false;
+        if (l->memory && (x->holds || x->wanted || x == l->judged || l->list[i].together)) {
                 l->list[i].memory = l->memory + i * n_gpus;
-                demand_memory(d, x, l->memory + i * n_gpus);
+                l->unknown[i] = !demand_memory(d, x, l->memory + i * n_gpus);
         }
 }
 
-static int open_look(struct look *l, struct demand *d, usec_t now)
+static int open_look(struct look *l, struct demand *d, const struct demand_model *judged, usec_t now)
 {
         const struct fleet *f = d->fleet;
         const struct config_demand *c = &f->config->demand;
 
         *l = (struct look){.d = d,
+                           .judged = judged,
                            .now = now,
                            .due = USEC_INFINITY,
                            .room = {.max_loaded = c->max_loaded,
@@ -56,13 +60,14 @@ static int open_look(struct look *l, struct demand *d, usec_t now)
                                     .n_gpus = (unsigned)f->n_gpus}};
         l->list = calloc(d->n, sizeof *l->list);
         l->evict = calloc(d->n, sizeof *l->evict);
+        l->unknown = calloc(d->n, sizeof *l->unknown);
         if (c->gpu_memory && f->n_gpus)
                 l->memory = calloc(d->n * f->n_gpus, sizeof *l->memory);
         else if (c->gpu_memory && !d->told_no_gpu) {
                 d->told_no_gpu = true;
                 log_warn(NULL, "on_demand.gpu_memory has no effect: no GPU is seen");
         }
-        if (!l->list || !l->evict || (c->gpu_memory && f->n_gpus && !l->memory))
+        if (!l->list || !l->evict || !l->unknown || (c->gpu_memory && f->n_gpus && !l->memory))
                 return -ENOMEM;
         for (size_t i = 0; i < d->n; i++)
                 fill(l, i);
@@ -73,6 +78,7 @@ static void close_look(struct look *l)
 {
         free(l->list);
         free(l->evict);
+        free(l->unknown);
         free(l->memory);
 }
 
@@ -129,12 +135,33 @@ static void load_all(struct look *l, size_t wanted)
                 }
 }
 
+static bool is_weighed(const struct look *l, size_t wanted)
+{
+        for (size_t i = 0; i < l->d->n; i++)
+                if (l->unknown[i] && (l->list[i].loaded || placement_comes_with(l->list, wanted, i)))
+                        return false;
+        return true;
+}
+
+/* Nobody behind it takes the room that it waits for. */
+static void reserve(struct look *l, size_t i)
+{
+        for (size_t k = 0; k < l->d->n; k++)
+                if (placement_comes_with(l->list, i, k) && !l->list[k].leaving)
+                        l->list[k].loaded = l->list[k].busy = true;
+}
+
 static void try_to_place(struct look *l, size_t i)
 {
         struct demand_model *x = l->d->models[i];
-        enum placement_verdict v =
-                placement_decide(l->list, l->d->n, i, &l->room, l->evict, x->why, sizeof x->why);
+        enum placement_verdict v;
 
+        if (!is_weighed(l, i)) {
+                (void)snprintf(x->why, sizeof x->why, "its model file is being looked at");
+                reserve(l, i);
+                return;
+        }
+        v = placement_decide(l->list, l->d->n, i, &l->room, l->evict, x->why, sizeof x->why);
         if (x->preload && v != PLACEMENT_LOAD) {
                 log_info(x->name, "is not preloaded: %s",
                          x->why[0] ? x->why : "what an earlier supervisor left loaded has its room");
@@ -164,12 +191,10 @@ static void try_to_place(struct look *l, size_t i)
                 if (x->asked)
                         log_warn(x->name, "cannot be loaded: %s", x->why);
                 demand_forget_wish(x);
+                dispatch_wish_dropped(l->d->fleet->dispatch, x->name);
                 return;
         }
-        /* Nobody behind it takes the room that it waits for. */
-        for (size_t k = 0; k < l->d->n; k++)
-                if (placement_comes_with(l->list, i, k) && !l->list[k].leaving)
-                        l->list[k].loaded = l->list[k].busy = true;
+        reserve(l, i);
 }
 
 /* The next in the order of asking, after (since, place); SIZE_MAX: none. */
@@ -239,7 +264,7 @@ void demand_place(struct demand *d, usec_t now, usec_t *due)
         for (size_t k = 0; k < d->n; k++)
                 d->models[k]->yields_next = false;
         if (next_want(d, 0, SIZE_MAX) != SIZE_MAX) {
-                if (open_look(&l, d, now) == 0)
+                if (open_look(&l, d, NULL, now) == 0)
                         while ((i = next_want(d, since, i)) != SIZE_MAX) {
                                 since = d->models[i]->wanted_since;
                                 try_to_place(&l, i);
@@ -267,7 +292,7 @@ int demand_judge(struct demand *d, struct demand_model *x, usec_t now)
         demand_count(d);
         if (demand_is_loaded(x))
                 return 0;
-        r = open_look(&l, d, now);
+        r = open_look(&l, d, x, now);
         for (size_t i = 0; r == 0 && i < d->n; i++)
                 if (d->models[i] == x)
                         v = placement_decide(l.list, d->n, i, &l.room, l.evict, x->why, sizeof x->why);

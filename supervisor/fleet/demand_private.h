@@ -13,6 +13,8 @@
 /* How often the memory of a GPU is looked at while it should come back, and the load of a range while it is used. */
 #define FREEING_INTERVAL (100 * USEC_PER_MSEC)
 #define SCALE_INTERVAL   (250 * USEC_PER_MSEC)
+/* How old may be what is known of the file of a model that is asked for. */
+#define DEMAND_WEIGH_FRESH (10 * USEC_PER_SEC)
 
 /* An entry with on_demand, or with replicas {"min","max"}. It outlives reloads by its name; entry is NULL once the entry is gone, and
  * then it stays only as long as a process of it does. */
@@ -115,7 +117,7 @@ unsigned demand_replicas(const struct fleet *f, const struct config_instance *en
 bool demand_is_loaded(const struct demand_model *x);
 bool demand_is_leaving(const struct demand_model *x);
 bool demand_is_together(const struct demand_model *a, const struct demand_model *b);
-/* Bytes of each GPU that `instances` of it take; bytes of n_gpus. */
-void demand_memory(const struct demand *d, const struct demand_model *x, uint64_t *ret);
+/* Bytes of each GPU that its instances take (core/memory.h); n_gpus of them. False: its file is being looked at, demand_look_again follows. */
+bool demand_memory(const struct demand *d, const struct demand_model *x, uint64_t *ret);
 
 #endif

@@ -50,6 +50,20 @@ static void on_binary_known(void *owner, usec_t now)
         loop_wake(f->loop);
 }
 
+static void on_modelfile(void *owner, const char *path)
+{
+        struct fleet *f = owner;
+        const struct modelfile *file = modelfiles_look(f->modelfiles, path, USEC_INFINITY);
+
+        if (file && file->error == -ETIMEDOUT)
+                log_warn(NULL, "%s: its file system has not answered for %d s", path,
+                         (int)(MODELFILES_PATIENCE / USEC_PER_SEC));
+        demand_look_again(f->demand);
+        for (size_t i = 0; i < f->n_members; i++)
+                if (streq_ptr(f->members[i]->entry->model_path, path))
+                        member_learn_file(f->members[i]);
+}
+
 void fleet_read_gpus(struct fleet *f)
 {
         int n = gpu_scan("", f->gpus, FLEET_GPUS);
@@ -105,6 +119,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = library_new(loop, &f->library);
         if (r < 0)
                 goto fail;
+        r = modelfiles_new(loop, on_modelfile, f, &f->modelfiles);
+        if (r < 0)
+                goto fail;
         r = dynamics_new(f, &f->dynamics);
         if (r < 0)
                 goto fail;
@@ -149,6 +166,7 @@ struct fleet *fleet_free(struct fleet *f)
         activity_free(f->activity);
         history_free(f->history);
         library_free(f->library);
+        modelfiles_free(f->modelfiles);
         dynamics_free(f->dynamics);
         config_free(f->config);
         text_list_free(f->own_env);

@@ -1,6 +1,5 @@
 /* learn.c: what a llama-server says about itself: /v1/models, /props, /slots (captured answers: facts/llama-server §4). */
 #include <errno.h>
-#include <sys/stat.h>
 
 #include "base/macros.h"
 #include "base/text.h"
@@ -31,11 +30,32 @@ static const char *model_type(const struct json_value *root, size_t i)
         return cap && *cap ? cap : "model";
 }
 
+/* 0 while it is not known: the look goes on in the pool. */
+static int64_t modified_at(const struct member *m)
+{
+        const struct modelfile *file = NULL;
+
+        if (m->entry->model_kind == CONFIG_MODEL_FILE && m->entry->model_path)
+                file = modelfiles_look(m->fleet->modelfiles, m->entry->model_path, USEC_INFINITY);
+        return file ? file->mtime : 0;
+}
+
+void member_learn_file(struct member *m)
+{
+        int64_t at = modified_at(m);
+
+        for (size_t i = 0; i < m->n_models; i++) {
+                m->changed |= m->models[i].modified_at != at;
+                m->models[i].modified_at = at;
+        }
+        if (m->changed)
+                member_touch(m);
+}
+
 static void learn_models(struct member *m, const struct json_value *root)
 {
         const struct json_value *data = json_get(root, "data");
-        struct stat st;
-        bool has_file = m->entry->model_kind == CONFIG_MODEL_FILE && stat(m->entry->model_path, &st) == 0;
+        int64_t modified = modified_at(m);
         size_t n = MIN(json_count(data), (size_t)MEMBER_MODELS_MAX);
 
         for (size_t i = 0; i < m->n_models; i++) {
@@ -56,7 +76,7 @@ static void learn_models(struct member *m, const struct json_value *root)
                                            .name = text_dup(name && *name ? name : id),
                                            .type = text_dup(model_type(root, i)),
                                            .size = (uint64_t)MAX(json_get_int(meta, "size", 0), 0),
-                                           .modified_at = has_file ? st.st_mtim.tv_sec : 0};
+                                           .modified_at = modified};
                 if (!r->id || !r->name || !r->type) {
                         free(r->id);
                         free(r->name);

@@ -150,6 +150,7 @@ void member_warn_of_own(struct member *m);
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);
 void member_forget_learned(struct member *m);
+void member_learn_file(struct member *m); /* when its model file was looked at */
 
 /* explain.c: deaths in words, and `why` */
 void member_explain_death(struct member *m, const struct death *death, usec_t now);

@@ -249,6 +249,14 @@ void dispatch_load_failed(struct dispatch *d, const char *entry)
         desk_touch(desk);
 }
 
+void dispatch_wish_dropped(struct dispatch *d, const char *entry)
+{
+        struct desk *desk = desk_find(d, entry);
+
+        if (desk)
+                desk_touch(desk);
+}
+
 static void seat_of(const struct member *m, struct dispatch_seat *ret)
 {
         const struct seat *s = m->seat;

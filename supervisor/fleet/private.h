@@ -4,6 +4,7 @@
 
 #include "fleet/activity.h"
 #include "fleet/member.h"
+#include "fleet/modelfiles.h"
 #include "host/binary.h"
 #include "host/gpu.h"
 
@@ -21,6 +22,7 @@ struct fleet {
         struct binaries *binaries;
         struct history *history;
         struct library *library;
+        struct modelfiles *modelfiles;
         struct dynamics *dynamics;
         struct activity *activity;
         struct demand *demand;

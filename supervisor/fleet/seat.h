@@ -16,6 +16,8 @@ void dispatch_settle(struct dispatch *d, usec_t now);
 unsigned dispatch_waiting(const struct dispatch *d);
 /* demand: the model was to be loaded, and that failed: all who wait for it are told with the cause. */
 void dispatch_load_failed(struct dispatch *d, const char *entry);
+/* demand: it turned out that it cannot be loaded: who waits asks again, and is told why. */
+void dispatch_wish_dropped(struct dispatch *d, const char *entry);
 void dispatch_stop(struct dispatch *d); /* the daemon stops: what waits is refused, what runs may end */
 
 /* A member's: one seat, from its birth on. */

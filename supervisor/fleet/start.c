@@ -173,6 +173,9 @@ void member_spawn(struct member *m, usec_t now)
         m->oom_before = oom_kills();
         liveness_start(&m->live, now);
         (void)config_instance_digest(m->entry, m->digest);
+        /* It may be another file than the last time; this is known by the time that it is ready. */
+        if (m->entry->model_kind == CONFIG_MODEL_FILE && m->entry->model_path)
+                (void)modelfiles_look(f->modelfiles, m->entry->model_path, 0);
         r = binaries_ask(f->binaries, m->entry->binary, &binary, &help);
         if (r < 0) {
                 (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%.90s: %s",

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 
+#define POOL_THREADS "12"
 enum {
         TURNS_MAX = 8,
         WORK_MAX = 64,
@@ -204,6 +205,8 @@ int loop_new(struct loop **ret)
         if (!loop)
                 return -ENOMEM;
         list_init(&loop->deferred);
+        /* A file system that does not answer keeps a thread for each of those who ask it; fsync must find one all the same. */
+        (void)setenv("UV_THREADPOOL_SIZE", POOL_THREADS, 0);
         r = uv_loop_init(&loop->uv);
         if (r < 0) {
                 free(loop);

@@ -12,6 +12,8 @@
 #include "fleet/demand.h"
 #include "fleet/dispatch.h"
 #include "fleet/fleet_world.h"
+#include "fleet/hanging.h"
+#include "fleet/private.h"
 
 struct client {
         struct ticket *ticket;
@@ -330,6 +332,93 @@ static void a_busy_one_stays(void **state)
         is("b", "ready");
         is("a", "idle");
         ends(&other, KEEP_ALIVE_NONE);
+}
+
+/* --- the memory of GPUs ------------------------------------------------------------------------------------------------ */
+
+#define FILE_OF(name, file)                                                                                  \
+        "{\"name\": \"" name "\", \"model\": \"" file "\", \"slots\": 2, \"on_demand\": {}}"
+
+/* A header with nothing in it, and room that it does not take. */
+static void make_file(const char *name, off_t size)
+{
+        _cleanup_free_ char *path = text_format("%s/%s", world->dir, name);
+        int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24), 24);
+        assert_int_equal(ftruncate(fd, size), 0);
+        (void)close(fd);
+}
+
+static void begin_gpu(struct world *w, const char *budget, const char *instances)
+{
+        _cleanup_free_ char *more = text_format("\"on_demand\": {\"gpu_memory\": \"%s\"},", budget),
+                            *folder = text_format("%s/hang", w->dir);
+
+        loop_thread = pthread_self();
+        assert_true(mkdir(folder, 0700) == 0);
+        begin(w, more, instances);
+        w->more = NULL;
+        w->fleet->n_gpus = 1;
+        (void)snprintf(w->fleet->gpus[0].pci, sizeof w->fleet->gpus[0].pci, "0000:01:00.0");
+}
+
+static void models_share_the_memory_of_a_gpu(void **state)
+{
+        struct client big = {0}, other = {0}, huge = {0};
+
+        /* 2.7G each with a tenth more and 512M, so two do not fit; the small one fits beside either. */
+        begin_gpu(*state, "4G",
+                  FILE_OF("a", "a.gguf") "," FILE_OF("b", "b-00001-of-00002.gguf") "," FILE_OF(
+                          "c", "m.gguf") "," FILE_OF("d", "d.gguf"));
+        make_file("a.gguf", 2L << 30);
+        make_file("b-00001-of-00002.gguf", 1L << 30);
+        make_file("b-00002-of-00002.gguf", 1L << 30);
+        make_file("d.gguf", 8L << 30);
+        uses("c", KEEP_ALIVE_NONE);
+        assert_int_equal(asks(&big, "a"), 0);
+        wait_granted(&big, 1);
+        is("c", "ready");
+        assert_int_equal(asks(&other, "b"), 0);
+        pass(500 * USEC_PER_MSEC);
+        assert_int_equal(other.granted, 0); /* the one in the way is busy */
+        ends(&big, KEEP_ALIVE_NONE);
+        wait_granted(&other, 1);
+        ends(&other, KEEP_ALIVE_NONE);
+        is("a", "idle");
+        is("c", "ready");
+        /* What never fits is refused as soon as its size is known. */
+        assert_int_equal(asks(&huge, "d"), 0);
+        wait_refused(&huge);
+        assert_int_equal(huge.why, REFUSAL_NO_ROOM);
+        assert_non_null(strstr(huge.message, "d cannot be loaded"));
+        is("b", "ready");
+}
+
+static void a_model_file_that_does_not_answer(void **state)
+{
+        struct client slow = {0}, other = {0};
+        usec_t until;
+
+        begin_gpu(*state, "4G", FILE_OF("a", "hang/a.gguf") "," FILE_OF("c", "m.gguf"));
+        make_file("hang/a.gguf", 2L << 30);
+        in_loop = 0; /* the configuration was read before there was a loop, and that file is ours */
+        hanging = true;
+        assert_int_equal(asks(&slow, "a"), 0);
+        until = time_monotonic() + PATIENCE;
+        while (!hung && time_monotonic() < until)
+                pass(10 * USEC_PER_MSEC);
+        assert_string_equal(demand_words(world->fleet, config_find(fleet_config(world->fleet), "a")),
+                            "its model file is being looked at");
+        /* It waits in its turn, and is loaded without being known when its file has not answered for long enough. */
+        assert_int_equal(asks(&other, "c"), 0);
+        wait_granted(&slow, 1);
+        wait_granted(&other, 1);
+        hanging = false;
+        ends(&slow, KEEP_ALIVE_NONE);
+        ends(&other, KEEP_ALIVE_NONE);
+        assert_int_equal(in_loop, 0);
 }
 
 /* Somebody who never pauses does not keep the room for ever. */
@@ -780,6 +869,8 @@ int main(void)
                 TEST(one_makes_room_for_the_other),
                 TEST(who_was_not_used_for_longest_goes),
                 TEST(a_busy_one_stays),
+                TEST(models_share_the_memory_of_a_gpu),
+                TEST(a_model_file_that_does_not_answer),
                 TEST(a_busy_one_yields_in_the_end),
                 TEST(it_yields_to_nobody_who_left),
                 TEST(nobody_takes_the_room_of_who_waits_longer),
