@@ -74,9 +74,9 @@ quietly()
 # Everything that we ask a distribution for, in one place. Columns: purposes (comma separated), the check that says whether
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
-# system's Python. Purposes: build (the daemon), run (scripts/run besides
-# that), fetch (llama-server out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build,
-# packaging/root), bench (tests/bench).
+# system's Python. Purposes: build (the daemon), run (scripts/run besides that), web (the page's libraries), fetch (llama-server
+# out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build, packaging/root), bench
+# (tests/bench).
 lsv_packages()
 {
         cat <<'TABLE'
@@ -85,6 +85,7 @@ build         file:/usr/include/stdio.h          libc6-dev                   gli
 build         cmd:cmake                          cmake                       cmake
 build         cmd:ninja                          ninja-build                 ninja-build
 build         cmd:pkg-config                     pkg-config                  pkgconf-pkg-config
+build         cmd:gzip                           gzip                        gzip
 build         pc:libuv                           libuv1-dev                  libuv-devel
 build         pc:json-c                          libjson-c-dev               json-c-devel
 build         pc:libcrypto                       libssl-dev                  openssl-devel
@@ -101,8 +102,8 @@ test          py:yaml                            python3-yaml                pyt
 test          py:jsonschema                      python3-jsonschema          python3-jsonschema
 test          py:websockets                      python3-websockets          python3-websockets
 test          py:h11                             python3-h11                 python3-h11
+web,test      cmd:npm                            npm                         nodejs-npm
 test          cmd:node                           nodejs                      nodejs
-test          cmd:npm                            npm                         nodejs-npm
 test          cmd:chromium                       chromium                    chromium
 test          cmd:curl                           curl                        curl
 test          cmd:openssl                        openssl                     openssl
@@ -258,6 +259,19 @@ lsv_apt()
         if [ "$rc" -ne 0 ]; then tail -n 30 "$log" >&2; fi
         rm -f "$log"
         return "$rc"
+}
+
+# node_modules FOLDER: what its package-lock.json says, into FOLDER/node_modules; nothing when it is there already
+node_modules()
+{
+        local dir=$LSV_SOURCE/$1 stamp
+        stamp=$(sha256sum <"$dir/package-lock.json")
+        [ "$(cat "$dir/node_modules/.lsv-stamp" 2>/dev/null)" != "$stamp" ] || return 0
+        say "installing: node modules of $1"
+        mkdir -p "$LSV_SOURCE/build"
+        ( cd "$dir" && quietly "$LSV_SOURCE/build/node.log" npm ci --no-audit --no-fund --ignore-scripts ) ||
+                die "npm could not install the modules of $1"
+        echo "$stamp" >"$dir/node_modules/.lsv-stamp"
 }
 
 # ---- building --------------------------------------------------------------------------------------------------------

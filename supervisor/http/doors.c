@@ -166,13 +166,15 @@ static bool passes_auth(struct call *call)
         const struct config *config = fleet_config(call->doors->fleet);
         enum auth_verdict v = AUTH_PASS;
 
-        if (scope == ROUTE_OPEN)
+        if (scope == ROUTE_OPEN && !(call->route->flags & ROUTE_WHO))
                 return true;
         if (call->control)
                 auth_control(&call->caller);
         else
                 v = auth_identify(call->doors->auth, call->head, needs_key(call), config->auth_anonymous,
                                   &call->caller);
+        if (scope == ROUTE_OPEN && (v == AUTH_PASS || v == AUTH_MISSING))
+                return true;
         if (v == AUTH_PASS && !caller_may(&call->caller, config_scope_of(scope)) &&
             !(call->route->flags & ROUTE_OR_INFER && caller_may(&call->caller, CONFIG_SCOPE_INFER)))
                 v = AUTH_SCOPE;

@@ -115,6 +115,7 @@ void websocket_handle(struct call *call);
 void socketio_handle(struct call *call);
 /* files of their own */
 void page_handle(struct call *call);   /* page.c */
+void web_handle(struct call *call);    /* web.c */
 void scrape_handle(struct call *call); /* scrape.c */
 void logs_handle(struct call *call);   /* follow.c */
 /* library.c */

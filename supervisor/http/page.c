@@ -1,41 +1,22 @@
-/* page.c: the fleet as one plain page without scripts: what a browser without JavaScript, lynx and curl can read. */
+/* page.c: the page: web/index.html around the fleet as plain HTML, which is what a browser without JavaScript, lynx and curl read.
+ * All links are relative, for proxies that put us below a path of their own. */
 #include <stdio.h>
 
 #include "base/text.h"
 #include "fleet/summary.h"
 #include "http/doors_private.h"
 #include "http/respond.h"
+#include "http/web.h"
 
-/* The page loads nothing, runs nothing, and cannot be framed. */
+/* Own scripts and styles alone, nothing inline, nothing from another host, no forms, no frames; and text becomes HTML only through
+ * the sanitizer's policy. */
 #define PAGE_HEADERS                                                                                         \
-        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; "       \
-        "base-uri 'none'; frame-ancestors 'none'\r\n"                                                        \
+        "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "                 \
+        "img-src 'self' data: blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "              \
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify\r\n"            \
         "X-Frame-Options: DENY\r\n"                                                                          \
+        "Cross-Origin-Opener-Policy: same-origin\r\n"                                                        \
         "Referrer-Policy: no-referrer\r\n"
-
-static const char page_top[] =
-        "<!doctype html>\n"
-        "<html lang=\"en\">\n"
-        "<head>\n"
-        "<meta charset=\"utf-8\">\n"
-        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-        "<meta name=\"color-scheme\" content=\"light dark\">\n"
-        "<meta http-equiv=\"refresh\" content=\"5\">\n"
-        "<title>llama-supervisor</title>\n"
-        "<style>\n"
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\n"
-        "table{border-collapse:collapse;width:100%}\n"
-        "th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid "
-        "#8884;vertical-align:top}\n"
-        "td.n,th.n{text-align:right}\n"
-        "tr.d>td{border-bottom:0;padding-bottom:0}\n"
-        "code{font-size:.9em;overflow-wrap:anywhere}\n"
-        "@media(max-width:45rem){.w{display:none}th,td{padding-right:.5rem}}\n"
-        ".ready{color:#1a7f37}.crashed,.error,.unhealthy{color:#cf222e}\n"
-        "@media(prefers-color-scheme:dark){.ready{color:#3fb950}.crashed,.error,.unhealthy{color:#ff7b72}}\n"
-        "</style>\n"
-        "</head>\n"
-        "<body>\n";
 
 static void put_text(struct buffer *b, const char *s)
 {
@@ -67,8 +48,8 @@ static void put_instance(struct buffer *b, const struct report *r)
 
         if (r->uptime)
                 (void)time_span(r->uptime * USEC_PER_SEC, span, sizeof(span));
-        (void)buffer_puts(b, r->last_error ? "<tr class=\"d\"><td><a href=\"/api/v1/instances/"
-                                           : "<tr><td><a href=\"/api/v1/instances/");
+        (void)buffer_puts(b, r->last_error ? "<tr class=\"d\"><td><a href=\"api/v1/instances/"
+                                           : "<tr><td><a href=\"api/v1/instances/");
         put_text(b, r->instance);
         (void)buffer_puts(b, "\">");
         put_text(b, r->instance);
@@ -79,7 +60,7 @@ static void put_instance(struct buffer *b, const struct report *r)
         (void)buffer_puts(b, "\">");
         put_text(b, r->status);
         (void)buffer_printf(
-                b, "</td><td class=\"n\">%s</td><td class=\"n\">%llu</td><td><a href=\"/api/v1/instances/",
+                b, "</td><td class=\"n\">%s</td><td class=\"n\">%llu</td><td><a href=\"api/v1/instances/",
                 span, (unsigned long long)r->restarts);
         put_text(b, r->instance);
         (void)buffer_puts(b, "/logs\">log</a></td></tr>\n");
@@ -121,7 +102,8 @@ static void put_routes(struct buffer *b)
                                     : r->methods & ROUTE_POST ? "POST"
                                                               : "DELETE");
                 if (link)
-                        (void)buffer_printf(b, "<a href=\"%s\"><code>%s</code></a>", r->pattern, r->pattern);
+                        (void)buffer_printf(b, "<a href=\"%s\"><code>%s</code></a>",
+                                            r->pattern[1] ? r->pattern + 1 : "./", r->pattern);
                 else
                         (void)buffer_printf(b, "<code>%s</code>", r->pattern);
                 (void)buffer_puts(b, "</td><td>");
@@ -131,29 +113,43 @@ static void put_routes(struct buffer *b)
         (void)buffer_puts(b, "</table>\n");
 }
 
-void page_handle(struct call *call)
+static void put_state(struct buffer *b, struct doors *d)
 {
-        struct doors *d = call->doors;
         const char *reload_error = fleet_reload_error(d->fleet);
-        _cleanup_buffer_ struct buffer b = {0};
         char span[TIME_SPAN_MAX];
         struct summary summary;
 
         summary_of(d->fleet, &summary);
-        buffer_init(&b, 0);
-        (void)buffer_puts(&b, page_top);
-        (void)buffer_printf(&b, "<h1>llama-supervisor</h1>\n<p>");
-        put_text(&b, summary.sentence);
-        (void)buffer_printf(&b, ". Version %s, up for %s.</p>\n", LSV_VERSION,
+        (void)buffer_puts(b, "<p>");
+        put_text(b, summary.sentence);
+        (void)buffer_printf(b, ". Version %s, up for %s.</p>\n", LSV_VERSION,
                             time_span(usec_sub(loop_now(d->loop), d->started), span, sizeof(span)));
         if (reload_error) {
-                (void)buffer_puts(&b, "<p class=\"error\">The last reload failed: ");
-                put_text(&b, reload_error);
-                (void)buffer_puts(&b, "</p>\n");
+                (void)buffer_puts(b, "<p class=\"error\">The last reload failed: ");
+                put_text(b, reload_error);
+                (void)buffer_puts(b, "</p>\n");
         }
-        put_instances(&b, d->fleet);
-        put_routes(&b);
-        (void)buffer_puts(&b, "</body>\n</html>\n");
+        put_instances(b, d->fleet);
+        put_routes(b);
+}
+
+void page_handle(struct call *call)
+{
+        size_t len = (size_t)(web_page.end - web_page.begin);
+        const char *mark = memmem(web_page.begin, len, WEB_STATE_MARK, strlen(WEB_STATE_MARK));
+        const char *after = mark ? mark + strlen(WEB_STATE_MARK) : web_page.end;
+        _cleanup_buffer_ struct buffer b = {0};
+
+        buffer_init(&b, 0);
+        (void)buffer_append(&b, web_page.begin, (size_t)((mark ? mark : web_page.end) - web_page.begin));
+        if (caller_may(&call->caller, CONFIG_SCOPE_READ))
+                put_state(&b, call->doors);
+        else
+                (void)buffer_puts(
+                        &b, "<p>The state of the fleet is told to those who show a key. A browser needs "
+                            "JavaScript for "
+                            "that; <code>curl -H \"Authorization: Bearer KEY\"</code> needs none.</p>\n");
+        (void)buffer_append(&b, after, (size_t)(web_page.end - after));
         if (b.failed)
                 doors_respond_error(call->req, 503, "not enough memory for the page");
         else

@@ -33,6 +33,8 @@ enum route_flag {
                 1 << 3, /* its POSTs are work for a model: programs may send them with any content type */
         ROUTE_MULTIPART = 1 << 4, /* … and pages multipart/form-data, too */
         ROUTE_OR_INFER = 1 << 5,  /* who may infer may this, too: clients of models begin by listing them */
+        ROUTE_WHO =
+                1 << 6, /* open to all, and the handler looks at who is calling: nobody, or call->caller */
 };
 
 struct route {

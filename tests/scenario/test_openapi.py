@@ -150,7 +150,7 @@ def check(operation, answer, what):
 
 
 def filled(path, name=INSTANCE):
-    rest = "health" if path.startswith("/upstream/") else INSTANCE
+    rest = {"upstream": "health", "web": "feed.js"}.get(path.split("/")[1], INSTANCE)
     return path.replace("{name}", name).replace("{path}", rest)
 
 

@@ -307,7 +307,7 @@ static void expect(struct world *w, int status, const char *method, const char *
 
 static void ask_routes(struct world *w)
 {
-        _cleanup_free_ char *answer = NULL;
+        _cleanup_free_ char *answer = NULL, *shell = NULL;
 
         expect(w, 200, "GET", "/health", NULL, NULL, "{\"status\":\"ok\"}");
         expect(w, 200, "GET", "/ready", NULL, NULL, "{\"status\":\"ready\",\"ready\":1,\"total\":2}");
@@ -328,6 +328,20 @@ static void ask_routes(struct world *w)
         expect(w, 404, "GET", "/api/v1/helth", NULL, NULL, "not_found_error");
         expect(w, 404, "GET", "/healthz", NULL, NULL, "did you mean /health?");
         expect(w, 405, "DELETE", "/health", NULL, NULL, "Allow: GET, HEAD, OPTIONS\r\n");
+        expect(w, 200, "GET", "/web/feed.js", NULL, NULL, "export function createFeed");
+        expect(w, 200, "GET", "/web/feed.js", "Accept-Encoding: br, gzip\r\n", NULL,
+               "Content-Encoding: gzip\r\n");
+        expect(w, 200, "GET", "/web/feed.js", "Accept-Encoding: gzip;q=0, *\r\n", NULL, "export function");
+        expect(w, 304, "GET", "/web/feed.js", "If-None-Match: W/\"1\", *\r\n", NULL, "ETag: ");
+        expect(w, 404, "GET", "/web/none.js", NULL, NULL, "load the page again");
+        /* The page itself is for everybody, what is in it is not. */
+        expect(w, 200, "GET", "/", NULL, NULL, "frame-ancestors 'none'");
+        w->fleet->config.auth_anonymous = CONFIG_SCOPE_INFER;
+        shell = ask(w, "GET", "/", NULL, NULL);
+        assert_int_equal(status_of(shell), 200);
+        assert_non_null(strstr(shell, "to those who show a key"));
+        assert_null(strstr(shell, "crashed"));
+        w->fleet->config.auth_anonymous = CONFIG_SCOPE_READ | CONFIG_SCOPE_ADMIN;
         expect(w, 405, "GET", "/api/v1/reload", NULL, NULL, "Allow: POST, OPTIONS\r\n");
         expect(w, 501, "BREW", "/health", NULL, NULL, NULL);
         expect(w, 204, "OPTIONS", "/health", NULL, NULL, "Allow: GET, HEAD, OPTIONS\r\n");

@@ -1,0 +1,64 @@
+/* The page's files as they are served: compressed, kept, revalidated, light, and with a strict policy. */
+import assert from "node:assert/strict";
+import http from "node:http";
+import { test } from "node:test";
+import { gunzipSync } from "node:zlib";
+import { LIMIT, startDaemon } from "./harness.mjs";
+
+/** fetch() would decode and add headers of its own. */
+function get(url, headers = {}) {
+  return new Promise((resolve, reject) => {
+    http.get(url, { headers }, (answer) => {
+      const parts = [];
+      answer.on("data", (part) => parts.push(part));
+      answer.on("end", () => resolve({ status: answer.statusCode, headers: answer.headers, body: Buffer.concat(parts) }));
+    }).on("error", reject);
+  });
+}
+
+test("files of the page", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [] });
+  const page = await get(`${daemon.address}/`);
+  const policy = page.headers["content-security-policy"];
+  assert.match(policy, /default-src 'none'/);
+  assert.match(policy, /frame-ancestors 'none'/);
+  assert.doesNotMatch(policy, /unsafe|\*|https?:/);
+  assert.equal(page.headers["x-content-type-options"], "nosniff");
+  assert.equal(page.headers["cache-control"], "no-store");
+  const html = page.body.toString();
+  assert.doesNotMatch(html, /<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=/, "nothing inline");
+  const files = [...html.matchAll(/(?:href|src)="(web\/[^"]+)"/g)].map((match) => match[1]);
+  assert.ok(files.length > 10, html);
+
+  let weight = page.body.length;
+  for (const file of files) {
+    const zipped = await get(`${daemon.address}/${file}`, { "accept-encoding": "br, gzip;q=0.8" });
+    const plain = await get(`${daemon.address}/${file}`);
+    assert.equal(zipped.status, 200, file);
+    assert.equal(zipped.headers["content-encoding"], "gzip");
+    assert.equal(plain.headers["content-encoding"], undefined);
+    assert.deepEqual(gunzipSync(zipped.body), plain.body, file);
+    assert.match(zipped.headers["cache-control"], /max-age=31536000, immutable/);
+    assert.equal(zipped.headers["x-content-type-options"], "nosniff");
+    assert.equal(zipped.headers.vary, "Accept-Encoding");
+    assert.match(plain.headers["content-type"], file.endsWith(".js") ? /^text\/javascript/ : file.endsWith(".css") ? /^text\/css/ : /^image\/svg/);
+    assert.notEqual(zipped.headers.etag, plain.headers.etag, "they are different bytes");
+    for (const tag of [plain.headers.etag, `W/${plain.headers.etag}`, `"other", ${plain.headers.etag}`, "*"]) {
+      const again = await get(`${daemon.address}/${file}`, { "if-none-match": tag });
+      assert.equal(again.status, 304, tag);
+      assert.equal(again.body.length, 0);
+      assert.equal(again.headers.etag, plain.headers.etag);
+    }
+    assert.equal((await get(`${daemon.address}/${file}`, { "if-none-match": '"other"' })).status, 200);
+    assert.equal((await get(`${daemon.address}/${file}`, { "accept-encoding": "gzip;q=0" })).headers["content-encoding"], undefined);
+    weight += zipped.body.length;
+  }
+  assert.ok(weight <= 250 * 1024, `${weight} bytes`);
+
+  // For other people's pages: a fixed address, asked again each time.
+  const feed = await get(`${daemon.address}/web/feed.js`);
+  assert.equal(feed.status, 200);
+  assert.equal(feed.headers["cache-control"], "no-cache");
+  assert.equal((await get(`${daemon.address}/web/feed.js`, { "if-none-match": feed.headers.etag })).status, 304);
+  for (const path of ["web/", "web/0123456789ab/app.js", "web/../page.c", "web/none.js", "web/index.html"]) assert.notEqual((await get(`${daemon.address}/${path}`)).status, 200, path);
+});

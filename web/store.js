@@ -1,0 +1,173 @@
+/* store.js: what the page knows of the fleet. The feed tells states and figures; what it does not tell (which model, how many
+ * tries, the file …) is asked for once per instance and again when its process changed, never by the clock. */
+import { everyFrame } from "./dom.js";
+
+const PACE_KEPT = 90; // points of the small chart
+const PACE_STEP = 2000; // ms between them
+const HOUR = 3600e3;
+export const DAY = 24 * HOUR;
+/* Two states in this order are worse, for sorting and for what is said first. */
+export const TROUBLE = new Set(["crashed", "error", "unhealthy"]);
+
+export function createStore(feed, api) {
+  const items = new Map(); // name → {name, model, data, more, spans, pace}
+  const listeners = new Set();
+  const pending = new Set(); // names that changed since the last frame
+  let pendingAll = false;
+  let asking = null;
+  let askAgain = false;
+  let daemon = null;
+  let loaded = false;
+  let skew = null; // the browser's clock minus the daemon's, the smallest seen: what is left is the way
+
+  const publish = everyFrame(() => {
+    const changed = pendingAll ? null : new Set(pending);
+    pendingAll = false;
+    pending.clear();
+    for (const fn of listeners) fn(changed);
+  });
+
+  function touch(name) {
+    if (name === null) pendingAll = true;
+    else pending.add(name);
+    publish();
+  }
+
+  /** States of the last day as [{since, status}], the newest last; the feed goes on writing where the history ended. */
+  function record(item, status, at) {
+    const last = item.spans.at(-1);
+    if (last?.status === status) return;
+    item.spans.push({ since: at, status });
+    while (item.spans.length > 1 && item.spans[1].since < at - DAY) item.spans.shift();
+  }
+
+  function notePace(item, at) {
+    const value = item.data.tokensPerSecond ?? 0;
+    const last = item.pace.at(-1);
+    if (last && at - last.at < PACE_STEP) last.value = Math.max(last.value, value);
+    else item.pace.push({ at, value });
+    if (item.pace.length > PACE_KEPT) item.pace.shift();
+  }
+
+  function take(message) {
+    const { instance: name, data, timestamp } = message;
+    skew = Math.min(skew ?? Infinity, Date.now() - timestamp);
+    let item = items.get(name);
+    const isNew = !item;
+    if (isNew) {
+      item = { name, model: name, data, more: null, spans: [], pace: [], changedAt: timestamp };
+      items.set(name, item);
+    }
+    const before = item.data;
+    item.data = data;
+    item.at = timestamp;
+    if (isNew || before.status !== data.status) item.changedAt = timestamp;
+    record(item, data.status, timestamp);
+    notePace(item, timestamp);
+    if (isNew || !item.more || before.pid !== data.pid || before.status !== data.status) ask();
+    touch(isNew ? null : name);
+  }
+
+  /** One question at a time; what changed meanwhile is asked for when it is answered. */
+  async function ask() {
+    if (asking) {
+      askAgain = true;
+      return;
+    }
+    asking = new Promise((resolve) => setTimeout(resolve, 100));
+    await asking;
+    askAgain = false;
+    try {
+      const { instances } = await api.get("api/v1/instances");
+      const order = new Map(instances.map((one, index) => [one.name, index]));
+      for (const one of instances) {
+        const item = items.get(one.name);
+        if (!item) continue;
+        item.more = one;
+        item.model = one.model;
+        item.order = order.get(one.name);
+      }
+      touch(null);
+    } catch {
+      // The feed notices and tells; it asks again when it is back.
+    }
+    asking = null;
+    if (askAgain) {
+      askAgain = false;
+      ask();
+    }
+  }
+
+  async function askHistory() {
+    try {
+      const [history, status] = await Promise.all([api.get("api/v1/history?since=9007199254740991"), api.get("api/v1/status")]);
+      for (const [name, spans] of Object.entries(history.states ?? {})) {
+        const item = items.get(name);
+        if (!item) continue;
+        const told = item.spans.filter((one) => one.since > (spans.at(-1)?.since ?? 0));
+        item.spans = [...spans.map(({ since, status: word }) => ({ since, status: word })), ...told];
+      }
+      daemon = status;
+      loaded = true;
+      touch(null);
+    } catch {
+      // As above.
+    }
+  }
+
+  feed.subscribe((instances, changed) => {
+    if (changed === null) for (const message of instances.values()) take(message);
+    else if (instances.has(changed)) take(instances.get(changed));
+    else if (items.delete(changed)) touch(null);
+  });
+  feed.onConnection(({ state }) => {
+    if (state !== "live") return;
+    ask();
+    askHistory();
+  });
+
+  return {
+    items,
+    get daemon() {
+      return daemon;
+    },
+    get loaded() {
+      return loaded;
+    },
+    /** The daemon's time, as well as we know it: countdowns and uptimes are told by its clock. */
+    now: () => Date.now() - (skew ?? 0),
+    refresh: ask,
+    refreshDaemon: askHistory,
+    /** fn(null) when anything may have changed, fn(Set of names) when only those did; at most once a frame. */
+    subscribe(fn) {
+      listeners.add(fn);
+      fn(null);
+      return () => listeners.delete(fn);
+    },
+    /** Models in the order of the configuration, each with its instances. */
+    groups() {
+      const groups = new Map();
+      const sorted = [...items.values()].sort((a, b) => (a.order ?? 1e9) - (b.order ?? 1e9) || a.name.localeCompare(b.name, "en", { numeric: true }));
+      for (const item of sorted) {
+        if (!groups.has(item.model)) groups.set(item.model, []);
+        groups.get(item.model).push(item);
+      }
+      return groups;
+    },
+    totals() {
+      const sum = { total: 0, ready: 0, trouble: 0, running: 0, waiting: 0, pace: 0, slots: 0 };
+      const queues = new Map(); // replicas tell the queue of their model, all the same one
+      for (const { data, model } of items.values()) {
+        sum.total++;
+        if (data.status === "ready") sum.ready++;
+        if (TROUBLE.has(data.status)) sum.trouble++;
+        sum.running += data.inFlight;
+        sum.slots += data.slots;
+        if (data.inFlight) sum.pace += data.tokensPerSecond ?? 0;
+        queues.set(model, Math.max(queues.get(model) ?? 0, data.queue));
+      }
+      for (const n of queues.values()) sum.waiting += n;
+      return sum;
+    },
+  };
+}
