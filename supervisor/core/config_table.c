@@ -455,13 +455,16 @@ static const struct config_key instance_keys[] = {
         {"on_demand.memory", TYPE_SIZE, IN(demand_memory), .min = MB, .max = 1024 * TB,
          .help = "GPU memory that one instance of it needs, of all its GPUs together. Default: "
                  "weights, context and 512M, out of its file's header and its arguments."},
-        {"limits", TYPE_GROUP, .flags = KEY_UNBUILT | KEY_SPAWN,
-         .help = "What it may use (needs a delegated cgroup)."},
-        {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB, .help = "Main memory."},
+        {"limits", TYPE_GROUP, .flags = KEY_SPAWN,
+         .help = "What all its processes together may use. A control group keeps it, which systemd must have "
+                 "delegated to us (the packaged unit does); else a warning says so and it runs without."},
+        {"limits.memory", TYPE_SIZE, IN(limit_memory), .min = MB, .max = 1024 * TB,
+         .help = "Main memory. Above it the kernel kills the instance. Pages of the model file count, "
+                 "but are given back first."},
         {"limits.cpus", TYPE_NUMBER, IN(limit_cpus), .min = 0.01, .max = 4096,
-         .help = "Processors, also parts of one."},
+         .help = "Processors, also parts of one: it waits when it has used them up."},
         {"limits.pids", TYPE_UNSIGNED, IN(limit_pids), .min = 1, .max = 1000000,
-         .help = "Processes and threads."},
+         .help = "Processes and threads; a llama-server has some tens."},
 };
 
 #define GROUP(m) offsetof(struct config_group, m)

@@ -136,6 +136,7 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = demand_new(f, &f->demand);
         if (r < 0)
                 goto fail;
+        groups_open(f);
         r = fleet_make_members(f, config);
         if (r < 0)
                 goto fail;
@@ -160,6 +161,8 @@ struct fleet *fleet_free(struct fleet *f)
                 f->members[i] = member_free(f->members[i]);
         }
         free(f->members);
+        f->usage_timer = timer_free(f->usage_timer);
+        f->cgroups = cgroups_free(f->cgroups);
         dispatch_free(f->dispatch);
         demand_free(f->demand);
         binaries_free(f->binaries);
@@ -175,6 +178,8 @@ struct fleet *fleet_free(struct fleet *f)
         free(f->cache_dir);
         free(f->changes);
         free(f->reload_error);
+        free(f->cgroups_why);
+        free(f->limits_problem);
         free(f);
         return NULL;
 }
@@ -329,6 +334,7 @@ int fleet_start(struct fleet *f)
                                 "left alone; `start %s` would start another one",
                                 strerror(-r), m->name);
                         m->in.want_up = false;
+                        m->left_alone = true;
                         m->held = m->entry->on_demand;
                 }
                 if (r < 0) {
@@ -349,6 +355,8 @@ int fleet_start(struct fleet *f)
                 }
         }
         take_over_leftovers(f, now);
+        groups_sweep(f);
+        groups_check(f);
         demand_start(f->demand, now);
         f->aggregate_seq = member_counts_of_others(f);
         loop_wake(f->loop);

@@ -72,6 +72,9 @@ int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *ret);
 /* The errors of the last failed reload, NULL if the last one went well: shown on every door. */
 const char *fleet_reload_error(const struct fleet *f);
 
+/* Which limits cannot be kept and why, one line a cause; NULL: all are. Shown on every door. */
+const char *fleet_limits_problem(const struct fleet *f);
+
 /* --- evidence -------------------------------------------------------------------------------------------------- */
 /* {"instance","status","cause","hint","evidence":{"exit","log":[…],…},"lastDeathAt",
  *  "command":{"argv":[…],"env":{…},"cwd","shell":"one line to paste"}}; secrets masked. -ENOENT. */

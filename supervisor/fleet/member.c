@@ -204,6 +204,7 @@ struct member *member_free(struct member *m)
         list_remove(&m->touched);
         m->probe = probe_free(m->probe);
         m->process = process_free(m->process);
+        m->group = cgroup_free(m->group); /* who lives on in it is found by the record */
         m->log = logfile_close(m->log);
         m->deadline = timer_free(m->deadline);
         m->slots_timer = timer_free(m->slots_timer);
@@ -213,6 +214,7 @@ struct member *member_free(struct member *m)
         free(m->last_error);
         free(m->evidence);
         free(m->kill_reason);
+        free(m->limits_problem);
         if (m->old_entry) {
                 free(m->old_entry->name);
                 free(m->old_entry);
@@ -353,10 +355,8 @@ static void terminate(struct member *m, int signo)
 {
         if (m->probe)
                 probe_hang_up(m->probe); /* a server with open requests would wait for us */
-        if (!m->process)
-                return;
-        (void)process_signal_group(m->process, signo);
-        (void)member_signal_strays(m, process_pid(m->process), process_start_time(m->process), signo);
+        if (m->process)
+                member_signal(m, signo);
 }
 
 void member_step(struct member *m, enum instance_event event, usec_t now)
@@ -435,6 +435,7 @@ static void went_down(struct member *m)
 
         m->probe = probe_free(m->probe);
         m->process = process_free(m->process);
+        member_leave_group(m);
         m->started_at = 0;
         m->was_ready = false;
         m->foreign = false;
@@ -455,19 +456,34 @@ static bool is_expected(const struct member *m)
         return !m->in.want_up || m->in.want_again || m->in.state == INSTANCE_STOPPING;
 }
 
+static void settle_spawn_failure(struct member *m, usec_t now);
+
+/* Its group tells for certain, also when the exit status does not; 137: a shell tells the SIGKILL of its child so. */
+static bool may_be_oom(const struct member *m, const struct death *d)
+{
+        return (d->kind == DEATH_SIGNAL && d->value == SIGKILL) ||
+               (m->group &&
+                (d->kind == DEATH_UNKNOWN || (d->kind == DEATH_EXIT && d->value == 128 + SIGKILL)));
+}
+
 static void settle_exit(struct member *m, usec_t now)
 {
         struct death death = {.lived = usec_sub(now, m->spawned_at)};
         const struct process_exit *x = &m->facts.exit;
         bool expected = is_expected(m);
-        char how[64];
+        char how[64], oom[128] = "";
         int left;
 
         m->facts.exited = false;
-        left = process_group_count(m->process);
-        if (left > 0)
-                (void)process_signal_group(m->process, SIGKILL);
-        left += member_signal_strays(m, process_pid(m->process), process_start_time(m->process), SIGKILL);
+        if (x->kind == EXIT_NEVER_RAN && !expected) {
+                m->facts.spawn_error = x->value;
+                (void)snprintf(m->facts.spawn_detail, sizeof m->facts.spawn_detail, "%.90s: %s",
+                               m->command.argv ? m->command.argv[0] : m->entry->binary, strerror(x->value));
+                settle_spawn_failure(m, now);
+                member_forget_record(m);
+                return;
+        }
+        left = member_kill_remnants(m);
         if (left > 0)
                 log_info(m->name, "%d processes that it left behind were killed", left);
         if (m->log)
@@ -477,9 +493,8 @@ static void settle_exit(struct member *m, usec_t now)
                      : x->kind == EXIT_SIGNAL      ? DEATH_SIGNAL
                                                    : DEATH_UNKNOWN;
         death.value = x->value;
-        death.oom_killed = death.kind == DEATH_SIGNAL && death.value == SIGKILL &&
-                           oom_has_killed(process_pid(m->process), m->oom_before);
-        death.detail = m->kill_reason;
+        death.oom_killed = may_be_oom(m, &death) && member_was_oom_killed(m, oom, sizeof oom);
+        death.detail = m->kill_reason ? m->kill_reason : oom[0] ? oom : NULL;
         death.while_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING ||
                               (death.kind == DEATH_UNRESPONSIVE && m->killed_loading);
         death.log = m->log ? logfile_tail_since_mark(m->log) : "";

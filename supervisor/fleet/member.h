@@ -12,6 +12,7 @@
 #include "core/instance.h"
 #include "core/liveness.h"
 #include "fleet/fleet.h"
+#include "host/cgroup.h"
 #include "host/logfile.h"
 #include "host/probe.h"
 #include "host/process.h"
@@ -41,6 +42,7 @@ struct member {
 
         /* Hands */
         struct process *process; /* NULL: no process of ours (somebody else's server, or down) */
+        struct cgroup *group;    /* what it runs in, NULL: nothing of its own */
         struct probe *probe;
         struct logfile *log;
         struct endpoint endpoint; /* where it listens, len 0 while unknown */
@@ -75,10 +77,11 @@ struct member {
         bool was_ready; /* this process has been ready: late answers are no slow start any more */
         bool adopted;   /* the process was taken over from an earlier daemon */
         bool unknown_peer_told;
-        usec_t spawned_at;    /* monotonic */
-        uint64_t oom_before;  /* the machine's OOM kills when it was started */
-        usec_t started_at;    /* realtime; 0 while down */
-        usec_t next_retry_at; /* realtime; 0 */
+        usec_t spawned_at;                           /* monotonic */
+        uint64_t oom_before;                         /* the machine's OOM kills when it was started */
+        uint64_t oom_limit_before, oom_kills_before; /* its group's */
+        usec_t started_at;                           /* realtime; 0 while down */
+        usec_t next_retry_at;                        /* realtime; 0 */
         usec_t load_time;
         usec_t state_since; /* realtime */
 
@@ -90,6 +93,14 @@ struct member {
         enum death_kind kill_kind; /* DEATH_UNKNOWN: not killed by us */
         bool killed_loading;       /* it had not become ready when we killed it */
         usec_t last_death_at;      /* realtime */
+
+        /* Its group */
+        struct cgroup_limits limits;                 /* as they were last written */
+        char *limits_problem;                        /* why its own group does not keep them, NULL: it does */
+        struct cgroup_usage usage, usage_of_earlier; /* at usage_at; counts of its earlier groups */
+        usec_t usage_at;                             /* monotonic, 0: never */
+        bool usage_asked;                            /* somebody has, and its turn has not come */
+        bool left_alone; /* a process of an earlier daemon lives that could not be taken over */
 
         /* Counts, kept in state_dir */
         uint64_t seq, restarts, deaths, deaths_by_cause[MEMBER_CAUSES_MAX];
@@ -146,6 +157,23 @@ uint64_t member_counts_of_others(struct fleet *f);
 int member_take_over(struct member *m, usec_t now);
 /* "adopt" now, but an earlier configuration had us start it: says which process of ours still runs. */
 void member_warn_of_own(struct member *m);
+
+/* groups.c: its control group. Entering makes it, with limits: its directory for process_spawn, 0: it runs in ours. */
+int member_enter_group(struct member *m);
+process_outside_fn member_on_outside;
+void member_limits_changed(struct member *m);
+void member_leave_group(struct member *m); /* it goes when it is empty */
+/* To all that runs for it; m->process is there. */
+void member_signal(struct member *m, int signo);
+/* Its process has ended: what is left is killed. Returns how many. */
+int member_kill_remnants(struct member *m);
+/* The last exit; detail gets words when more is known than that it was so. */
+bool member_was_oom_killed(struct member *m, char *detail, size_t size);
+/* By the record of an earlier daemon: of a living process, and of one that is gone (true: by an out-of-memory killer). */
+void member_adopt_group(struct member *m, const struct json_value *record);
+bool member_end_recorded_group(struct member *m, const struct json_value *record, int *ret_left);
+/* NULL: it has no group, or its turn has not come. At most a second old if somebody asks so often. */
+const struct cgroup_usage *member_usage(struct member *m);
 
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);

@@ -31,7 +31,12 @@ struct fleet {
         struct gpu gpus[FLEET_GPUS];
         size_t n_gpus;
         unsigned cpus;
-        uint64_t memory; /* bytes of the machine */
+        uint64_t memory;         /* bytes of the machine */
+        struct cgroups *cgroups; /* NULL: cgroups_why */
+        char *cgroups_why, *limits_problem;
+        struct timer *usage_timer;
+        usec_t usage_turn;
+        unsigned usage_count;
         char *instances_dir, *counts_dir, *cache_dir;
         char **own_env; /* the daemon's environment as it was at start */
         struct {
@@ -70,6 +75,11 @@ struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *
 struct relays;
 int relays_new(struct relays **ret);
 struct relays *relays_free(struct relays *rs);
+
+/* groups.c: control groups (host/cgroup.h). */
+void groups_open(struct fleet *f);
+void groups_sweep(struct fleet *f); /* after everybody was taken over */
+void groups_check(struct fleet *f); /* tells which limits cannot be kept, when that has changed */
 
 /* reload.c: takes c over as the configuration: restarts, starts and stops what differs. */
 void fleet_apply(struct fleet *f, struct config *c, usec_t now);

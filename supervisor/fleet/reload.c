@@ -208,6 +208,9 @@ void fleet_apply(struct fleet *f, struct config *c, usec_t now)
                         member_step(f->members[i], EV_START, now);
                         member_touch(f->members[i]);
                 }
+        for (size_t i = 0; i < n; i++)
+                member_limits_changed(f->members[i]);
+        groups_check(f);
         dispatch_config_changed(f->dispatch);
         config_free(old);
         loop_wake(f->loop);

@@ -146,6 +146,7 @@ static int spawn(struct member *m, const char *binary, const struct help *help)
         spec.argv = command.argv;
         spec.envp = command.env;
         spec.output = logfile_fd(m->log);
+        spec.cgroup = member_enter_group(m);
         logfile_note(m->log, "--- llama-supervisor starts %s", m->name);
         logfile_mark(m->log);
         r = process_spawn(m->fleet->loop, &spec, member_on_exit, m, &process);
@@ -154,6 +155,7 @@ static int spawn(struct member *m, const char *binary, const struct help *help)
                                strerror(-r));
                 return r;
         }
+        process_on_outside(process, member_on_outside);
         member_follow_process(m, process);
         return 0;
 }
@@ -224,6 +226,10 @@ void member_save_record(struct member *m)
                 json_int(&w, "pid", process_pid(m->process));
                 json_uint(&w, "startTime", process_start_time(m->process));
                 json_string(&w, "endpoint", m->endpoint_text);
+                if (m->group) {
+                        json_string(&w, "cgroup", cgroup_path(m->group));
+                        json_uint(&w, "oomKills", m->oom_kills_before);
+                }
                 json_string(&w, "digest", m->digest);
                 json_uint(&w, "startedAt", m->started_at);
                 json_bool(&w, "ready", m->was_ready);
@@ -287,22 +293,28 @@ int member_signal_strays(struct member *m, pid_t leader, uint64_t start_time, in
 }
 
 /* Its leader is gone; what it left behind would hold the memory that the next one needs. */
-static void end_orphans(struct member *m, pid_t leader, const struct json_value *record)
+static bool end_orphans(struct member *m, pid_t leader, const struct json_value *record)
 {
         uint64_t start_time = (uint64_t)json_get_int(record, "startTime", 0);
-        int n;
+        bool oom_killed;
+        int n, others;
 
+        oom_killed = member_end_recorded_group(m, record, &n);
         if (member_open_log(m) < 0)
-                return;
-        n = process_signal_orphans(m->fleet->loop, leader, start_time, logfile_path(m->log), SIGKILL);
-        n += member_signal_strays(m, leader, start_time, SIGKILL);
+                return oom_killed;
+        others = process_signal_orphans(m->fleet->loop, leader, start_time, logfile_path(m->log), SIGKILL);
+        others += member_signal_strays(m, leader, start_time, SIGKILL);
+        n = MAX(n, others); /* mostly the same */
         if (n > 0)
                 log_info(m->name, "%d processes that it had left behind were killed", n);
+        return oom_killed;
 }
 
-static void died_meanwhile(struct member *m, const struct json_value *record, usec_t now)
+static void died_meanwhile(struct member *m, const struct json_value *record, bool oom_killed, usec_t now)
 {
-        struct death death = {.kind = DEATH_UNKNOWN, .detail = "it died while no supervisor was looking"};
+        struct death death = {.kind = DEATH_UNKNOWN,
+                              .oom_killed = oom_killed,
+                              .detail = "it died while no supervisor was looking"};
         _cleanup_free_ char *log = NULL;
         size_t len;
         usec_t started = (usec_t)json_get_int(record, "startedAt", 0);
@@ -342,10 +354,10 @@ int member_take_over(struct member *m, usec_t now)
         r = process_adopt(m->fleet->loop, pid, (uint64_t)json_get_int(record, "startTime", 0), member_on_exit,
                           m, &process);
         if (r < 0) {
-                if (r == -ESRCH)
-                        end_orphans(m, pid, record);
+                bool oom_killed = r == -ESRCH && end_orphans(m, pid, record);
+
                 if (r == -ESRCH && m->in.want_up && !m->removed)
-                        died_meanwhile(m, record, now);
+                        died_meanwhile(m, record, oom_killed, now);
                 goto out;
         }
         (void)member_open_log(m);
@@ -363,6 +375,7 @@ int member_take_over(struct member *m, usec_t now)
                 (void)text_list_add(&m->gpu, json_as_string(json_at(json_get(record, "gpu"), i)));
         fleet_mask_pinned(m);
         member_follow_process(m, process);
+        member_adopt_group(m, record);
         liveness_start(&m->live, now);
         (void)member_probe_at(m, &m->endpoint);
 out:

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "base/macros.h"
+#include "host/process_fork.h"
 #include "host/process_proc.h"
 
 enum { PATH_BYTES = 4096 };
@@ -23,7 +24,9 @@ enum { PATH_BYTES = 4096 };
 struct process {
         struct loop *loop;
         struct watch *watch;
+        struct fork_report *report; /* what the child may still have to say before it runs its binary */
         process_exit_fn *on_exit;
+        process_outside_fn *on_outside;
         void *owner;
         pid_t pid, group, session;
         uint64_t start_time;
@@ -124,6 +127,10 @@ static void on_pidfd(void *owner, unsigned events, usec_t now)
          * and the parent may reap between our two questions. */
         if (r < 0 && !ask_pidfd(p->pidfd, &ended) && !ask_zombie(p, &ended))
                 (void)ask_pidfd(p->pidfd, &ended);
+        fork_report_read(p->report); /* whichever of the two descriptors came first */
+        if (fork_report_exec_error(p->report) && r > 0)
+                ended = (struct process_exit){.kind = EXIT_NEVER_RAN,
+                                              .value = fork_report_exec_error(p->report)};
         p->exited = true;
         p->watch = watch_free(p->watch);
         (void)close(p->pidfd);
@@ -255,11 +262,25 @@ static void abandon(pid_t pid)
         const struct timespec pause = {.tv_nsec = 1000000};
 
         (void)kill(-pid, SIGKILL);
+        (void)kill(pid, SIGKILL); /* it may not have come to its setsid yet */
         for (unsigned i = 0; i < 200; i++) {
                 if (waitpid(pid, NULL, WNOHANG) != 0)
                         return;
                 (void)nanosleep(&pause, NULL);
         }
+}
+
+static void on_refused(void *owner, int error, usec_t now)
+{
+        struct process *p = owner;
+
+        if (p->on_outside)
+                p->on_outside(p->owner, error, now);
+}
+
+void process_on_outside(struct process *p, process_outside_fn *fn)
+{
+        p->on_outside = fn;
 }
 
 static int follow(struct process *p)
@@ -275,7 +296,8 @@ static int take_child(struct process *p, const struct process_spec *spec)
 
         p->group = p->session = p->pid;
         p->spawned = p->is_child = true;
-        set_nice(p->pid, spec->nice);
+        if (!p->report) /* else it has given it to itself */
+                set_nice(p->pid, spec->nice);
         r = proc_read_stat(p->pid, &st);
         if (r < 0)
                 return r;
@@ -284,6 +306,10 @@ static int take_child(struct process *p, const struct process_spec *spec)
         if (p->pidfd < 0)
                 return -errno;
         r = follow(p);
+        if (r == 0 && p->report)
+                r = fork_report_follow(p->report, p->loop, on_refused, p);
+        if (r < 0)
+                p->watch = watch_free(p->watch);
         if (r < 0)
                 close_fd(&p->pidfd);
         return r;
@@ -318,7 +344,9 @@ int process_spawn(struct loop *loop, const struct process_spec *spec, process_ex
         p->loop = loop;
         p->on_exit = on_exit;
         p->owner = owner;
-        r = spawn(binary, spec, cwd_fd, &p->pid);
+        p->pidfd = -1;
+        r = spec->cgroup ? fork_into(binary, spec, cwd_fd, &p->pid, &p->report)
+                         : spawn(binary, spec, cwd_fd, &p->pid);
         if (r == 0) {
                 /* From here on one descriptor is needed at a time; the directory's was its reservation. */
                 (void)close(steal_fd(&cwd_fd));
@@ -327,6 +355,7 @@ int process_spawn(struct loop *loop, const struct process_spec *spec, process_ex
                         abandon(p->pid);
         }
         if (r < 0) {
+                p->report = fork_report_free(p->report);
                 free(p);
                 return r;
         }
@@ -386,6 +415,7 @@ struct process *process_free(struct process *p)
 {
         if (!p)
                 return NULL;
+        p->report = fork_report_free(p->report);
         (void)watch_free(p->watch);
         close_fd(&p->pidfd);
         free(p);
@@ -480,9 +510,10 @@ int process_signal_group(struct process *p, int signo)
         if (p->exited)
                 return each_member(p, signal_member, signo);
         if (p->is_child && p->group == p->pid) {
-                /* Only we can reap the leader and we have not, so the number is its own. */
+                /* Only we can reap the leader and we have not, so the number is its own. A forked one that has not come to
+                 * its setsid yet has no group, and nobody in it. */
                 if (kill(-p->pid, signo) < 0)
-                        return 0;
+                        return p->report && process_signal(p, signo) == 0;
                 return 1 + each_member(p, signal_stray, signo);
         }
         return (process_signal(p, signo) == 0) + each_member(p, signal_member, signo);

@@ -29,26 +29,33 @@ struct process_spec {
         int output;         /* stdout and stderr of the child (an O_APPEND file); stays the caller's */
         int nice; /* 0: unchanged; given just after the start; what we may not give (below ours) is left out */
         mode_t umask; /* 077 makes llama-server's unix socket 0600 */
+        int cgroup; /* the directory of the control group (v2) that it is born into; 0: ours; stays the caller's */
 };
 
 enum exit_kind {
         EXIT_UNKNOWN, /* taken over: not our child, and the kernel does not tell (PIDFD_GET_INFO needs Linux 6.15) */
         EXIT_CODE,
         EXIT_SIGNAL,
+        EXIT_NEVER_RAN, /* it could not be executed after all: value is an errno (only with a cgroup, see process_spawn) */
 };
 
 struct process_exit {
         enum exit_kind kind;
-        int value; /* exit code or signal */
+        int value; /* exit code, signal or errno */
         bool core_dumped;
         uint64_t user_usec, system_usec, max_rss_bytes; /* 0 when unknown */
 };
 
 typedef void process_exit_fn(void *owner, const struct process_exit *exit, usec_t now);
+/* It runs, but outside of the control group that it was to live in. */
+typedef void process_outside_fn(void *owner, int error, usec_t now);
 
 /* Every other descriptor is closed, stdin is /dev/null, all signals are at their defaults and unblocked.
  * 0; -ENOENT, -EACCES, -ENOEXEC … when the binary cannot be run; -ENOTDIR: cwd is not a directory that we may enter;
- * -EINVAL: a relative path as binary; -EAGAIN, -EMFILE, -ENOMEM. On failure nothing is left behind. */
+ * -EINVAL: a relative path as binary; -EAGAIN, -EMFILE, -ENOMEM. On failure nothing is left behind.
+ * With spec->cgroup the child is forked and not waited for: where clone3 may not put it into its group (systemd's
+ * RestrictNamespaces= forbids clone3 altogether), it moves itself before it runs the binary, and the kernel takes 10 to 30 ms for
+ * that. What goes wrong there is told by on_exit, as EXIT_NEVER_RAN; or, when only the group was refused, by process_on_outside. */
 int process_spawn(struct loop *loop, const struct process_spec *spec, process_exit_fn *on_exit, void *owner,
                   struct process **ret);
 /* -ESRCH: gone, a zombie, or another process by now (its start time differs). A child of our own process (after an upgrade
@@ -56,6 +63,8 @@ int process_spawn(struct loop *loop, const struct process_spec *spec, process_ex
  * zombie, else it is unknown. A zombie that nobody reaps counts as dead at once. */
 int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exit_fn *on_exit, void *owner,
                   struct process **ret);
+/* Who is told, with on_exit's owner; at most once, before on_exit. */
+void process_on_outside(struct process *p, process_outside_fn *fn);
 /* Lets go of it without touching it. Always NULL. */
 struct process *process_free(struct process *p);
 

@@ -265,7 +265,7 @@ static void what_does_nothing_yet_is_a_warning(void **state)
                 "{\"spool\": {\"dir\": \"s\"}, \"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"}],\n"
                 " \"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"limits\": {\"pids\": 5}},"
                 " {\"name\": \"b\", \"model\": \"missing.gguf\"}]}",
-                4);
+                3);
         assert_int_equal(c->instances[0].limit_pids, 5);
         assert_string_equal(c->spool_dir, "/etc/ls/s");
         assert_int_equal(c->n_hubs, 1);
@@ -308,9 +308,8 @@ static void problems_are_bounded_and_errors_first(void **state)
         (void)state;
         buffer_init(&b, 0);
         (void)buffer_puts(&b, "{\"instances\": [");
-        for (int i = 0; i < 60; i++) /* each one a warning … */
-                (void)buffer_printf(&b, "{\"name\": \"n%d\", \"model\": \"missing.gguf\", \"limits\": {}},\n",
-                                    i);
+        for (int i = 0; i < 120; i++) /* each one a warning … */
+                (void)buffer_printf(&b, "{\"name\": \"n%d\", \"model\": \"missing.gguf\"},\n", i);
         (void)buffer_puts(&b, "{\"name\": \"\", \"model\": \"a.gguf\"}]}"); /* … and one error at the end */
         add_file(&w, "/etc/ls/c.json", b.data, b.len, S_IFREG | 0644);
         assert_int_equal(load_world(&w, &c, &problems), -EBADMSG);
@@ -320,7 +319,7 @@ static void problems_are_bounded_and_errors_first(void **state)
         assert_int_equal(problems.count, CONFIG_PROBLEMS_MAX);
         assert_int_equal(problems.dropped, 121 - CONFIG_PROBLEMS_MAX);
         assert_false(problems.list[problems.count - 1].warning);
-        assert_string_equal(problems.list[problems.count - 1].path, "instances[60].name");
+        assert_string_equal(problems.list[problems.count - 1].path, "instances[120].name");
         config_problems_finish(&problems);
         buffer_finish(&b);
 }
