@@ -11,18 +11,21 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "fleet/fleet.h"
+#include "fleet/handover.h"
 #include "fleet/summary.h"
 #include "host/notify.h"
 #include "host/process.h"
 #include "host/record.h"
+#include "host/reexec.h"
 #include "http/doors.h"
 
 struct daemon {
         const char *config_file;
         struct loop *loop;
+        struct handover *handover;
         struct fleet *fleet;
         struct doors *doors;
-        struct signal_watch *term, *interrupt, *hangup;
+        struct signal_watch *term, *interrupt, *hangup, *upgrade;
         struct timer *watchdog;
         usec_t watchdog_interval;
         int lock_fd;
@@ -89,6 +92,7 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
                 return;
         }
         d->stopping = true;
+        handover_abandon(d->handover);
         log_info(NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
         notify_stopping();
         fleet_stop(d->fleet, on_all_stopped, d);
@@ -107,6 +111,19 @@ static void on_reload_signal(void *owner, int signo, usec_t now)
         json_begin(&w, &plan);
         (void)fleet_reload(d->fleet, false, &w);
         notify_ready();
+}
+
+static void on_upgrade_signal(void *owner, int signo, usec_t now)
+{
+        struct daemon *d = owner;
+        const char *why;
+        int r;
+
+        (void)signo;
+        (void)now;
+        r = handover_begin(d->handover, false, NULL, NULL, &why);
+        if (r < 0)
+                log_warn(NULL, "SIGUSR2: no upgrade: %s", why);
 }
 
 static void on_watchdog(void *owner, usec_t now)
@@ -151,12 +168,18 @@ static void raise_file_limit(void)
         (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int take_runtime_dir(const struct config *c, int *ret_fd)
+/* inherited: the lock that the program before us took, or -1. */
+static int take_runtime_dir(const struct config *c, int inherited, int *ret_fd)
 {
         pid_t holder = 0;
         int r;
 
         r = file_make_dir(c->runtime_dir, 0755);
+        if (r == 0 && inherited >= 0 && lockdir_keep(c->runtime_dir, inherited) == 0) {
+                *ret_fd = inherited;
+                return 0;
+        }
+        close_fd(&inherited);
         if (r == 0)
                 r = lockdir_take(c->runtime_dir, ret_fd, &holder);
         if (r == -EBUSY)
@@ -182,7 +205,10 @@ static int build(struct daemon *d, struct config *config)
         r = fleet_new(d->loop, config, load_again, d, &d->fleet);
         if (r < 0)
                 return r;
-        r = doors_open(d->loop, d->fleet, &d->doors, &error);
+        r = handover_attach(d->handover, d->fleet, d->lock_fd, load_again, d);
+        if (r < 0)
+                return r;
+        r = doors_open(d->loop, d->fleet, d->handover, &d->doors, &error);
         if (r < 0) {
                 log_err(NULL, "%s", error ? error : strerror(-r));
                 return r;
@@ -190,6 +216,7 @@ static int build(struct daemon *d, struct config *config)
         if ((r = signal_watch_new(d->loop, SIGTERM, on_stop_signal, d, &d->term)) < 0 ||
             (r = signal_watch_new(d->loop, SIGINT, on_stop_signal, d, &d->interrupt)) < 0 ||
             (r = signal_watch_new(d->loop, SIGHUP, on_reload_signal, d, &d->hangup)) < 0 ||
+            (r = signal_watch_new(d->loop, SIGUSR2, on_upgrade_signal, d, &d->upgrade)) < 0 ||
             (r = fleet_subscribe(d->fleet, on_change, d)) < 0)
                 return r;
         if (notify_is_watchdog_on(&d->watchdog_interval)) {
@@ -205,12 +232,14 @@ static int build(struct daemon *d, struct config *config)
 static void tear_down(struct daemon *d)
 {
         timer_free(d->watchdog);
+        signal_watch_free(d->upgrade);
         signal_watch_free(d->hangup);
         signal_watch_free(d->interrupt);
         signal_watch_free(d->term);
         if (d->fleet)
                 fleet_unsubscribe(d->fleet, on_change, d);
         d->doors = doors_close(d->doors);
+        d->handover = handover_free(d->handover);
         d->fleet = fleet_free(d->fleet);
         d->loop = loop_free(d->loop);
         process_finish();
@@ -244,17 +273,23 @@ static int run_daemon(const char *config_file)
         (void)umask(022);
         keep_memory_private();
         raise_file_limit();
-        r = take_runtime_dir(config, &d.lock_fd);
+        r = handover_new(&d.handover);
+        if (r == 0)
+                r = take_runtime_dir(config, handover_take_lock(d.handover), &d.lock_fd);
         if (r < 0) {
                 config_free(config);
+                d.handover = handover_free(d.handover);
                 return EXIT_FAILURE;
         }
         r = build(&d, config);
         if (r == 0) {
                 log_info(NULL, "version %s, pid %d", LSV_VERSION, (int)getpid());
-                fleet_event_started(d.fleet);
+                if (!handover_is_next(d.handover))
+                        fleet_event_started(d.fleet);
                 (void)fleet_start(d.fleet);
                 notify_ready();
+                handover_finish(d.handover);
+                reexec_listen();
                 loop_run(d.loop);
                 log_info(NULL, "stopped");
         }
@@ -297,7 +332,9 @@ static int run_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-        if (argc > 1 && streq(argv[1], "run"))
+        if (argc > 1 && streq(argv[1], "run")) {
+                (void)reexec_init(argc, argv); /* an upgrade says so when it is not known what we are */
                 return run_main(argc - 1, argv + 1);
+        }
         return cli_main(argc, argv);
 }

@@ -174,13 +174,19 @@ int cli_request_any(struct cli *cli, const char *method, const char *target, str
 int cli_send_any(struct cli *cli, const char *method, const char *target, const char *body,
                  struct client_answer *ret)
 {
+        return cli_send_patiently(cli, method, target, body, CLIENT_TIMEOUT, ret);
+}
+
+int cli_send_patiently(struct cli *cli, const char *method, const char *target, const char *body,
+                       usec_t timeout, struct client_answer *ret)
+{
         int r = find_socket(cli);
 
         if (r != CLI_DONE)
                 return r;
         if (!target)
                 return cli_fail(cli, "there can be no such instance");
-        r = client_send(cli->socket, method, target, slice_str(body), CLIENT_TIMEOUT, ret);
+        r = client_send(cli->socket, method, target, slice_str(body), timeout, ret);
         if (r < 0)
                 return cli_broken(cli, r);
         cli->answered = true;

@@ -76,6 +76,10 @@ static const struct option_spec of_reload[] = {
         {.name = "dry-run", .doc = "only say what would be kept, restarted, started and stopped"},
         {0},
 };
+static const struct option_spec of_upgrade[] = {
+        {.name = "force", .doc = "cut what has not ended when stop.drain is over"},
+        {0},
+};
 static const struct option_spec of_why[] = {
         {.name = "command", .doc = "only print the command line, to paste into a shell (secrets are ***)"},
         {0},
@@ -286,6 +290,18 @@ const struct verb cli_verbs[] = {
                     "key list shows them, key revoke NAME ends one. Needs no daemon; one that runs takes the "
                     "change\n"
                     "over within seconds, and ends what a revoked key has open."},
+        {.name = "upgrade",
+         .doc = "let the installed program take the daemon's place",
+         .options = of_upgrade,
+         .run = upgrade_main,
+         .details =
+                 "The daemon executes the file that it was started from, in the same process: no model is "
+                 "loaded again, no\n"
+                 "request is lost, feeds come back by themselves. What runs may end first (stop.drain); what "
+                 "lasts longer\n"
+                 "is named, and postpones it (exit code 1), unless --force is given. The new program checks "
+                 "the\n"
+                 "configuration before; if it refuses it, nothing changes."},
         {.name = "version",
          .doc = "print the versions of this program and of the daemon",
          .run = version_main},

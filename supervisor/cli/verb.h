@@ -76,6 +76,9 @@ int cli_request_any(struct cli *cli, const char *method, const char *target, str
 /* The same with a body of JSON; NULL: without. */
 int cli_send_any(struct cli *cli, const char *method, const char *target, const char *body,
                  struct client_answer *ret);
+/* The same for an order that takes its time. */
+int cli_send_patiently(struct cli *cli, const char *method, const char *target, const char *body,
+                       usec_t timeout, struct client_answer *ret);
 /* GET and parse. */
 int cli_get(struct cli *cli, const char *target, struct client_answer *ret, struct json_value **ret_value);
 /* The answer's document and a newline, for --json. */
@@ -120,6 +123,7 @@ int key_main(struct cli *cli);
 int models_main(struct cli *cli);
 int remove_main(struct cli *cli);
 int requests_main(struct cli *cli);
+int upgrade_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);
 int help_main(struct cli *cli);

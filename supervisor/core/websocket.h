@@ -39,6 +39,7 @@ enum websocket_code {
         WEBSOCKET_POLICY = 1008,
         WEBSOCKET_TOO_BIG = 1009,
         WEBSOCKET_NO_MEMORY = 1011,
+        WEBSOCKET_RESTART = 1012, /* RFC 6455 §11.7: the service restarts, come back */
 };
 
 /* What came: opcode TEXT or BINARY for a whole message, CLOSE, PING, PONG. The payload (never NULL) is valid until the next call. */

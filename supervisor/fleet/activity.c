@@ -267,6 +267,19 @@ void activity_end(struct activity *a, struct activity_record *rec, const char *o
         a->n_recent++;
 }
 
+usec_t activity_oldest(const struct activity *a)
+{
+        return list_is_empty(&a->running)
+                       ? USEC_INFINITY
+                       : LIST_ENTRY(a->running.next, struct activity_record, node)->arrived;
+}
+
+void activity_each_running(const struct activity *a, activity_record_fn *fn, void *arg)
+{
+        for (const struct list *node = a->running.next; node != &a->running; node = node->next)
+                fn(arg, LIST_ENTRY(node, struct activity_record, node));
+}
+
 static void put_span(struct json_writer *w, const char *key, usec_t from, usec_t to)
 {
         if (from && to)

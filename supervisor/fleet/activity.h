@@ -44,6 +44,11 @@ struct activity_record *activity_begin(struct activity *a, const char *model, us
 /* Moves it to the recent ones and counts it; outcome: static text. The record is a's alone then. */
 void activity_end(struct activity *a, struct activity_record *rec, const char *outcome, usec_t now);
 
+/* When the oldest of those that run arrived (monotonic); USEC_INFINITY: none runs. */
+usec_t activity_oldest(const struct activity *a);
+typedef void activity_record_fn(void *arg, const struct activity_record *rec);
+void activity_each_running(const struct activity *a, activity_record_fn *fn, void *arg);
+
 /* {"total":N,"running":[…],"recent":[…]}: how many run (the oldest ACTIVITY_SHOWN_MAX of them are listed), the newest of the recent ones
  * first; each: {"id","model","instance","key","path","peer","source",
  * "state","outcome","status","tries","stream","at","wait","timeToFirstToken","duration","tokensIn","tokensOut","tokensPerSecond"}

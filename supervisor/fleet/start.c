@@ -310,9 +310,14 @@ static bool end_orphans(struct member *m, pid_t leader, const struct json_value 
         return oom_killed;
 }
 
-static void died_meanwhile(struct member *m, const struct json_value *record, bool oom_killed, usec_t now)
+/* ended: how, when it was still ours to bury (an upgrade); else nobody knows. */
+static void died_meanwhile(struct member *m, const struct json_value *record, bool oom_killed,
+                           const struct process_exit *ended, usec_t now)
 {
-        struct death death = {.kind = DEATH_UNKNOWN,
+        struct death death = {.kind = ended->kind == EXIT_CODE     ? DEATH_EXIT
+                                      : ended->kind == EXIT_SIGNAL ? DEATH_SIGNAL
+                                                                   : DEATH_UNKNOWN,
+                              .value = ended->value,
                               .oom_killed = oom_killed,
                               .detail = "it died while no supervisor was looking"};
         _cleanup_free_ char *log = NULL;
@@ -332,6 +337,7 @@ int member_take_over(struct member *m, usec_t now)
 {
         _cleanup_free_ char *name = record_name(m);
         struct json_value *record = load_json(m->fleet->instances_dir, name);
+        struct process_exit ended = {.kind = EXIT_UNKNOWN};
         struct process *process = NULL;
         struct endpoint endpoint;
         const char *at, *digest;
@@ -356,8 +362,10 @@ int member_take_over(struct member *m, usec_t now)
         if (r < 0) {
                 bool oom_killed = r == -ESRCH && end_orphans(m, pid, record);
 
+                if (r == -ESRCH)
+                        (void)process_bury(pid, (uint64_t)json_get_int(record, "startTime", 0), &ended);
                 if (r == -ESRCH && m->in.want_up && !m->removed)
-                        died_meanwhile(m, record, oom_killed, now);
+                        died_meanwhile(m, record, oom_killed, &ended, now);
                 goto out;
         }
         (void)member_open_log(m);

@@ -210,6 +210,14 @@ static struct binary *find_or_add(struct binaries *b, const char *path)
         return bin;
 }
 
+bool binaries_is_asking(const struct binaries *b)
+{
+        for (size_t i = 0; i < b->n; i++)
+                if (b->list[i]->process)
+                        return true;
+        return false;
+}
+
 int binaries_ask(struct binaries *b, const char *name, const char **ret_path, const struct help **ret_help)
 {
         _cleanup_free_ char *path = NULL;

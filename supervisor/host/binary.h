@@ -18,6 +18,7 @@ struct binaries *binaries_free(struct binaries *b); /* kills a --help that still
  * with another state of the file); -EINPROGRESS: on_known is called later for everybody; -ENOENT, -EACCES, -ENOEXEC:
  * it cannot be run. */
 int binaries_ask(struct binaries *b, const char *name, const char **ret_path, const struct help **ret_help);
+bool binaries_is_asking(const struct binaries *b); /* a --help runs */
 /* Called when some help became known (also as "knows nothing"). One callback for all. */
 typedef void binaries_known_fn(void *owner, usec_t now);
 void binaries_on_known(struct binaries *b, binaries_known_fn *fn, void *owner);

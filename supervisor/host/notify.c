@@ -47,6 +47,19 @@ void notify_extend_timeout(usec_t span)
         (void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, span);
 }
 
+void notify_store(int fd, const char *name)
+{
+        char text[320];
+
+        (void)snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%.255s", name);
+        (void)sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+}
+
+void notify_unstore(const char *name)
+{
+        (void)sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%.255s", name);
+}
+
 bool notify_is_watchdog_on(usec_t *ret)
 {
         uint64_t usec;

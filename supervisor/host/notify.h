@@ -20,6 +20,11 @@ void notify_watchdog(void); /* we are alive */
 /* Starting, reloading or stopping takes until then, whatever the unit's timeout says. */
 void notify_extend_timeout(usec_t span);
 
+/* Descriptors that systemd keeps for the next process of this unit (FileDescriptorStoreMax=), by name. What is there under the same
+ * name stays as well. */
+void notify_store(int fd, const char *name);
+void notify_unstore(const char *name);
+
 /* True when the unit has WatchdogSec= for this process: *ret is that interval; notify_watchdog at half of it. */
 bool notify_is_watchdog_on(usec_t *ret);
 

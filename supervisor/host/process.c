@@ -411,6 +411,20 @@ int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exi
         return 0;
 }
 
+int process_bury(pid_t pid, uint64_t start_time, struct process_exit *ret)
+{
+        _cleanup_close_ int pidfd = pid > 1 ? pidfd_open(pid, 0) : -1;
+        struct process_exit ended = {.kind = EXIT_UNKNOWN};
+        struct proc_stat st;
+
+        /* A zombie of ours keeps its number until we reap it. */
+        if (pidfd < 0 || proc_read_stat(pid, &st) < 0 || st.start_time != start_time ||
+            st.parent != getpid() || reap(pidfd, &ended) != 1)
+                return -ESRCH;
+        *ret = ended;
+        return 0;
+}
+
 struct process *process_free(struct process *p)
 {
         if (!p)

@@ -65,6 +65,9 @@ int process_adopt(struct loop *loop, pid_t pid, uint64_t start_time, process_exi
                   struct process **ret);
 /* Who is told, with on_exit's owner; at most once, before on_exit. */
 void process_on_outside(struct process *p, process_outside_fn *fn);
+/* A child of our own process that died before anybody took it over (between two programs in one process): reaps it and tells how it
+ * ended. 0, or -ESRCH: there is no such zombie of ours. */
+int process_bury(pid_t pid, uint64_t start_time, struct process_exit *ret);
 /* Lets go of it without touching it. Always NULL. */
 struct process *process_free(struct process *p);
 

@@ -313,6 +313,11 @@ int record_load(const char *dir_path, const char *name, size_t max, char **ret, 
         return 0;
 }
 
+bool record_is_saving(void)
+{
+        return !list_is_empty(&saves);
+}
+
 uint64_t record_failures(int *ret_last)
 {
         if (ret_last)
@@ -382,4 +387,18 @@ int lockdir_take(const char *dir, int *ret_fd, pid_t *ret_holder)
         for (unsigned i = 0; i < 10 && r == -ESTALE; i++)
                 r = lock_once(dir, ret_fd, ret_holder);
         return r;
+}
+
+int lockdir_keep(const char *dir_path, int fd)
+{
+        struct stat ours, there;
+
+        _cleanup_close_ int dir = open_dir(dir_path);
+        if (dir < 0)
+                return dir;
+        /* The lock is the open file's own, so it is had again without a wait if it was ever had. */
+        if (fstat(fd, &ours) < 0 || fstatat(dir, "lock", &there, AT_SYMLINK_NOFOLLOW) < 0 ||
+            ours.st_ino != there.st_ino || ours.st_dev != there.st_dev || flock(fd, LOCK_EX | LOCK_NB) < 0)
+                return -ESTALE;
+        return 0;
 }

@@ -7,6 +7,7 @@
 #ifndef LSV_HOST_RECORD_H
 #define LSV_HOST_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -26,11 +27,15 @@ int record_load(const char *dir, const char *name, size_t max, char **ret, size_
 /* Gone afterwards, also when a record_save of it is under way. 0 (also when there was none) or -errno. */
 int record_remove(const char *dir, const char *name);
 
+bool record_is_saving(void); /* something that record_save promised is not on the disk yet */
+
 /* Writes of record_save that failed (disk full, …) since the start, and the last one's -errno. */
 uint64_t record_failures(int *ret_last);
 
 /* Locks DIR/lock for as long as *ret_fd is open (close-on-exec: children must not hold it) and writes our pid into it.
  * -EBUSY: another process holds it; *ret_holder is its pid, 0 if it has not written it. */
 int lockdir_take(const char *dir, int *ret_fd, pid_t *ret_holder);
+/* A lock that an earlier program in this process took: 0 when it is that of DIR and still held (fd stays as it is), -ESTALE otherwise. */
+int lockdir_keep(const char *dir, int fd);
 
 #endif

@@ -98,6 +98,7 @@ void status_handle(struct call *call)
         json_close_array(&w);
         json_string(&w, "control", d->control);
         json_string(&w, "config", config->file);
+        handover_put(d->handover, &w);
         put_host(&w);
         json_close_object(&w);
         respond_json(call->req, 200, NULL, &b);

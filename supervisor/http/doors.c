@@ -429,14 +429,12 @@ static int add_address(struct doors *d, const struct listener *l, bool tls)
         return text_list_add(&d->addresses, with_tls);
 }
 
-static int open_listener(struct doors *d, const struct config *config, const struct config_listen *at,
-                         char **ret_error)
+/* Nobody shall be reached from outside who asks for no key. */
+static int check_reach(const struct doors *d, const struct config *config, const struct endpoint *at,
+                       const char *address, char **ret_error)
 {
-        struct listener *l;
-        int r;
-
-        if (!endpoint_is_loopback(&at->endpoint) && !config->insecure && !auth_keys_in_force(d->auth))
-                return complain(ret_error, -EPERM, at->address,
+        if (!endpoint_is_loopback(at) && !config->insecure && !auth_keys_in_force(d->auth))
+                return complain(ret_error, -EPERM, address,
                                 config->auth_keys_file
                                         ? "refused: this address can be reached from other machines, and "
                                           "there is no key in force that they could show: make one with "
@@ -444,7 +442,32 @@ static int open_listener(struct doors *d, const struct config *config, const str
                                         : "refused: this address can be reached from other machines, and "
                                           "nobody would be asked for a key; set auth.keys_file, use "
                                           "127.0.0.1, or say \"insecure\": true in the configuration");
-        r = server_listen(d->server, &at->endpoint, 0660, NULL, &l);
+        return 0;
+}
+
+static void warn_of_reach(const struct config *config, const struct endpoint *at, const char *address,
+                          bool tls)
+{
+        if (!endpoint_is_loopback(at) && config->insecure)
+                log_warn(NULL, "%s can be reached from other machines without a key, as \"insecure\" says",
+                         address);
+        else if (!endpoint_is_loopback(at) && !tls)
+                log_warn(NULL,
+                         "%s can be reached from other machines without TLS: keys and answers can be "
+                         "read on their way",
+                         address);
+}
+
+static int open_listener(struct doors *d, const struct config *config, const struct config_listen *at,
+                         char **ret_error)
+{
+        struct listener *l;
+        int r;
+
+        r = check_reach(d, config, &at->endpoint, at->address, ret_error);
+        if (r < 0)
+                return r;
+        r = doors_listen(d, &at->endpoint, at->address, NULL, &l);
         if (r == -EADDRINUSE)
                 return complain(ret_error, r, at->address,
                                 "cannot listen: another program listens there already");
@@ -457,15 +480,32 @@ static int open_listener(struct doors *d, const struct config *config, const str
                 r = doors_tls_open(d, at, l, ret_error);
         if (r < 0)
                 return r;
-        if (!endpoint_is_loopback(&at->endpoint) && config->insecure)
-                log_warn(NULL, "%s can be reached from other machines without a key, as \"insecure\" says",
-                         at->address);
-        else if (!endpoint_is_loopback(&at->endpoint) && !at->tls)
-                log_warn(NULL,
-                         "%s can be reached from other machines without TLS: keys and answers can be "
-                         "read on their way",
-                         at->address);
+        warn_of_reach(config, &at->endpoint, at->address, at->tls);
         return 0;
+}
+
+/* What a socket unit gives beyond the configuration: the same rules as for others hold. */
+static int open_further(struct doors *d, const struct config *config, char **ret_error)
+{
+        struct inherited_socket s;
+        char address[ENDPOINT_TEXT_MAX];
+        struct listener *l;
+        int r = 0;
+
+        while (r >= 0 && d->handover && inherited_take_unit(handover_inherited(d->handover), &s)) {
+                (void)endpoint_text(&s.at, address, sizeof(address));
+                r = check_reach(d, config, &s.at, address, ret_error);
+                if (r < 0) {
+                        (void)close(s.fd);
+                        return r;
+                }
+                r = doors_listen_on(d, &s, &l);
+                if (r >= 0)
+                        r = add_address(d, l, false);
+                if (r >= 0)
+                        warn_of_reach(config, &s.at, address, false);
+        }
+        return r;
 }
 
 /* Its group may use it; without such a group only its owner can. */
@@ -492,7 +532,7 @@ static int open_control(struct doors *d, const struct config *config, char **ret
                                 "this path is too long for a socket (107 bytes at most): "
                                 "choose a shorter runtime_dir");
         if (r >= 0)
-                r = server_listen(d->server, &at, 0660, DOORS_CONTROL, &l);
+                r = doors_listen(d, &at, d->control, DOORS_CONTROL, &l);
         if (r == -EADDRINUSE)
                 return complain(ret_error, r, d->control, "another daemon answers there already");
         if (r < 0)
@@ -575,6 +615,8 @@ static int open_all(struct doors *d, char **ret_error)
         r = open_control(d, config, ret_error);
         for (size_t i = 0; i < config->n_listen && r >= 0; i++)
                 r = open_listener(d, config, config->listen + i, ret_error);
+        if (r >= 0)
+                r = open_further(d, config, ret_error);
         if (r < 0)
                 return r;
         r = write_listen_json(d, config);
@@ -582,10 +624,12 @@ static int open_all(struct doors *d, char **ret_error)
                 return complain(ret_error, r, "cannot write listen.json into runtime_dir", strerror(-r));
         for (char **a = d->addresses; a && *a; a++)
                 log_info(NULL, "listening on %s", *a);
+        doors_join_handover(d);
         return 0;
 }
 
-int doors_open(struct loop *loop, struct fleet *fleet, struct doors **ret, char **ret_error)
+int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct doors **ret,
+               char **ret_error)
 {
         struct doors *d = calloc(1, sizeof(*d));
         int r;
@@ -595,6 +639,7 @@ int doors_open(struct loop *loop, struct fleet *fleet, struct doors **ret, char 
                 return -ENOMEM;
         d->loop = loop;
         d->fleet = fleet;
+        d->handover = handover;
         d->started = loop_now(loop);
         d->scrape_deadline = SCRAPE_DEADLINE;
         d->started_realtime = loop_realtime(loop);
@@ -613,6 +658,7 @@ struct doors *doors_close(struct doors *d)
 {
         if (!d)
                 return NULL;
+        doors_leave_handover(d);
         if (d->subscribed)
                 fleet_unsubscribe(d->fleet, on_change, d);
         if (d->listen_json)
@@ -627,6 +673,7 @@ struct doors *doors_close(struct doors *d)
         doors_tls_close(d);
         d->follow_timer = timer_free(d->follow_timer);
         text_list_free(d->addresses);
+        free(d->doorways);
         free(d->control);
         free(d->listen_json);
         free(d);

@@ -7,14 +7,18 @@
 #define LSV_HTTP_DOORS_H
 
 #include "fleet/fleet.h"
+#include "fleet/handover.h"
 #include "net/server.h"
 
 struct doors;
 
 /* Binds the listeners of fleet_config() and the control socket, and writes runtime_dir/listen.json
  * ({"listen":["http://127.0.0.1:43211"],"control":"/run/…/control.sock"}), the addresses as bound. On failure *ret_error (malloc'd) says
- * which address and why. A non-loopback listener without keys is refused here unless the config says "insecure": true. */
-int doors_open(struct loop *loop, struct fleet *fleet, struct doors **ret, char **ret_error);
+ * which address and why. A non-loopback listener without keys is refused here unless the config says "insecure": true.
+ * handover (NULL: none): sockets that came with our start are used instead of binding, those of a socket unit that the configuration does not name are
+ * further doors, and connections that an earlier program handed on go on; the doors do their part in upgrades. */
+int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct doors **ret,
+               char **ret_error);
 /* Closes all; streams are ended. Always NULL. */
 struct doors *doors_close(struct doors *d);
 

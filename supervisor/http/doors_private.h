@@ -33,6 +33,13 @@ struct doors_counts {
         uint64_t follow_skipped; /* bytes of logs that slow followers did not get */
 };
 
+/* One listener with what an upgrade must know of it. */
+struct doorway {
+        struct listener *listener;
+        enum inherited_from from;
+        char name[INHERITED_NAME_MAX];
+};
+
 struct doors {
         struct loop *loop;
         struct fleet *fleet;
@@ -42,6 +49,9 @@ struct doors {
         struct doors_certificate *certificates; /* doors_tls.c */
         size_t n_certificates;
         struct gateway *gateway;
+        struct handover *handover; /* NULL: none */
+        struct doorway *doorways;
+        size_t n_doorways;
         uint64_t applied; /* the number of the configuration that auth has taken over */
         bool subscribed, turning;
         usec_t started, started_realtime;
@@ -69,6 +79,17 @@ struct call {
 
 /* Into the log and the history: something that people should know. text is copied. */
 void doors_tell(struct doors *d, const char *kind, const char *text, bool bad);
+
+/* --- upgrades (doors_handover.c) */
+/* Listens at an address of the configuration, or on the socket that came for it: as server_listen. */
+int doors_listen(struct doors *d, const struct endpoint *at, const char *address, const char *tag,
+                 struct listener **ret);
+/* On one that a socket unit gave and the configuration does not name. */
+int doors_listen_on(struct doors *d, const struct inherited_socket *s, struct listener **ret);
+/* All are open: takes the connections that were handed on, and joins the handover. */
+void doors_join_handover(struct doors *d);
+void doors_leave_handover(struct doors *d);
+void upgrade_handle(struct call *call);
 
 /* --- TLS (doors_tls.c) */
 /* The listener's certificate, watched from now on. The address was added to d->addresses just before. */
@@ -130,6 +151,8 @@ void asyncapi_handle(struct call *call);
 void requests_handle(struct call *call); /* requests.c */
 void request_cancel_handle(struct call *call);
 int follow_init(struct doors *d);
+/* follow.c: all streams end, since another program takes over. */
+void follow_end_all(struct doors *d);
 /* follow.c: the instance of this name is gone, its streams end. */
 void follow_instance_gone(struct doors *d, const char *name);
 

@@ -568,6 +568,20 @@ unsigned feed_end_marked(struct feed *f, uint64_t mark)
         return n;
 }
 
+static void end_all(struct feed *f, enum websocket_code code)
+{
+        while (!list_is_empty(&f->subscribers)) {
+                struct subscriber *sub = LIST_ENTRY(f->subscribers.next, struct subscriber, node);
+
+                sub->carrier->end(sub, code);
+        }
+}
+
+void feed_restart(struct feed *f)
+{
+        end_all(f, WEBSOCKET_RESTART);
+}
+
 struct feed *feed_free(struct feed *f)
 {
         if (!f)
@@ -576,11 +590,7 @@ struct feed *feed_free(struct feed *f)
                 fleet_unsubscribe(f->fleet, on_change, f);
         if (f->turning)
                 loop_remove_turn(f->loop, on_turn, f);
-        while (!list_is_empty(&f->subscribers)) {
-                struct subscriber *sub = LIST_ENTRY(f->subscribers.next, struct subscriber, node);
-
-                sub->carrier->end(sub, WEBSOCKET_GOING_AWAY);
-        }
+        end_all(f, WEBSOCKET_GOING_AWAY);
         f->socketio = socketio_free(f->socketio);
         f->ws = ws_free(f->ws);
         f->figures_timer = timer_free(f->figures_timer);

@@ -24,6 +24,9 @@ const struct feed_counts *feed_counts(const struct feed *f);
 /* Ends all that began with a request of this mark (request_mark): its key was revoked. Returns how many. */
 unsigned feed_end_marked(struct feed *f, uint64_t mark);
 
+/* Ends everybody's, with a word that they may come back at once: another program takes over (1012; SSE: retry). */
+void feed_restart(struct feed *f);
+
 /* The router calls these once the gate (Host, Origin) is passed; each answers the request in every case. */
 void feed_websocket(struct feed *f, struct request *req); /* GET /ws */
 void feed_sse(struct feed *f, struct request *req);       /* GET /api/v1/events */

@@ -75,11 +75,14 @@ static int sse_send(struct subscriber *sub, const struct frame *frame)
 
 static void sse_end(struct subscriber *sub, enum websocket_code code)
 {
+        static const char soon[] = "retry: 200\n\n";
         struct sse *s = sse_of(sub);
         struct request *req = s->req;
 
-        (void)code;
         sse_free(s);
+        /* It begins with another number again when it is back. */
+        if (code == WEBSOCKET_RESTART)
+                (void)request_write(req, soon, sizeof(soon) - 1);
         request_end(req);
 }
 
@@ -126,6 +129,7 @@ void feed_sse(struct feed *f, struct request *req)
         list_init(&s->beat);
         request_on_gone(req, on_gone, s);
         request_on_drain(req, on_drain, s);
+        request_set_standing(req);
         /* A proxy in front must not collect the stream. */
         respond_begin(req, 200, "text/event-stream", "X-Accel-Buffering: no\r\n");
         (void)request_write(req, retry, sizeof(retry) - 1);

@@ -114,6 +114,21 @@ void follow_instance_gone(struct doors *d, const char *name)
         }
 }
 
+void follow_end_all(struct doors *d)
+{
+        static const char note[] = "--- the supervisor is upgraded: ask again to go on\n";
+
+        while (!list_is_empty(&d->follows)) {
+                struct follow *x = LIST_ENTRY(d->follows.next, struct follow, node);
+                struct request *req = x->req;
+
+                request_on_gone(req, NULL, NULL);
+                follow_free(x);
+                (void)request_write(req, note, sizeof(note) - 1);
+                request_end(req);
+        }
+}
+
 static struct follow *follow_new(struct call *call, int *ret_error)
 {
         struct follow *x = calloc(1, sizeof(*x));
@@ -183,6 +198,7 @@ void logs_handle(struct call *call)
                 return;
         }
         request_on_gone(call->req, follow_gone, x);
+        request_set_standing(call->req);
         respond_begin(call->req, 200, LOG_TYPE, "X-Accel-Buffering: no\r\n");
         if (request_write(call->req, text, len) < 0)
                 skip(x, len);

@@ -139,6 +139,13 @@ const struct route doors_routes[] = {
          .params = of_reload,
          .handle = reload_handle,
          .doc = "Reads the configuration again: ?dry_run=1"},
+        {.pattern = "/api/v1/upgrade",
+         .methods = ROUTE_POST,
+         .scope = ROUTE_ADMIN,
+         .params = none,
+         .handle = upgrade_handle,
+         .doc = "The installed program takes over, nothing is lost: {\"force\": true} cuts what lasts too "
+                "long"},
         {.pattern = "/api/v1/events",
          .methods = ROUTE_GET,
          .flags = ROUTE_STREAM,

@@ -554,6 +554,7 @@ static void handle_poll(struct session *s, struct request *req)
         }
         s->poll = req;
         request_on_gone(req, on_poll_gone, s);
+        request_set_standing(req);
         if (s->probe) {
                 s->noop_at = usec_add(loop_now(s->sub.feed->loop), NOOP_DELAY);
                 arm(s);

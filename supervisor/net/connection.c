@@ -340,6 +340,19 @@ static bool begin_request(struct conn *c)
         return true;
 }
 
+bool conn_is_between(const struct conn *c)
+{
+        return !c->dead && !c->doomed && !c->req && !c->channel.on && !c->draining && !c->closing &&
+               !c->lingering && !c->peer_eof && !stream_queued(c->stream);
+}
+
+/* The next request waits where it is, for us or for the program that comes after us. One over TLS cannot be handed on, so what was
+ * begun there is finished. */
+static bool conn_is_held(const struct conn *c)
+{
+        return c->server->held && !c->listener->tls && !c->req && !c->draining && !c->channel.on;
+}
+
 static void feed_channel(struct conn *c)
 {
         const char *data = c->view;
@@ -362,7 +375,7 @@ static bool step(struct conn *c)
         if (c->req)
                 return request_feed(c->req);
         /* A client that sends requests and reads no answers waits here. */
-        if (!c->view_len || stream_queued(c->stream) > PIPELINE_QUEUE_MAX)
+        if (!c->view_len || stream_queued(c->stream) > PIPELINE_QUEUE_MAX || conn_is_held(c))
                 return false;
         return begin_request(c);
 }
@@ -412,12 +425,24 @@ static void conn_resume(struct conn *c)
 
 static void conn_set_reading(struct conn *c)
 {
-        bool pause = !c->closing && c->in.len > INPUT_MAX;
+        bool pause = !c->closing && (c->in.len > INPUT_MAX || conn_is_held(c));
 
         if (pause == c->paused)
                 return;
         c->paused = pause;
         (void)stream_read(c->stream, !pause);
+}
+
+void conn_hold(struct conn *c)
+{
+        if (c->dead || c->closing || c->processing)
+                return;
+        if (c->server->held && c->listener->tls && conn_is_between(c) && !c->in.len &&
+            stream_is_ready(c->stream))
+                conn_close(c);
+        else if (!c->server->held)
+                conn_continue(c);
+        conn_settle(c);
 }
 
 /* After any change: reading, the peer's EOF, the next deadline. */
@@ -576,7 +601,8 @@ static void name_peer(struct conn *c, const struct endpoint *from)
 }
 
 /* Takes the descriptor, also when it fails; the address only when it does not. */
-int conn_new(struct listener *l, int fd, const struct endpoint *from, struct address *address)
+int conn_new(struct listener *l, int fd, const struct endpoint *from, struct address *address,
+             struct conn **ret)
 {
         struct server *s = l->server;
         struct conn *c = calloc(1, sizeof *c);
@@ -611,5 +637,6 @@ int conn_new(struct listener *l, int fd, const struct endpoint *from, struct add
         if (l->tls)
                 c->head_since = loop_now(s->loop);
         conn_set_timer(c);
+        *ret = c;
         return 0;
 }

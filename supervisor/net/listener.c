@@ -148,6 +148,8 @@ void server_resume_accepting(void *owner, usec_t now)
         struct server *s = owner;
 
         (void)now;
+        if (s->held)
+                return;
         LIST_FOREACH(&s->listeners, it)
         {
                 struct listener *l = LIST_ENTRY(it, struct listener, node);
@@ -172,36 +174,40 @@ static void shed_one(struct listener *l)
         s->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-static void take_connection(struct listener *l, int fd, const struct endpoint *from)
+int listener_admit(struct listener *l, int fd, const struct endpoint *from, struct conn **ret)
 {
         struct server *s = l->server;
         struct address *address = NULL;
+        int r;
 
         if (s->counts.connections >= s->limits.connections_max + (l->vital ? VITAL_EXTRA : 0) ||
             (fd >= s->fd_max && !l->vital)) {
                 s->counts.refused_cap++;
                 turn_away(l, fd);
-                return;
+                return -EUSERS;
         }
         if (!endpoint_is_unix(&l->at) && !endpoint_is_loopback(from)) {
                 if (address_take(s, from, &address) < 0) {
                         s->counts.refused_address++;
                         turn_away(l, fd);
-                        return;
+                        return -EUSERS;
                 }
         }
-        if (conn_new(l, fd, from, address) < 0) {
+        r = conn_new(l, fd, from, address, ret);
+        if (r < 0) {
                 s->counts.accept_errors++;
                 address_release(address);
-                return;
+                return r;
         }
         s->counts.accepted++;
+        return 0;
 }
 
 static void on_acceptable(void *owner, unsigned events, usec_t now)
 {
         struct listener *l = owner;
         struct server *s = l->server;
+        struct conn *c;
 
         (void)events;
         (void)now;
@@ -210,7 +216,7 @@ static void on_acceptable(void *owner, unsigned events, usec_t now)
                 int fd = accept4(l->fd, &from.addr.sa, &from.len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
                 if (fd >= 0) {
-                        take_connection(l, fd, &from);
+                        (void)listener_admit(l, fd, &from, &c);
                         continue;
                 }
                 if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -302,17 +308,24 @@ static void set_keepalive(int fd)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 }
 
-static int bind_tcp(struct listener *l)
+static void set_options(const struct listener *l)
 {
-        int on = 1, size = (int)l->server->limits.send_buffer;
-        struct endpoint bound = {.len = sizeof bound.addr};
+        int size = (int)l->server->limits.send_buffer;
 
-        if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
-                return -errno;
         set_keepalive(l->fd);
         /* Accepted sockets inherit it. */
         if (size)
                 (void)setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+}
+
+static int bind_tcp(struct listener *l)
+{
+        struct endpoint bound = {.len = sizeof bound.addr};
+        int on = 1;
+
+        if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+                return -errno;
+        set_options(l);
         if (l->at.addr.sa.sa_family == AF_INET6 &&
             setsockopt(l->fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
                 return -errno;
@@ -320,6 +333,14 @@ static int bind_tcp(struct listener *l)
                 return -errno;
         l->at = bound;
         return 0;
+}
+
+static int listener_start(struct listener *l)
+{
+        if (listen(l->fd, BACKLOG) < 0)
+                return -errno;
+        return watch_new(l->server->loop, l->fd, l->server->held ? 0 : WATCH_READ, on_acceptable, l,
+                         &l->watch);
 }
 
 static int listener_open(struct listener *l, mode_t mode)
@@ -330,11 +351,50 @@ static int listener_open(struct listener *l, mode_t mode)
         if (l->fd < 0)
                 return -errno;
         r = endpoint_is_unix(&l->at) ? bind_unix(l, mode) : bind_tcp(l);
-        if (r < 0)
+        return r < 0 ? r : listener_start(l);
+}
+
+static int listener_use(struct listener *l, bool is_ours, mode_t mode)
+{
+        int r = 0;
+
+        if (!endpoint_is_unix(&l->at))
+                set_options(l);
+        else if (is_ours)
+                r = set_mode(l, mode);
+        return r < 0 ? r : listener_start(l);
+}
+
+static int listener_new(struct server *s, int fd, const struct endpoint *at, const char *tag,
+                        struct listener **ret)
+{
+        struct listener *l = calloc(1, sizeof *l);
+
+        if (!l)
+                return -ENOMEM;
+        list_init(&l->node);
+        l->server = s;
+        l->at = *at;
+        l->fd = fd;
+        l->tag = text_dup(tag);
+        if (tag && !l->tag) {
+                free(l);
+                return -ENOMEM;
+        }
+        *ret = l;
+        return 0;
+}
+
+static int add_listener(struct server *s, struct listener *l, int r, struct listener **ret)
+{
+        if (r < 0) {
+                (void)listener_free(l);
                 return r;
-        if (listen(l->fd, BACKLOG) < 0)
-                return -errno;
-        return watch_new(l->server->loop, l->fd, WATCH_READ, on_acceptable, l, &l->watch);
+        }
+        list_append(&s->listeners, &l->node);
+        if (ret)
+                *ret = l;
+        return 0;
 }
 
 int server_listen(struct server *s, const struct endpoint *at, mode_t mode, const char *tag,
@@ -345,23 +405,27 @@ int server_listen(struct server *s, const struct endpoint *at, mode_t mode, cons
 
         if (!at->len || s->stopping)
                 return -EINVAL;
-        l = calloc(1, sizeof *l);
-        if (!l)
-                return -ENOMEM;
-        list_init(&l->node);
-        l->server = s;
-        l->at = *at;
-        l->fd = -1;
-        l->tag = text_dup(tag);
-        r = tag && !l->tag ? -ENOMEM : listener_open(l, mode);
+        r = listener_new(s, -1, at, tag, &l);
+        return r < 0 ? r : add_listener(s, l, listener_open(l, mode), ret);
+}
+
+int server_listen_on(struct server *s, int fd, const struct endpoint *bound, bool is_ours, mode_t mode,
+                     const char *tag, struct listener **ret)
+{
+        struct listener *l;
+        int r;
+
+        r = bound->len && !s->stopping ? listener_new(s, fd, bound, tag, &l) : -EINVAL;
         if (r < 0) {
-                (void)listener_free(l);
+                (void)close(fd);
                 return r;
         }
-        list_append(&s->listeners, &l->node);
-        if (ret)
-                *ret = l;
-        return 0;
+        return add_listener(s, l, listener_use(l, is_ours, mode), ret);
+}
+
+int listener_fd(const struct listener *l)
+{
+        return l->fd;
 }
 
 void listener_stop(struct listener *l)

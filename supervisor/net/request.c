@@ -139,6 +139,11 @@ uint64_t request_mark(const struct request *req)
         return req->mark;
 }
 
+void request_set_standing(struct request *req)
+{
+        req->standing = true;
+}
+
 void request_on_gone(struct request *req, request_gone_fn *fn, void *owner)
 {
         req->on_gone = fn;
@@ -284,7 +289,8 @@ static bool can_drain(const struct request *req)
 
 static void decide_close(struct request *req)
 {
-        req->close_after = !req->head.keep_alive || req->server->stopping || !can_drain(req);
+        req->close_after =
+                !req->head.keep_alive || req->server->stopping || req->server->closing || !can_drain(req);
 }
 
 static void put_head(struct request *req, int status, const char *content_type, const char *headers)

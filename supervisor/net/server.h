@@ -69,6 +69,11 @@ void server_set_bodies_max(struct server *s, size_t max);
  * Port 0: see listener_endpoint. */
 int server_listen(struct server *s, const struct endpoint *at, mode_t mode, const char *tag,
                   struct listener **ret);
+/* The same on a socket that is bound and listens already (inherited.h); the descriptor is taken over, also on failure. is_ours: its
+ * file gets this mode, and is unlinked at the end, as if we had bound it. */
+int server_listen_on(struct server *s, int fd, const struct endpoint *bound, bool is_ours, mode_t mode,
+                     const char *tag, struct listener **ret);
+int listener_fd(const struct listener *l); /* -1 once it listens no more */
 /* The operator's own: it is served when all others are refused (64 connections beyond the cap, and the descriptors kept free). */
 void listener_set_vital(struct listener *l);
 /* Speaks TLS with those that connect from now on. The context outlives the listener; it may be reloaded meanwhile. The handshake
@@ -83,6 +88,30 @@ void server_stop_listening(struct server *s); /* existing requests go on, with C
 /* Ends every open request that bears this mark (request_set_mark), as if its client had gone. Returns how many. */
 unsigned server_end_marked(struct server *s, uint64_t mark);
 
+/* --- giving everything to another program (an upgrade) ----------------------------------------------------------------
+ * Four steps, each of which can be taken back: closing (answers say Connection: close), held (nobody is accepted and no request
+ * is begun; what comes waits in the kernel, and nothing of it is lost), quiet, handed on. */
+
+void server_set_closing(struct server *s, bool on);
+/* Idle TLS connections are closed in order: their keys cannot be handed on. */
+void server_hold(struct server *s, bool on);
+/* Requests that are being read or answered, and answers that were not sent yet; standing ones (request_set_standing) are not counted. */
+unsigned server_busy(const struct server *s);
+/* Calls fn for each open request that is no standing one; age: since its first byte. */
+typedef void server_busy_fn(void *owner, const struct request *req, usec_t age);
+void server_each_busy(struct server *s, server_busy_fn *fn, void *owner);
+/* Ends standing requests and channels that their owners left open, as if their clients had gone. */
+void server_end_standing(struct server *s);
+/* Ends all that server_busy counts, likewise. */
+void server_cut(struct server *s);
+/* Only listeners and connections that can be handed on are left. */
+bool server_is_quiet(const struct server *s);
+/* Calls fn for each connection that can be handed on, with the bytes that were read of its next request; on a held server. */
+typedef void server_portable_fn(void *owner, int fd, const struct listener *l, const char *bytes, size_t len);
+void server_each_portable(struct server *s, server_portable_fn *fn, void *owner);
+/* Takes such a connection over, as if it had been accepted by l: 0, or -errno; the descriptor is taken also on failure. */
+int server_adopt(struct server *s, struct listener *l, int fd, const char *bytes, size_t len);
+
 /* --- one request ------------------------------------------------------------------------------------------------ */
 
 /* A request ends with request_respond, request_end, request_abort, request_upgrade or on_gone; its memory is kept until the end of
@@ -94,6 +123,9 @@ const char *request_peer(const struct request *req); /* "127.0.0.1", "unix" */
 /* A number of the owner's own on it; 0 until it is set. */
 void request_set_mark(struct request *req, uint64_t mark);
 uint64_t request_mark(const struct request *req);
+
+/* An answer that has no end of its own (a feed, a log that is followed, a long poll): no upgrade waits for it. */
+void request_set_standing(struct request *req);
 
 /* The owner's own pointer on it, and what is called when the client goes before the end (EOF, reset, timeout) or the server is
  * freed, or when the server itself had to refuse the body (413, 400, 408): after on_gone the request must not be touched.
@@ -108,6 +140,8 @@ void request_on_gone(struct request *req, request_gone_fn *fn, void *owner);
  * of unknown length that grows over it is refused by the server itself, as one over max. */
 typedef void request_body_fn(void *owner, struct request *req, const char *body, size_t len);
 int request_read_body(struct request *req, size_t max, request_body_fn *on_body, void *owner);
+
+bool request_body_is_whole(const struct request *req); /* all of it has come, whoever has read it */
 
 /* headers: further header lines each ended by CRLF, or NULL. Framing, Date-less, Connection and Content-Length are ours. HEAD is
  * handled here: same head, no body. A whole answer: */

@@ -50,6 +50,8 @@ struct server {
         int fd_max;          /* descriptors from this number on are kept for the rest of the program */
         struct deferred later;
         bool stopping, dead;
+        bool closing; /* answers say Connection: close */
+        bool held;    /* nobody is accepted, no request is begun */
 };
 
 struct listener {
@@ -111,16 +113,19 @@ struct request {
         void *gone_owner, *body_owner, *drain_owner;
         uint64_t mark;
         uint64_t left; /* of a body whose length was told */
-        bool ended, body_asked, body_done, begun, head_waits, chunked, sized, bodyless, close_after;
+        bool ended, body_asked, body_done, begun, head_waits, chunked, sized, bodyless, close_after, standing;
 };
 
 /* listener.c */
 struct listener *listener_free(struct listener *l);
 void listener_stop(struct listener *l);
 void server_resume_accepting(void *owner, usec_t now);
+/* Takes the descriptor, within the caps. 0, -EUSERS when it was turned away, -errno. */
+int listener_admit(struct listener *l, int fd, const struct endpoint *from, struct conn **ret);
 
 /* connection.c */
-int conn_new(struct listener *l, int fd, const struct endpoint *from, struct address *address);
+int conn_new(struct listener *l, int fd, const struct endpoint *from, struct address *address,
+             struct conn **ret);
 void conn_kill(struct conn *c);  /* at once; c->req must have been dealt with */
 void conn_gone(struct conn *c);  /* tells the open request, then kills */
 void conn_close(struct conn *c); /* sends what is queued, then FIN */
@@ -130,6 +135,9 @@ void conn_refuse(struct conn *c, int status, const char *reason);
 void conn_refuse_as(struct conn *c, int status, const char *code, const char *reason);
 void conn_wrote(struct conn *c);                           /* after each write: deadlines */
 void conn_request_ended(struct conn *c, bool close_after); /* c->req has been taken off */
+void conn_hold(struct conn *c); /* after server.held changed: reads no more, or goes on */
+/* Nothing is under way on it but the beginning of a request. */
+bool conn_is_between(const struct conn *c);
 void conn_continue(struct conn *c);      /* looks at waiting input at the end of this turn */
 void conn_use(struct conn *c, size_t n); /* n bytes of the view are done with */
 void conn_begin_body(struct conn *c);    /* the body's deadlines begin */
@@ -141,7 +149,6 @@ struct request *request_free(struct request *req);
 void request_retire(struct request *req); /* ended: recycled at the end of the turn */
 /* Feeds the connection's view to the body. True if it made progress that may allow more. */
 bool request_feed(struct request *req);
-bool request_body_is_whole(const struct request *req);
 /* Writes a whole answer without a request, from what is known of the connection alone. */
 int respond_error(struct conn *c, int status, const char *code, const char *reason, bool head_only);
 

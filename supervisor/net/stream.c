@@ -589,6 +589,11 @@ bool stream_peer_closed(const struct stream *s)
         return s->fd >= 0 && poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
+int stream_fd(const struct stream *s)
+{
+        return s->fd;
+}
+
 pid_t stream_peer_pid(const struct stream *s)
 {
         struct ucred cred;

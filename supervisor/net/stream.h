@@ -61,6 +61,7 @@ void stream_shutdown(struct stream *s);
 void stream_reset_on_close(struct stream *s);
 /* True when the peer has closed its side, though its last bytes were not read yet. */
 bool stream_peer_closed(const struct stream *s);
+int stream_fd(const struct stream *s);         /* stays the stream's; -1 when it has none */
 pid_t stream_peer_pid(const struct stream *s); /* SO_PEERCRED of a unix stream, else 0 */
 /* What the kernel holds for a reader that does not read (of the system's choice otherwise). */
 void stream_set_send_buffer(struct stream *s, int bytes);

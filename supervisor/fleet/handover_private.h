@@ -1,0 +1,65 @@
+/* handover_private.h: what handover.c (the stages) and handover_text.c (what is handed on) share. */
+#ifndef LSV_FLEET_HANDOVER_PRIVATE_H
+#define LSV_FLEET_HANDOVER_PRIVATE_H
+
+#include "fleet/handover.h"
+#include "host/process.h"
+
+enum handover_stage {
+        STAGE_NONE,
+        STAGE_CHECKING, /* `check` of the new program runs */
+        STAGE_WAITING,  /* for what was asked before */
+        STAGE_HOLDING,  /* for what came since */
+        STAGE_LEAVING,  /* feeds end, records are written */
+};
+
+struct handover {
+        /* What came */
+        bool is_next;
+        uint64_t generation; /* how many programs this process has been before */
+        char *from;          /* version of the one before; NULL */
+        usec_t came_begun, came_held;
+        int lock; /* -1: none came, or it was taken */
+        struct inherited *inherited;
+        char *text; /* whole, with the bytes of connections behind it */
+        struct handover_connection {
+                int fd, listener; /* fd -1: taken */
+                const char *bytes;
+                size_t len;
+        } * connections;
+        size_t n_connections, next_connection;
+
+        /* What is */
+        struct fleet *fleet;
+        struct loop *loop;
+        int own_lock;
+        fleet_load_fn *load;
+        void *load_owner;
+        const struct handover_doors *doors;
+        void *doors_owner;
+
+        /* The upgrade that is under way */
+        enum handover_stage stage;
+        bool force;
+        handover_end_fn *on_end;
+        void *end_owner;
+        struct process *check;
+        int check_output; /* memfd */
+        struct timer *timer;
+        usec_t begun, give_up_at, after, held_at, stage_until;
+
+        /* The last one */
+        const char *state; /* NULL: there was none; "checking" … "done" */
+        char *message;
+        usec_t at; /* realtime */
+        usec_t took, held;
+        struct buffer blockers; /* JSON array */
+};
+
+/* handover_text.c */
+/* Reads what reexec_receive gave; descriptors are taken over. */
+int handover_read_text(struct handover *h, const char *text, size_t len);
+/* What the next program must know, and the descriptors that live on: *ret_fds is malloc'd. */
+int handover_write_text(struct handover *h, struct buffer *out, int **ret_fds, size_t *ret_n);
+
+#endif
