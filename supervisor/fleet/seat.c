@@ -196,6 +196,9 @@ void seat_changed(struct seat *s)
                    m->endpoint.len > 0;
         s->on_its_way = !s->ready && is_on_its_way(m);
         s->slots = slots_of(m);
+        /* The first request comes before the server was asked how many slots it has. */
+        if (s->pool && slots != s->slots)
+                upstream_set_max_idle(s->pool->upstream, s->slots);
         if (was_alive && !s->alive)
                 went_down(s);
         if (s->desk && (was_ready != s->ready || was_on_its_way != s->on_its_way || slots != s->slots))

@@ -166,6 +166,13 @@ int upstream_new(struct loop *loop, const struct endpoint *to, unsigned max_idle
         return 0;
 }
 
+void upstream_set_max_idle(struct upstream *u, unsigned max_idle)
+{
+        u->max_idle = max_idle;
+        while (u->n_idle > max_idle)
+                (void)leg_free(LIST_ENTRY(u->idle.next, struct leg, node));
+}
+
 void upstream_close_idle(struct upstream *u)
 {
         while (!list_is_empty(&u->idle))

@@ -54,6 +54,8 @@ struct upstream_counts {
 int upstream_new(struct loop *loop, const struct endpoint *to, unsigned max_idle, struct upstream **ret);
 /* Cancels what runs (no callback is called), closes all connections. Always NULL. */
 struct upstream *upstream_free(struct upstream *u);
+/* For when it is known later, or changes. What is idle beyond it is closed, the oldest first. */
+void upstream_set_max_idle(struct upstream *u, unsigned max_idle);
 /* Closes idle connections now (before the server is asked to stop). */
 void upstream_close_idle(struct upstream *u);
 const struct upstream_counts *upstream_counts(const struct upstream *u);

@@ -1,5 +1,26 @@
-/* test_dispatch.c: slots promised and given back, over real members with fake llama-servers; nobody sends a request here. */
+/* test_dispatch.c: slots promised and given back, over real members with fake llama-servers; requests are sent in one test alone. */
 #include "fleet/dispatch_scene.h"
+
+static void on_answered(void *owner, const struct exchange_answer *answer, usec_t now)
+{
+        (void)now;
+        assert_int_equal(answer->result, EXCHANGE_OK);
+        ++*(unsigned *)owner;
+}
+
+/* Asks twice at the same time; how many connections were ever made. */
+static uint64_t two_at_once(struct world *w, struct upstream *u)
+{
+        struct exchange_spec spec = {
+                .method = SLICE("GET"), .target = SLICE("/health"), .timeout = PATIENCE, .body_max = 1000};
+        unsigned answered = 0;
+        struct exchange *x;
+
+        for (int i = 0; i < 2; i++)
+                assert_int_equal(upstream_start(u, &spec, on_answered, &answered, &x), 0);
+        wait_for(w, &answered, 2);
+        return upstream_counts(u)->connects;
+}
 
 /* --- names ---------------------------------------------------------------------------------------------------------- */
 
@@ -522,6 +543,8 @@ static void a_removed_model_is_said(void **state)
         wait_for(w, &waits.refused, 1);
         assert_int_equal(waits.why, REFUSAL_REMOVED);
         wait_for(w, &kept_waits.granted, 1); /* the reload gave it a slot more */
+        assert_int_equal(two_at_once(w, ticket_upstream(kept.ticket)), 2);
+        assert_int_equal(two_at_once(w, ticket_upstream(kept.ticket)), 2);
         assert_int_equal(kept.revoked, 0);
         ends(&c);
         ends(&kept);

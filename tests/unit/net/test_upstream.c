@@ -305,6 +305,39 @@ static void pool_is_bounded(void **state)
         scene_finish(&s);
 }
 
+/* What is kept may grow and shrink while it is used: the oldest goes. */
+static void pool_changes_its_bound(void **state)
+{
+        struct scene s;
+        char request[512];
+        int peers[2];
+
+        (void)state;
+        scene_init(&s, 1);
+        upstream_set_max_idle(s.up, 2);
+        for (int round = 0; round < 2; round++) {
+                for (int i = 0; i < 2; i++) {
+                        s.peer = round ? peers[!i] : -1; /* the newest is used again first */
+                        start(&s, NULL);
+                        take(&s, request, sizeof request);
+                        peers[round ? !i : i] = s.peer;
+                }
+                for (int i = 0; i < 2; i++) {
+                        s.peer = peers[i];
+                        answer(&s, ok_hi);
+                        finish(&s, EXCHANGE_OK);
+                }
+                assert_int_equal(upstream_counts(s.up)->connects, 2);
+        }
+        upstream_set_max_idle(s.up, 1);
+        s.peer = peers[0];
+        assert_true(peer_sees_end(&s));
+        s.peer = peers[1];
+        assert_false(peer_sees_end(&s));
+        close(peers[0]);
+        scene_finish(&s);
+}
+
 static void words_on_an_idle_connection_close_it(void **state)
 {
         struct scene s;
@@ -449,6 +482,7 @@ int main(void)
                 cmocka_unit_test(connections_that_may_not_be_kept),
                 cmocka_unit_test(fresh_leaves_the_kept_one_alone),
                 cmocka_unit_test(pool_is_bounded),
+                cmocka_unit_test(pool_changes_its_bound),
                 cmocka_unit_test(words_on_an_idle_connection_close_it),
                 cmocka_unit_test(closed_between_two_requests),
                 cmocka_unit_test(closed_under_a_reused_request),
