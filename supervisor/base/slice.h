@@ -30,15 +30,14 @@ static inline bool slice_eq(struct slice a, struct slice b)
         return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* n bytes of both; ASCII letters compare without case. */
+bool slice_same_nocase(const char *a, const char *b, size_t n);
+
 /* ASCII letters compare without case. */
 static inline bool slice_eq_nocase(struct slice a, struct slice b)
 {
-        if (a.n != b.n)
-                return false;
-        for (size_t i = 0; i < a.n; i++)
-                if (ascii_lower((unsigned char)a.p[i]) != ascii_lower((unsigned char)b.p[i]))
-                        return false;
-        return true;
+        /* Nearly all that are as long differ in their first letter. */
+        return a.n == b.n && (!a.n || (((a.p[0] ^ b.p[0]) & ~0x20) == 0 && slice_same_nocase(a.p, b.p, a.n)));
 }
 
 static inline bool slice_eq_str(struct slice a, const char *s)

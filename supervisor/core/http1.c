@@ -31,10 +31,23 @@ static const unsigned char class[256] = {
 
 static bool all_of(struct slice s, unsigned char what)
 {
-        for (size_t i = 0; i < s.n; i++)
-                if (!(class[(unsigned char)s.p[i]] & what))
+        const unsigned char *p = (const unsigned char *)s.p;
+        size_t i = 0;
+
+        for (; s.n - i >= 4; i += 4)
+                if (!(class[p[i]] & class[p[i + 1]] & class[p[i + 2]] & class[p[i + 3]] & what))
+                        return false;
+        for (; i < s.n; i++)
+                if (!(class[p[i]] & what))
                         return false;
         return true;
+}
+
+size_t http1_skip_token(const char *buf, size_t from, size_t end)
+{
+        while (from < end && class[(unsigned char)buf[from]] & TOKEN)
+                from++;
+        return from;
 }
 
 bool http1_is_token(struct slice s)
@@ -544,13 +557,13 @@ int http1_response_parse(struct http1_parser *p, const char *buf, size_t len,
 
 /* --- headers ---------------------------------------------------------------------------------------------------- */
 
-size_t http1_header_find(const struct http1_header *headers, size_t n, const char *name, struct slice *ret)
+size_t http1_header_find_slice(const struct http1_header *headers, size_t n, struct slice name,
+                               struct slice *ret)
 {
-        struct slice wanted = slice_str(name);
         size_t found = 0;
 
         for (size_t i = 0; i < n; i++)
-                if (slice_eq_nocase(headers[i].name, wanted) && found++ == 0)
+                if (slice_eq_nocase(headers[i].name, name) && found++ == 0)
                         *ret = headers[i].value;
         return found;
 }
@@ -588,21 +601,21 @@ bool http1_header_lists(const struct http1_header *headers, size_t n, const char
 
 bool http1_header_is_hop(struct slice name)
 {
-        static const char *const hop[] = {
-                "connection",
-                "keep-alive",
-                "transfer-encoding",
-                "upgrade",
-                "te",
-                "trailer",
-                "proxy-connection",
-                "proxy-authenticate",
-                "proxy-authorization",
-                "http2-settings",
+        static const struct slice hop[] = {
+                SLICE("connection"),
+                SLICE("keep-alive"),
+                SLICE("transfer-encoding"),
+                SLICE("upgrade"),
+                SLICE("te"),
+                SLICE("trailer"),
+                SLICE("proxy-connection"),
+                SLICE("proxy-authenticate"),
+                SLICE("proxy-authorization"),
+                SLICE("http2-settings"),
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(hop); i++)
-                if (slice_eq_nocase(name, slice_str(hop[i])))
+                if (slice_eq_nocase(name, hop[i]))
                         return true;
         return false;
 }

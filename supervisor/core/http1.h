@@ -104,7 +104,13 @@ int http1_response_parse(struct http1_parser *p, const char *buf, size_t len,
 
 /* How often the header is there; *ret is the first one's value (untouched when 0). Where a second one would matter
  * (Authorization, Origin), refuse anything but 1. Names compare without case. */
-size_t http1_header_find(const struct http1_header *headers, size_t n, const char *name, struct slice *ret);
+size_t http1_header_find_slice(const struct http1_header *headers, size_t n, struct slice name,
+                               struct slice *ret);
+static inline size_t http1_header_find(const struct http1_header *headers, size_t n, const char *name,
+                                       struct slice *ret)
+{
+        return http1_header_find_slice(headers, n, slice_str(name), ret);
+}
 /* Takes the next item off a comma list, trimmed; empty items are skipped. False at the end. */
 bool http1_list_next(struct slice *rest, struct slice *ret);
 /* True if any header of that name lists the token (without case): Connection: keep-alive, Upgrade. */
@@ -117,6 +123,8 @@ bool http1_header_is_hop(struct slice name);
 size_t http1_skip_text(const char *buf, size_t from, size_t end);
 /* RFC 9110 §5.6.2: one or more of letters, digits and !#$%&'*+-.^_`|~ */
 bool http1_is_token(struct slice s);
+/* The offset of the first byte that no token holds in buf[from, end), end if there is none. */
+size_t http1_skip_token(const char *buf, size_t from, size_t end);
 
 /* --- bodies ----------------------------------------------------------------------------------------------------- */
 
