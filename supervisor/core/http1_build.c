@@ -79,6 +79,7 @@ static int invalid(struct buffer *b)
 static int append_pieces(struct buffer *b, const struct slice *pieces, size_t n)
 {
         size_t sum = 0;
+        char *p;
         int r;
 
         for (size_t i = 0; i < n; i++)
@@ -86,8 +87,12 @@ static int append_pieces(struct buffer *b, const struct slice *pieces, size_t n)
         r = buffer_reserve(b, sum);
         if (r < 0)
                 return r;
+        p = b->data + b->len;
         for (size_t i = 0; i < n; i++)
-                (void)buffer_append(b, pieces[i].p, pieces[i].n);
+                if (pieces[i].n)
+                        p = mempcpy(p, pieces[i].p, pieces[i].n);
+        *p = '\0';
+        b->len += sum;
         return 0;
 }
 
@@ -120,13 +125,29 @@ int http1_build_response(struct buffer *b, int status)
         return append_pieces(b, pieces, ARRAY_SIZE(pieces));
 }
 
+/* The value is sound. */
+static int append_header(struct buffer *b, struct slice name, struct slice value)
+{
+        char *p;
+        int r;
+
+        if (!http1_is_token(name))
+                return invalid(b);
+        r = buffer_reserve(b, name.n + value.n + 4);
+        if (r < 0)
+                return r;
+        p = mempcpy(b->data + b->len, name.p, name.n);
+        *p++ = ':';
+        *p++ = ' ';
+        p = value.n ? mempcpy(p, value.p, value.n) : p;
+        memcpy(p, "\r\n", 3);
+        b->len += name.n + value.n + 4;
+        return 0;
+}
+
 int http1_build_header_slice(struct buffer *b, struct slice name, struct slice value)
 {
-        const struct slice pieces[] = {name, SLICE(": "), value, SLICE("\r\n")};
-
-        if (!http1_is_token(name) || !http1_is_field_value(value))
-                return invalid(b);
-        return append_pieces(b, pieces, ARRAY_SIZE(pieces));
+        return http1_is_field_value(value) ? append_header(b, name, value) : invalid(b);
 }
 
 int http1_build_header(struct buffer *b, const char *name, const char *value)
@@ -142,30 +163,30 @@ int http1_build_header_u64(struct buffer *b, const char *name, uint64_t value)
         do
                 digits[--at] = (char)('0' + value % 10);
         while (value /= 10);
-        return http1_build_header_slice(b, slice_str(name), (struct slice){digits + at, sizeof(digits) - at});
+        return append_header(b, slice_str(name), (struct slice){digits + at, sizeof(digits) - at});
 }
 
-static bool is_header_line(struct slice line)
+/* "Name: value" and more text up to the CRLF, which is where the first control byte of the rest stands. Its end; 0 for none. */
+static size_t skip_line(const char *text, size_t from, size_t end)
 {
-        size_t colon = slice_find(line, ':');
+        size_t colon = http1_skip_token(text, from, end);
 
-        return colon < line.n && http1_is_token(slice_sub(line, 0, colon)) &&
-               http1_is_field_value(slice_trim(slice_sub(line, colon + 1, line.n)));
+        if (colon == from || colon == end || text[colon] != ':')
+                return 0;
+        colon = http1_skip_text(text, colon, end);
+        return end - colon >= 2 && text[colon] == '\r' && text[colon + 1] == '\n' ? colon + 2 : 0;
 }
 
 int http1_build_lines(struct buffer *b, const char *lines)
 {
-        struct slice rest = slice_str(lines);
+        size_t len = lines ? strlen(lines) : 0;
 
-        while (rest.n) {
-                size_t n = slice_find(rest, '\n');
-
-                if (n == rest.n || n == 0 || rest.p[n - 1] != '\r' ||
-                    !is_header_line(slice_sub(rest, 0, n - 1)))
+        for (size_t at = 0; at < len;) {
+                at = skip_line(lines, at, len);
+                if (!at)
                         return invalid(b);
-                rest = slice_sub(rest, n + 1, rest.n);
         }
-        return lines ? buffer_puts(b, lines) : 0;
+        return lines ? buffer_append(b, lines, len) : 0;
 }
 
 int http1_build_end(struct buffer *b)

@@ -59,12 +59,16 @@ static bool is_good_segment(const char *s, size_t n, bool last)
 int http1_path_normal(struct slice path, char *buf, size_t size)
 {
         size_t len = 0, segment = 1, step;
+        int high = 0;
 
         if (path.n == 0 || path.p[0] != '/')
                 return -EINVAL;
         for (size_t i = 0; i < path.n; i += step) {
-                int c = decode_byte(slice_sub(path, i, path.n), &step);
+                int c = (unsigned char)path.p[i];
 
+                step = 1;
+                if (c == '%')
+                        c = decode_byte(slice_sub(path, i, path.n), &step);
                 if (c < 0 || is_control(c) || c == '\\' || (c == '/' && step > 1))
                         return -EINVAL;
                 if (len + 1 >= size)
@@ -74,9 +78,10 @@ int http1_path_normal(struct slice path, char *buf, size_t size)
                                 return -EINVAL;
                         segment = len + 1;
                 }
+                high |= c;
                 buf[len++] = (char)c;
         }
-        if (!is_good_segment(buf + segment, len - segment, true) || !is_utf8(buf, len))
+        if (!is_good_segment(buf + segment, len - segment, true) || (high >= 0x80 && !is_utf8(buf, len)))
                 return -EINVAL;
         buf[len] = '\0';
         return (int)len;
