@@ -57,27 +57,36 @@ static const char *skip_value(const char *p, const char *end)
         return end;
 }
 
-/* The object of the last `"key":{`, behind its brace; NULL when there is none. first: text is not cut at its beginning. From the
- * end, since that is where it nearly always is. */
-static const char *find_object(const char *text, const char *end, const char *key, bool first)
+struct sought {
+        struct slice key;   /* with its quotes */
+        const char *object; /* behind the brace of the last `"key":{`; NULL: there is none */
+};
+
+/* first: text is not cut at its beginning. From the end, since that is where they nearly always are. */
+static void find_objects(const char *text, const char *end, bool first, struct sought *sought, unsigned n)
 {
-        size_t n = strlen(key);
+        unsigned missing = n;
 
-        for (const char *at = end; (at = memrchr(text, '"', (size_t)(at - text)));) {
-                const char *p;
+        for (const char *at = end; missing && (at = memrchr(text, '"', (size_t)(at - text)));) {
+                for (unsigned i = 0; i < n; i++) {
+                        const struct slice key = sought[i].key;
+                        const char *p;
 
-                if ((size_t)(end - at) < n || at[1] != key[1] || memcmp(at, key, n) != 0)
-                        continue;
-                if (at == text ? !first : !(is_space(at[-1]) || at[-1] == '{' || at[-1] == ','))
-                        continue;
-                p = skip_space(at + n, end);
-                if (p == end || *p != ':')
-                        continue;
-                p = skip_space(p + 1, end);
-                if (p < end && *p == '{')
-                        return p + 1;
+                        if ((size_t)(end - at) < key.n || at[1] != key.p[1] || sought[i].object ||
+                            memcmp(at, key.p, key.n) != 0)
+                                continue;
+                        if (at == text ? !first : !(is_space(at[-1]) || at[-1] == '{' || at[-1] == ','))
+                                continue;
+                        p = skip_space(at + key.n, end);
+                        if (p == end || *p != ':')
+                                continue;
+                        p = skip_space(p + 1, end);
+                        if (p < end && *p == '{') {
+                                sought[i].object = p + 1;
+                                missing--;
+                        }
+                }
         }
-        return NULL;
 }
 
 struct wanted {
@@ -128,22 +137,30 @@ static void take_count(double v, int64_t *ret)
                 *ret = (int64_t)v;
 }
 
-static void take_usage(const char *text, size_t len, bool first, int64_t *in, int64_t *out)
+/* at: behind the brace of "usage", or NULL. */
+static void read_usage(const char *at, const char *end, int64_t *in, int64_t *out)
 {
         struct wanted w[] = {{"prompt_tokens", -1},
                              {"completion_tokens", -1},
                              {"input_tokens", -1},
                              {"output_tokens", -1},
                              {"cache_read_input_tokens", -1}};
-        const char *at = find_object(text, text + len, "\"usage\"", first);
 
         if (!at)
                 return;
-        read_object(at, text + len, w, ARRAY_SIZE(w));
+        read_object(at, end, w, ARRAY_SIZE(w));
         if (w[2].value >= 0 && w[4].value >= 0)
                 w[2].value += w[4].value;
         take_count(w[0].value >= 0 ? w[0].value : w[2].value, in);
         take_count(w[1].value >= 0 ? w[1].value : w[3].value, out);
+}
+
+static void take_usage(const char *text, size_t len, int64_t *in, int64_t *out)
+{
+        struct sought usage = {.key = SLICE("\"usage\"")};
+
+        find_objects(text, text + len, true, &usage, 1);
+        read_usage(usage.object, text + len, in, out);
 }
 
 /* --- what passes by ------------------------------------------------------------------------------------------------ */
@@ -201,7 +218,7 @@ static void look_for_token(struct usage *u, const char *data, size_t len)
                 if (!is_empty_line(u->head, u->n_head))
                         u->token = true;
                 else
-                        take_usage(u->head, u->n_head, true, &u->early_in, &u->early_out);
+                        take_usage(u->head, u->n_head, &u->early_in, &u->early_out);
                 u->n_head = 0;
                 len -= (size_t)(newline - data) + 1;
                 data = newline + 1;
@@ -274,13 +291,14 @@ void usage_end(struct usage *u, struct usage_figures *ret)
 {
         struct wanted w[] = {
                 {"cache_n", -1}, {"prompt_n", -1}, {"predicted_n", -1}, {"predicted_per_second", -1}};
-        const char *end = u->tail + u->n_tail, *at;
+        struct sought at[] = {{.key = SLICE("\"timings\"")}, {.key = SLICE("\"usage\"")}};
+        const char *end = u->tail + u->n_tail;
 
         u->head[u->n_head] = u->tail[u->n_tail] = '\0';
         *ret = (struct usage_figures){.tokens_in = u->early_in, .tokens_out = u->early_out};
-        at = find_object(u->tail, end, "\"timings\"", u->whole);
-        if (at) {
-                read_object(at, end, w, ARRAY_SIZE(w));
+        find_objects(u->tail, end, u->whole, at, ARRAY_SIZE(at));
+        if (at[0].object) {
+                read_object(at[0].object, end, w, ARRAY_SIZE(w));
                 if (w[1].value >= 0)
                         take_count(w[1].value + MAX(w[0].value, 0.0), &ret->tokens_in);
                 take_count(w[2].value, &ret->tokens_out);
@@ -288,6 +306,6 @@ void usage_end(struct usage *u, struct usage_figures *ret)
                         ret->tokens_per_second = w[3].value;
         }
         if (!u->stream && !u->whole)
-                take_usage(u->head, u->n_head, true, &ret->tokens_in, &ret->tokens_out);
-        take_usage(u->tail, u->n_tail, u->whole, &ret->tokens_in, &ret->tokens_out);
+                take_usage(u->head, u->n_head, &ret->tokens_in, &ret->tokens_out);
+        read_usage(at[1].object, end, &ret->tokens_in, &ret->tokens_out);
 }
