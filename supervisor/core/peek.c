@@ -43,18 +43,6 @@ static int fail(struct peek_cursor *c, const char *why)
         return -EBADMSG;
 }
 
-void peek_skip_space(struct peek_cursor *c)
-{
-        while (c->at < c->len && (c->text[c->at] == ' ' || c->text[c->at] == '\n' || c->text[c->at] == '\r' ||
-                                  c->text[c->at] == '\t'))
-                c->at++;
-}
-
-char peek_look(const struct peek_cursor *c)
-{
-        return c->at < c->len ? c->text[c->at] : '\0';
-}
-
 /* At the opening quote; ends behind the closing one, which is the first with an even number of backslashes in front. */
 static int skip_string(struct peek_cursor *c)
 {

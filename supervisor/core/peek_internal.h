@@ -16,8 +16,17 @@ struct peek_member {
         struct peek_value value;
 };
 
-void peek_skip_space(struct peek_cursor *c);
-char peek_look(const struct peek_cursor *c); /* the byte ahead, NUL at the end */
+/* The byte ahead, NUL at the end. */
+static inline char peek_look(const struct peek_cursor *c)
+{
+        return c->at < c->len ? c->text[c->at] : '\0';
+}
+static inline void peek_skip_space(struct peek_cursor *c)
+{
+        while (c->at < c->len && (c->text[c->at] == ' ' || c->text[c->at] == '\n' || c->text[c->at] == '\r' ||
+                                  c->text[c->at] == '\t'))
+                c->at++;
+}
 /* Behind the opening bracket or the last member. 1: *ret is the next; 0: the object has ended; -EBADMSG. */
 int peek_next(struct peek_cursor *c, bool first, struct peek_member *ret);
 

@@ -68,11 +68,9 @@ static bool is_loopback_number(const struct number *n)
                (n->len == 16 && memcmp(n->bytes, v6, 16) == 0);
 }
 
-static bool is_loopback_name(const struct http1_authority *a)
+static bool is_loopback_name(const struct http1_authority *a, const struct number *n)
 {
-        struct number n = number_of(a);
-
-        return slice_eq_nocase(a->host, SLICE("localhost")) || is_loopback_number(&n);
+        return slice_eq_nocase(a->host, SLICE("localhost")) || is_loopback_number(n);
 }
 
 /* Ours without being allowed by name. */
@@ -81,8 +79,8 @@ static bool is_own(const struct gate *g, const struct http1_authority *a)
         struct number n = number_of(a), bound = number_of_endpoint(g->bound);
 
         if (is_everywhere(&bound))
-                return n.len > 0 || is_loopback_name(a);
-        if (endpoint_is_loopback(g->bound) && is_loopback_name(a))
+                return n.len > 0 || is_loopback_name(a, &n);
+        if (endpoint_is_loopback(g->bound) && is_loopback_name(a, &n))
                 return true;
         return number_equal(&n, &bound);
 }
@@ -151,10 +149,10 @@ static bool is_allowed_origin(const struct gate *g, struct slice scheme, const s
 static bool is_own_page(const struct gate *g, const struct http1_authority *a,
                         const struct http1_authority *host)
 {
-        struct number bound = number_of_endpoint(g->bound);
+        struct number bound = number_of_endpoint(g->bound), n = number_of(a), h = number_of(host);
 
         if (is_everywhere(&bound))
-                return is_loopback_name(a) && is_loopback_name(host);
+                return is_loopback_name(a, &n) && is_loopback_name(host, &h);
         return is_own(g, a);
 }
 
