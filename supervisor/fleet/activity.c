@@ -10,6 +10,8 @@
 const double activity_bounds[ACTIVITY_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                   1,     2.5,  5,     10,   30,  60,   300};
 
+enum { SPARES_MAX = 256 };
+
 struct activity_model {
         char name[CONFIG_NAME_MAX]; /* "" of the sum */
         struct activity_figures figures;
@@ -18,7 +20,8 @@ struct activity_model {
 struct activity {
         struct list running; /* in the order of their arrival */
         struct list recent;  /* the oldest first */
-        unsigned n_recent;
+        struct list spares;  /* memory for those that begin */
+        unsigned n_recent, n_spares;
         uint64_t next_id;
         struct activity_model sum;
         struct activity_model **models; /* by name */
@@ -33,6 +36,7 @@ int activity_new(struct activity **ret)
                 return -ENOMEM;
         list_init(&a->running);
         list_init(&a->recent);
+        list_init(&a->spares);
         a->next_id = 1;
         *ret = a;
         return 0;
@@ -54,6 +58,7 @@ struct activity *activity_free(struct activity *a)
                 return NULL;
         drop_all(&a->running);
         drop_all(&a->recent);
+        drop_all(&a->spares);
         for (size_t i = 0; i < a->n_models; i++)
                 free(a->models[i]);
         free(a->models);
@@ -216,13 +221,12 @@ static void name_record(char id[ACTIVITY_ID_MAX], uint64_t n)
 
 struct activity_record *activity_begin(struct activity *a, const char *model, usec_t now, usec_t realtime)
 {
-        struct activity_record *rec = NULL;
+        struct activity_record *rec;
 
-        /* The oldest of the recent ones makes room for itself once the ring is full. */
-        if (a->n_recent == ACTIVITY_RECENT_MAX) {
-                rec = LIST_ENTRY(a->recent.next, struct activity_record, node);
+        if (a->n_spares) {
+                rec = LIST_ENTRY(a->spares.prev, struct activity_record, node);
                 list_remove(&rec->node);
-                a->n_recent--;
+                a->n_spares--;
         } else {
                 rec = malloc(sizeof(*rec));
                 if (!rec)
@@ -260,8 +264,13 @@ void activity_end(struct activity *a, struct activity_record *rec, const char *o
                 struct activity_record *oldest = LIST_ENTRY(a->recent.next, struct activity_record, node);
 
                 list_remove(&oldest->node);
-                free(oldest);
                 a->n_recent--;
+                if (a->n_spares == SPARES_MAX) {
+                        free(oldest);
+                } else {
+                        list_append(&a->spares, &oldest->node);
+                        a->n_spares++;
+                }
         }
         list_append(&a->recent, &rec->node);
         a->n_recent++;

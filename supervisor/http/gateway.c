@@ -23,6 +23,7 @@ int gateway_new(struct doors *doors, struct gateway **ret)
                 return -ENOMEM;
         g->doors = doors;
         list_init(&g->waiting);
+        buffer_init(&g->lines, 0);
         r = timer_new(doors->loop, gateway_tick, g, &g->tick);
         if (r < 0) {
                 free(g);
@@ -37,6 +38,7 @@ struct gateway *gateway_free(struct gateway *g)
         if (!g)
                 return NULL;
         g->tick = timer_free(g->tick);
+        buffer_finish(&g->lines);
         free(g);
         return NULL;
 }
@@ -216,7 +218,8 @@ static struct slice direct_path(struct slice path)
         return path;
 }
 
-static void put_target(const struct errand *e, struct buffer *out)
+/* Most have no query, and are where they are. */
+static struct slice make_target(const struct errand *e, struct buffer *out)
 {
         const struct http1_request *head = request_head(e->req);
         struct slice path = slice_str(e->route->pattern);
@@ -225,8 +228,11 @@ static void put_target(const struct errand *e, struct buffer *out)
                 path = direct_path(head->path);
         if (e->kind == ERRAND_CHAT)
                 path = SLICE("/v1/chat/completions");
+        if (!head->query.n)
+                return path;
         (void)buffer_append(out, path.p, path.n);
         put_query(e, head->query, out);
+        return (struct slice){out->data, out->len};
 }
 
 void errand_refuse_start(struct errand *e, int r)
@@ -255,10 +261,11 @@ int errand_fill_spec(const struct errand *e, const struct config_instance *entry
 {
         const struct http1_request *head = request_head(e->req);
         bool direct = e->kind == ERRAND_DIRECT, aside = direct || e->kind == ERRAND_LOOK;
+        struct slice where;
 
         buffer_init(target, ERRAND_TARGET_MAX);
-        put_target(e, target);
-        if (target->failed)
+        where = make_target(e, target);
+        if (target->failed || where.n > ERRAND_TARGET_MAX)
                 return -EINVAL;
         *ret = (struct relay_spec){.ticket = {.entry = entry,
                                               .instance = direct ? e->instance : NULL,
@@ -268,7 +275,7 @@ int errand_fill_spec(const struct errand *e, const struct config_instance *entry
                                               .ignores_slots = aside || e->kind == ERRAND_ASK,
                                               .no_wake = aside},
                                    .method = head->method_name,
-                                   .target = {target->data, target->len},
+                                   .target = where,
                                    .headers = head->headers,
                                    .n_headers = head->n_headers,
                                    .keep_alive = e->keep_alive,

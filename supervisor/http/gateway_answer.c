@@ -10,7 +10,13 @@
 
 static const usec_t PATIENCE = 5 * USEC_PER_SEC; /* until a client that streams is told how it goes */
 static const usec_t COMMENT_FAST = 2 * USEC_PER_SEC, COMMENT_SLOW = 5 * USEC_PER_SEC, TICK = USEC_PER_SEC;
-enum { COMMENT_QUEUED_MAX = 65536, CONTENT_TYPE_MAX = 256, LINES_MAX = 512, COMMENT_MAX = 256 };
+enum {
+        COMMENT_QUEUED_MAX = 65536,
+        CONTENT_TYPE_MAX = 256,
+        LINES_MAX = 512,
+        LINES_KEPT = 4096, /* of the memory for the lines of a head, from one to the next */
+        COMMENT_MAX = 256,
+};
 
 /* --- while it waits ---------------------------------------------------------------------------------------------- */
 
@@ -174,17 +180,19 @@ static bool is_events(const struct http1_response *head)
 
 static void begin_answer(struct errand *e, struct relay *r, const struct http1_response *head)
 {
-        _cleanup_buffer_ struct buffer lines = {0};
+        struct buffer *lines = &e->gateway->lines;
         char content_type[CONTENT_TYPE_MAX] = "";
         struct slice type = {0};
 
-        buffer_init(&lines, 0);
-        (void)buffer_reserve(&lines, LINES_MAX);
-        put_lines(e, r, head, &lines);
+        if (lines->cap > LINES_KEPT)
+                buffer_finish(lines);
+        buffer_clear(lines);
+        (void)buffer_reserve(lines, LINES_MAX);
+        put_lines(e, r, head, lines);
         if (http1_header_find(head->headers, head->n_headers, "content-type", &type) &&
             type.n < sizeof(content_type))
                 (void)memcpy(content_type, type.p, type.n);
-        if (lines.failed) {
+        if (lines->failed) {
                 const struct errand_error error = {.status = 503,
                                                    .message = "not enough memory for the answer"};
 
@@ -192,10 +200,10 @@ static void begin_answer(struct errand *e, struct relay *r, const struct http1_r
                 return;
         }
         if (head->has_length)
-                request_begin_sized(e->req, head->status, content_type[0] ? content_type : NULL, lines.data,
+                request_begin_sized(e->req, head->status, content_type[0] ? content_type : NULL, lines->data,
                                     head->content_length);
         else
-                request_begin(e->req, head->status, content_type[0] ? content_type : NULL, lines.data);
+                request_begin(e->req, head->status, content_type[0] ? content_type : NULL, lines->data);
         e->told = TOLD_ANSWER;
 }
 

@@ -22,6 +22,7 @@ struct gateway {
         struct gateway_counts counts;
         struct list waiting; /* errands of streaming clients that have no answer yet */
         struct timer *tick;  /* armed while there are any */
+        struct buffer lines; /* of the head that is being made */
 };
 
 enum errand_kind {

@@ -378,7 +378,9 @@ static int build_request(struct exchange *x, const struct exchange_spec *spec)
 
 static int exchange_new(struct upstream *u, struct exchange **ret)
 {
-        struct exchange *x, kept;
+        struct exchange *x;
+        struct buffer out, head, body;
+        struct timer *timer;
         int r;
 
         if (list_is_empty(&u->spares)) {
@@ -398,14 +400,11 @@ static int exchange_new(struct upstream *u, struct exchange **ret)
                 list_remove(&x->node);
                 u->n_spares--;
         }
-        kept = *x;
-        *x = (struct exchange){
-                .upstream = u,
-                .timer = kept.timer,
-                .out = kept.out,
-                .head = kept.head,
-                .body = kept.body,
-        };
+        timer = x->timer;
+        out = x->out;
+        head = x->head;
+        body = x->body;
+        *x = (struct exchange){.upstream = u, .timer = timer, .out = out, .head = head, .body = body};
         http1_parser_init(&x->parser);
         list_init(&x->node);
         deferred_init(&x->late, on_late);
