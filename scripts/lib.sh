@@ -113,6 +113,7 @@ test          cmd:clang-tidy                     clang-tidy                  cla
 test          cmd:mandoc                         mandoc                      mandoc
 test          cmd:ss                             iproute2                    iproute
 test          cmd:ps                             procps                      procps-ng
+test          cmd:systemd-analyze                systemd                     systemd
 test          cmd:mount                          mount                       util-linux
 test          asan                               libgcc-12-dev               libasan
 test          ubsan                              libgcc-12-dev               libubsan
