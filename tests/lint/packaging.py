@@ -108,6 +108,8 @@ def check_dependencies():
         # build-essential brings these.
         if not wanted or debian in ("gcc", "libc6-dev"):
             continue
+        # The same under its newer name, which lintian wants.
+        debian = "pkgconf" if debian == "pkg-config" else debian
         if not re.search(r"(?<![\w-])%s(?![\w.-])" % re.escape(debian), depends):
             yield "packaging/deb/control: Build-Depends lacks %s" % debian
         if check.startswith("pc:") and "pkgconfig(%s)" % check[3:] not in spec:
