@@ -24,7 +24,7 @@ SYSTEM = {"RuntimeDirectoryPreserve": "yes", "RuntimeDirectory": "llama-supervis
           "LogsDirectory": "llama-supervisor", "LimitMEMLOCK": "infinity", "SupplementaryGroups": "video render",
           "User": "llama-supervisor", "ProtectSystem": "strict", "NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}
 # Ignored with a line in the journal by older ones, and wanted all the same: {key: the systemd that knows it}.
-NEWER = {"DelegateSubgroup": 254, "RestartSteps": 254, "RestartMaxDelaySec": 254}
+NEWER = {"DelegateSubgroup": 254}
 
 
 def read(path):
@@ -105,8 +105,8 @@ def check_dependencies():
     for line in re.findall(r"^\S+ .*$", re.search(r"<<'TABLE'\n(.*?)\nTABLE", read("scripts/lib.sh"), re.S).group(1), re.M):
         purposes, check, debian, _ = line.split()
         wanted = "build" in purposes.split(",") or check == "pc:cmocka"
-        # build-essential brings these.
-        if not wanted or debian in ("gcc", "libc6-dev"):
+        # build-essential brings these, and gzip is essential itself.
+        if not wanted or debian in ("gcc", "libc6-dev", "gzip"):
             continue
         # The same under its newer name, which lintian wants.
         debian = "pkgconf" if debian == "pkg-config" else debian
