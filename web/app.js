@@ -1,5 +1,6 @@
 /* app.js: puts the page together: feed, store, views, the strip on top, theme and key. */
 import { createApi } from "./api.js";
+import { createChat } from "./chat.js";
 import { createDetails } from "./details.js";
 import { h, icon, setAttribute, setChildren, setText, show } from "./dom.js";
 import { createFeed } from "./feed.js";
@@ -26,6 +27,7 @@ const order = createOrders(api, store, (reason) => key.ask(reason));
 const details = createDetails({ store, feed, api, order, gone: () => replaceHash(current.name) });
 const views = {
   fleet: createFleet({ store, order, openDetails: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
+  chat: createChat({ store, api, askForKey: (reason) => key.ask(reason) }),
 };
 const current = { name: "", view: null };
 

@@ -62,7 +62,7 @@ const ICONS = {
   key: "M14.5 9.5a4 4 0 1 0-3.3 3.9L13 15h2v2h2v2h3v-3l-5.7-5.2c.1-.4.2-.8.2-1.3zM9 8.5h.01",
   close: "M6 6l12 12M18 6L6 18",
   send: "M5 12h13M13 6l6 6-6 6",
-  stop: "M7 7h10v10H7z",
+  stop: "M7.5 7.5h9v9h-9z",
   more: "M6 12h.01M12 12h.01M18 12h.01",
   copy: "M8 8h11v11H8zM5 15V5h10",
   edit: "M5 19l1-4L16 5l3 3L9 18z",

@@ -114,7 +114,7 @@ export function createFleet({ store, order, openDetails }) {
       if (!visible) return;
       const now = store.now();
       drawTotals();
-      if (changed === null || [...changed].some((name) => !cards.has(name))) drawAll(now);
+      if (changed === null || [...changed].some((name) => !cards.has(name) && store.items.get(name)?.more)) drawAll(now);
       else drawSome(changed, now);
     },
     enter() {

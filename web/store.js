@@ -15,6 +15,7 @@ export function createStore(feed, api) {
   const pending = new Set(); // names that changed since the last frame
   let pendingAll = false;
   let asking = null;
+  let asked = false;
   let askAgain = false;
   let daemon = null;
   let loaded = false;
@@ -74,7 +75,9 @@ export function createStore(feed, api) {
       askAgain = true;
       return;
     }
-    asking = new Promise((resolve) => setTimeout(resolve, 100));
+    // What changes together is asked for together; the first question waits for nobody.
+    asking = asked ? new Promise((resolve) => setTimeout(resolve, 100)) : Promise.resolve();
+    asked = true;
     await asking;
     askAgain = false;
     try {
@@ -89,7 +92,9 @@ export function createStore(feed, api) {
       }
       touch(null);
     } catch {
-      // The feed notices and tells; it asks again when it is back.
+      // The feed notices and tells; it asks again when it is back. Until then an instance stands for itself.
+      for (const item of items.values()) item.more ??= {};
+      touch(null);
     }
     asking = null;
     if (askAgain) {
@@ -144,10 +149,10 @@ export function createStore(feed, api) {
       fn(null);
       return () => listeners.delete(fn);
     },
-    /** Models in the order of the configuration, each with its instances. */
+    /** Models in the order of the configuration, each with its instances; those of which the model is not known yet are left out. */
     groups() {
       const groups = new Map();
-      const sorted = [...items.values()].sort((a, b) => (a.order ?? 1e9) - (b.order ?? 1e9) || a.name.localeCompare(b.name, "en", { numeric: true }));
+      const sorted = [...items.values()].filter((item) => item.more).sort((a, b) => (a.order ?? 1e9) - (b.order ?? 1e9) || a.name.localeCompare(b.name, "en", { numeric: true }));
       for (const item of sorted) {
         if (!groups.has(item.model)) groups.set(item.model, []);
         groups.get(item.model).push(item);

@@ -30,6 +30,11 @@ test("files of the page", LIMIT, async (t) => {
   const files = [...html.matchAll(/(?:href|src)="(web\/[^"]+)"/g)].map((match) => match[1]);
   assert.ok(files.length > 10, html);
 
+  // What chat asks for when it is opened.
+  const folder = files[0].slice(0, files[0].lastIndexOf("/"));
+  const libraries = (await get(`${daemon.address}/${folder}/modules.js`)).body.toString().match(/lib\/\w+\.js/g);
+  assert.equal(libraries?.length, 2, "built without web/node_modules: run scripts/test, or npm ci in web/");
+  files.push(`${folder}/modules.js`, ...libraries.map((one) => `${folder}/${one}`));
   let weight = page.body.length;
   for (const file of files) {
     const zipped = await get(`${daemon.address}/${file}`, { "accept-encoding": "br, gzip;q=0.8" });

@@ -1,0 +1,62 @@
+/* conversations.js: the conversations of this browser, in IndexedDB; nothing of them leaves it but what is sent to a model. */
+
+const NAME = "llama-supervisor";
+const STORE = "conversations";
+
+function promised(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+function openDatabase() {
+  const request = indexedDB.open(NAME, 1);
+  request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
+  return promised(request);
+}
+
+export function newConversation(like) {
+  return { id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, title: "", model: like?.model ?? null, system: like?.system ?? "",
+    settings: { ...like?.settings }, messages: [], createdAt: Date.now(), updatedAt: Date.now() };
+}
+
+/** Where the browser keeps nothing (private windows of some), they live as long as the page. */
+export async function createConversations() {
+  const all = new Map();
+  let database = null;
+  try {
+    database = await openDatabase();
+    for (const one of await promised(database.transaction(STORE).objectStore(STORE).getAll())) all.set(one.id, one);
+  } catch {
+    database = null;
+  }
+
+  function write(fn) {
+    if (!database) return Promise.resolve();
+    return promised(fn(database.transaction(STORE, "readwrite").objectStore(STORE))).catch(() => {});
+  }
+
+  return {
+    kept: database !== null,
+    get: (id) => all.get(id),
+    /** The last used first. */
+    list: () => [...all.values()].sort((a, b) => b.updatedAt - a.updatedAt),
+    save(conversation) {
+      all.set(conversation.id, conversation);
+      return write((store) => store.put(conversation));
+    },
+    remove(id) {
+      all.delete(id);
+      return write((store) => store.delete(id));
+    },
+  };
+}
+
+/** As one text for people. words: {you, system} */
+export function asMarkdown(conversation, words) {
+  const parts = [`# ${conversation.title}`];
+  if (conversation.system) parts.push(`**${words.system}**\n\n${conversation.system}`);
+  for (const one of conversation.messages) parts.push(`**${one.role === "user" ? words.you : one.model}**\n\n${one.content}`);
+  return `${parts.join("\n\n")}\n`;
+}
