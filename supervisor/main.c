@@ -15,9 +15,13 @@
 #include "fleet/summary.h"
 #include "host/notify.h"
 #include "host/process.h"
+#include "host/reaper.h"
 #include "host/record.h"
 #include "host/reexec.h"
 #include "http/doors.h"
+#include "main_reap.h"
+
+#define STOP_EXTENSION (30 * USEC_PER_SEC)
 
 struct daemon {
         const char *config_file;
@@ -26,7 +30,7 @@ struct daemon {
         struct fleet *fleet;
         struct doors *doors;
         struct signal_watch *term, *interrupt, *hangup, *upgrade;
-        struct timer *watchdog;
+        struct timer *watchdog, *patience;
         usec_t watchdog_interval;
         int lock_fd;
         bool stopping;
@@ -81,11 +85,19 @@ static void on_all_stopped(void *owner)
         loop_stop(d->loop);
 }
 
+/* A stop may take longer than the unit's timeout says (stop.drain of an hour); as long as the loop turns, it has its own bounds. */
+static void on_patience(void *owner, usec_t now)
+{
+        struct daemon *d = owner;
+
+        notify_extend_timeout(STOP_EXTENSION);
+        timer_set(d->patience, usec_add(now, STOP_EXTENSION / 3));
+}
+
 static void on_stop_signal(void *owner, int signo, usec_t now)
 {
         struct daemon *d = owner;
 
-        (void)now;
         if (d->stopping) {
                 log_info(NULL, "SIG%s again: no more patience", sigabbrev_np(signo));
                 fleet_hurry(d->fleet);
@@ -95,6 +107,9 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
         handover_abandon(d->handover);
         log_info(NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
         notify_stopping();
+        if (notify_is_on())
+                on_patience(d, now);
+        reaper_note_stop(fleet_config(d->fleet)->runtime_dir);
         fleet_stop(d->fleet, on_all_stopped, d);
 }
 
@@ -219,6 +234,9 @@ static int build(struct daemon *d, struct config *config)
             (r = signal_watch_new(d->loop, SIGUSR2, on_upgrade_signal, d, &d->upgrade)) < 0 ||
             (r = fleet_subscribe(d->fleet, on_change, d)) < 0)
                 return r;
+        r = timer_new(d->loop, on_patience, d, &d->patience);
+        if (r < 0)
+                return r;
         if (notify_is_watchdog_on(&d->watchdog_interval)) {
                 d->watchdog_interval /= 2;
                 r = timer_new(d->loop, on_watchdog, d, &d->watchdog);
@@ -232,6 +250,7 @@ static int build(struct daemon *d, struct config *config)
 static void tear_down(struct daemon *d)
 {
         timer_free(d->watchdog);
+        timer_free(d->patience);
         signal_watch_free(d->upgrade);
         signal_watch_free(d->hangup);
         signal_watch_free(d->interrupt);
@@ -281,6 +300,7 @@ static int run_daemon(const char *config_file)
                 d.handover = handover_free(d.handover);
                 return EXIT_FAILURE;
         }
+        reaper_note_start(config->runtime_dir, handover_is_next(d.handover));
         r = build(&d, config);
         if (r == 0) {
                 log_info(NULL, "version %s, pid %d", LSV_VERSION, (int)getpid());
@@ -336,5 +356,7 @@ int main(int argc, char **argv)
                 (void)reexec_init(argc, argv); /* an upgrade says so when it is not known what we are */
                 return run_main(argc - 1, argv + 1);
         }
+        if (argc > 1 && streq(argv[1], "reap"))
+                return reap_main(argc - 1, argv + 1);
         return cli_main(argc, argv);
 }

@@ -80,6 +80,11 @@ static const struct option_spec of_upgrade[] = {
         {.name = "force", .doc = "cut what has not ended when stop.drain is over"},
         {0},
 };
+static const struct option_spec of_reap[] = {
+        {.name = "dry-run", .doc = "only say what would be ended"},
+        {.name = "post", .doc = "for ExecStopPost=: end them after a stop, leave them after a crash"},
+        {0},
+};
 static const struct option_spec of_why[] = {
         {.name = "command", .doc = "only print the command line, to paste into a shell (secrets are ***)"},
         {0},
@@ -302,6 +307,16 @@ const struct verb cli_verbs[] = {
                  "is named, and postpones it (exit code 1), unless --force is given. The new program checks "
                  "the\n"
                  "configuration before; if it refuses it, nothing changes."},
+        {.name = "reap",
+         .doc = "end the instances of a daemon that is gone",
+         .options = of_reap,
+         .details = "Finds them by their records below runtime_dir, by the marks in their environment, and "
+                    "by the "
+                    "unit's\n"
+                    "control groups; SIGTERM, stop.grace, SIGKILL. Refused while a daemon runs. Needs no "
+                    "daemon, and "
+                    "no\n"
+                    "configuration that is free of errors."},
         {.name = "version",
          .doc = "print the versions of this program and of the daemon",
          .run = version_main},
@@ -392,7 +407,8 @@ static int run_verb(struct cli *cli, char *const *args, size_t n)
                 return cli_flush(cli);
         }
         if (!cli->verb->run)
-                return cli_usage(cli, "its options stand behind it: llama-supervisor run [--config FILE]");
+                return cli_usage(cli, "its options stand behind it: llama-supervisor %s [OPTION...]",
+                                 cli->verb->name);
         if (o->n_plain < cli->verb->min)
                 return cli_usage(cli, "something is missing: llama-supervisor %s %s", cli->verb->name,
                                  cli->verb->arguments);

@@ -53,7 +53,7 @@ void help_print(const struct verb *v)
                 (void)printf("\nOptions:\n");
                 print_options(v->options);
         }
-        if (v->run) {
+        if (v->run || !streq(v->name, "run")) {
                 (void)printf("\nOptions of every verb:\n");
                 print_options(cli_common_options);
         }
