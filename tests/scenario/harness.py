@@ -173,7 +173,8 @@ class Leftovers:
 
     def mounts(self):
         with open("/proc/self/mountinfo") as f:
-            return {line.split()[4] for line in f if self.root in line or "llama-supervisor" in line}
+            points = {line.split()[4] for line in f}
+        return {point for point in points if self.root in point or point.startswith(self.ELSEWHERE)}
 
     def cgroups(self):
         found = set()
@@ -181,7 +182,8 @@ class Leftovers:
             # The machines of tests/system have services of our name in them; they are those tests' to clean up.
             folders[:] = [name for name in folders if not name.startswith("lsv-system-")]
             found |= {os.path.join(folder, name) for name in folders
-                      if os.path.basename(self.root) in name or "llama-supervisor" in name}
+                      if os.path.basename(self.root) in name
+                      or ("llama-supervisor" in name and not name.startswith("lsv-"))}    # of another world, next door
         return found
 
     def left(self, patience=5):
