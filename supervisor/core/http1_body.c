@@ -170,14 +170,42 @@ static int count_framing(struct http1_chunked *c)
         return 0;
 }
 
+/* The framing of nearly every chunk, "CRLF size CRLF" or its two halves, in one piece: how many bytes of `in` it took. Whatever is
+ * not as usual is left to framing_byte from its first byte on, the verdict on it too. */
+static size_t usual_framing(struct http1_chunked *c, const char *in, size_t len)
+{
+        uint64_t size = 0;
+        size_t i = 0, n = 0;
+
+        if (c->state == CHUNK_DATA_CR && len >= 2 && in[0] == '\r' && in[1] == '\n') {
+                c->state = CHUNK_SIZE;
+                i = 2;
+        }
+        if (c->state != CHUNK_SIZE || c->line)
+                return i;
+        for (; n < 8 && i + n < len; n++) {
+                int digit = hex_digit((unsigned char)in[i + n]);
+
+                if (digit < 0)
+                        break;
+                size = size << 4 | (unsigned)digit;
+        }
+        if (!size || i + n + 2 > len || in[i + n] != '\r' || in[i + n + 1] != '\n')
+                return i;
+        c->left = size;
+        c->state = CHUNK_DATA;
+        return i + n + 2;
+}
+
 int http1_chunked_feed(struct http1_chunked *c, const char *in, size_t len, size_t *ret_used,
                        struct slice *ret_data)
 {
-        size_t i = 0;
+        size_t i;
         int r;
 
         if (c->state == CHUNK_BROKEN)
                 return -EPROTO;
+        i = usual_framing(c, in, len);
         while (i < len && c->state != CHUNK_END) {
                 if (c->state == CHUNK_DATA) {
                         size_t n = (size_t)MIN((uint64_t)(len - i), c->left);
