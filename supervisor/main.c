@@ -34,6 +34,7 @@ struct daemon {
         usec_t watchdog_interval;
         int lock_fd;
         bool stopping;
+        bool reloading, reload_again;    /* for SIGHUP */
         char told[SUMMARY_SENTENCE_MAX]; /* the last STATUS= */
 };
 
@@ -43,8 +44,8 @@ static const char *get_env(void *owner, const char *name)
         return getenv(name);
 }
 
-/* All problems, one a line, into out; 0 or -EBADMSG. */
-static int load_config(const char *file, struct config **ret, struct buffer *out, bool *ret_warned)
+/* All problems, one a line, into out; 0 (then they are warnings) or -EBADMSG. */
+static int load_config(const char *file, struct config **ret, struct buffer *out)
 {
         _cleanup_free_ char *cwd = getcwd(NULL, 0);
         struct config_env env = {
@@ -61,21 +62,16 @@ static int load_config(const char *file, struct config **ret, struct buffer *out
         }
         if (problems.dropped)
                 (void)buffer_printf(out, "%s: and %zu more\n", file, problems.dropped);
-        *ret_warned = problems.warnings > 0;
         config_problems_finish(&problems);
         return r;
 }
 
-/* The fleet's way to a new configuration: errors go to every door, warnings to the log. */
-static int load_again(void *owner, struct config **ret, struct buffer *ret_errors)
+/* The fleet's way to a new configuration, in a thread of the pool: nothing of the daemon but the file's name is touched. */
+static int load_again(void *owner, struct config **ret, struct buffer *ret_words)
 {
-        struct daemon *d = owner;
-        bool warned;
-        int r = load_config(d->config_file, ret, ret_errors, &warned);
+        const struct daemon *d = owner;
 
-        if (r == 0 && warned)
-                log_warn(NULL, "%s", ret_errors->data);
-        return r;
+        return load_config(d->config_file, ret, ret_words);
 }
 
 static void on_all_stopped(void *owner)
@@ -113,19 +109,48 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
         fleet_stop(d->fleet, on_all_stopped, d);
 }
 
+static void begin_reload(struct daemon *d);
+
+static void on_reloaded(void *owner, int r, const struct buffer *answer)
+{
+        struct daemon *d = owner;
+
+        (void)r; /* the fleet has told it to everybody */
+        (void)answer;
+        d->reloading = false;
+        if (d->reload_again)
+                begin_reload(d);
+        else
+                notify_ready();
+}
+
+static void begin_reload(struct daemon *d)
+{
+        int r = fleet_reload(d->fleet, false, on_reloaded, d, NULL);
+
+        d->reload_again = false;
+        d->reloading = r == 0;
+        if (r == 0)
+                return;
+        if (r != -ESHUTDOWN)
+                log_err(NULL, "the configuration cannot be read again now: %s", strerror(-r));
+        notify_ready();
+}
+
+/* However many come while one is under way, one more is enough for what was written meanwhile. */
 static void on_reload_signal(void *owner, int signo, usec_t now)
 {
         struct daemon *d = owner;
-        _cleanup_buffer_ struct buffer plan;
-        struct json_writer w;
 
         (void)signo;
         (void)now;
+        if (d->stopping)
+                return;
         notify_reloading();
-        buffer_init(&plan, 0);
-        json_begin(&w, &plan);
-        (void)fleet_reload(d->fleet, false, &w);
-        notify_ready();
+        if (d->reloading)
+                d->reload_again = true;
+        else
+                begin_reload(d);
 }
 
 static void on_upgrade_signal(void *owner, int signo, usec_t now)
@@ -270,11 +295,10 @@ static int run_daemon(const char *config_file)
         _cleanup_buffer_ struct buffer problems;
         struct daemon d = {.config_file = config_file, .lock_fd = -1};
         struct config *config = NULL;
-        bool warned;
         int r;
 
         buffer_init(&problems, 256 * 1024);
-        r = load_config(config_file, &config, &problems, &warned);
+        r = load_config(config_file, &config, &problems);
         if (problems.len)
                 (void)!write(STDERR_FILENO, problems.data, problems.len);
         if (r < 0) {

@@ -582,6 +582,7 @@ struct demand *demand_free(struct demand *d)
         for (size_t i = 0; i < d->n; i++)
                 free(d->models[i]);
         free(d->models);
+        index_finish(&d->by_name);
         timer_free(d->timer);
         free(d);
         return NULL;

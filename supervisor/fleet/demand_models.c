@@ -13,24 +13,13 @@ struct demand_model *demand_find(struct demand *d, const char *name)
 {
         if (d->last && streq(d->last->name, name))
                 return d->last;
-        for (size_t i = 0; i < d->n; i++)
-                if (streq(d->models[i]->name, name))
-                        return d->last = d->models[i];
-        return NULL;
+        d->last = index_get(&d->by_name, name);
+        return d->last;
 }
 
 static bool is_ours(const struct config_instance *e)
 {
         return !e->adopt && (e->on_demand || e->replicas_max);
-}
-
-static const struct config_group *group_of(const struct config *c, const char *name)
-{
-        for (size_t g = 0; g < c->n_groups; g++)
-                for (char *const *m = c->groups[g].members; m && *m; m++)
-                        if (streq(*m, name))
-                                return &c->groups[g];
-        return NULL;
 }
 
 /* Instances beyond min that an earlier daemon left running: the range begins with them. */
@@ -67,6 +56,10 @@ static struct demand_model *add_model(struct demand *d, const struct config_inst
         if (!x)
                 return NULL;
         (void)snprintf(x->name, sizeof x->name, "%s", e->name);
+        if (index_put(&d->by_name, x->name, x) < 0) {
+                free(x);
+                return NULL;
+        }
         x->keep_alive = KEEP_ALIVE_NONE;
         x->replicas = d->fleet->started ? MAX(e->replicas, 1U) : replicas_left(d->fleet, e);
         d->models[d->n++] = x;
@@ -119,21 +112,40 @@ static int by_entry(const void *a, const void *b)
         return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
+static void find_entries(struct demand *d, const struct config *c)
+{
+        for (size_t i = 0; i < d->n; i++) {
+                d->models[i]->entry = NULL;
+                d->models[i]->group = NULL;
+        }
+        for (size_t i = 0; i < c->n_instances; i++) {
+                struct demand_model *x =
+                        is_ours(&c->instances[i]) ? demand_find(d, c->instances[i].name) : NULL;
+
+                if (x)
+                        x->entry = &c->instances[i];
+        }
+        for (size_t g = 0; g < c->n_groups; g++)
+                for (char *const *m = c->groups[g].members; m && *m; m++) {
+                        struct demand_model *x = demand_find(d, *m);
+
+                        if (x && x->entry)
+                                x->group = &c->groups[g];
+                }
+}
+
 /* Entries and groups as the configuration has them now; what is gone from it and has no process either is forgotten. */
 void demand_refresh(struct demand *d)
 {
-        const struct config *c = d->fleet->config;
         size_t kept = 0;
 
         d->stale = false;
         d->last = NULL;
+        find_entries(d, d->fleet->config);
+        d->last = NULL;
         for (size_t i = 0; i < d->n; i++) {
                 struct demand_model *x = d->models[i];
 
-                x->entry = config_find(c, x->name);
-                if (x->entry && !is_ours(x->entry))
-                        x->entry = NULL;
-                x->group = x->entry ? group_of(c, x->name) : NULL;
                 if (!x->entry && !has_members(d, x)) {
                         free(x);
                         continue;
@@ -143,6 +155,11 @@ void demand_refresh(struct demand *d)
                                 MIN(MAX(x->replicas, MAX(x->entry->replicas, 1U)), x->entry->replicas_max);
                 d->models[kept++] = x;
         }
+        if (kept < d->n) {
+                index_clear(&d->by_name);
+                for (size_t i = 0; i < kept; i++)
+                        (void)index_put(&d->by_name, d->models[i]->name, d->models[i]);
+        }
         d->n = kept;
         if (kept)
                 qsort(d->models, kept, sizeof *d->models, by_entry);
@@ -150,11 +167,12 @@ void demand_refresh(struct demand *d)
 
 unsigned demand_replicas(const struct fleet *f, const struct config_instance *entry)
 {
-        struct demand_model *x = f->demand ? demand_find(f->demand, entry->name) : NULL;
         unsigned least = MAX(entry->replicas, 1U);
+        struct demand_model *x;
 
         if (!entry->replicas_max)
                 return least;
+        x = f->demand ? demand_find(f->demand, entry->name) : NULL;
         if (!x)
                 return f->started ? least : replicas_left(f, entry);
         return MIN(MAX(x->replicas, least), entry->replicas_max);

@@ -55,6 +55,7 @@ struct demand {
         bool dirty, stale; /* there is something to look at; the configuration is another one */
         struct demand_model **models;
         size_t n, cap;
+        struct index by_name;
         struct demand_model *last; /* found by name the last time */
         struct freeing freeing[FLEET_GPUS];
         uint64_t used_before[FLEET_GPUS];

@@ -95,6 +95,7 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         f->load = load;
         f->load_owner = owner;
         list_init(&f->touched);
+        list_init(&f->reloads);
         f->instances_dir = text_format("%s/instances", config->runtime_dir);
         f->counts_dir = text_format("%s/instances", config->state_dir);
         f->cache_dir = text_format("%s/cache", config->state_dir);
@@ -155,12 +156,14 @@ struct fleet *fleet_free(struct fleet *f)
         if (!f)
                 return NULL;
         loop_remove_turn(f->loop, fleet_settle, f);
+        fleet_reloads_free(f);
         f->relays = relays_free(f->relays); /* before the members, whose connections they use */
         for (size_t i = 0; i < f->n_members; i++) {
                 member_save_counts(f->members[i]);
                 f->members[i] = member_free(f->members[i]);
         }
         free(f->members);
+        index_finish(&f->by_name);
         f->usage_timer = timer_free(f->usage_timer);
         f->cgroups = cgroups_free(f->cgroups);
         dispatch_free(f->dispatch);
@@ -186,10 +189,7 @@ struct fleet *fleet_free(struct fleet *f)
 
 struct member *fleet_member(const struct fleet *f, const char *name)
 {
-        for (size_t i = 0; i < f->n_members; i++)
-                if (streq(f->members[i]->name, name))
-                        return f->members[i];
-        return NULL;
+        return index_get(&f->by_name, name);
 }
 
 int fleet_add_member(struct fleet *f, struct member *m)
@@ -207,6 +207,8 @@ int fleet_add_member(struct fleet *f, struct member *m)
                         return -ENOMEM;
                 f->cap_members = cap;
         }
+        if (index_put(&f->by_name, m->name, m) < 0)
+                return -ENOMEM;
         f->members[f->n_members++] = m;
         dispatch_config_changed(f->dispatch);
         return 0;
@@ -528,11 +530,17 @@ static void sweep(struct fleet *f, usec_t now)
                 member_save_counts(m);
                 f->aggregate_seq += m->seq;
                 log_info(m->name, "removed");
+                index_clear(&f->by_name); /* nobody is found by the name of one that goes; made again below */
                 member_free(m);
                 f->n_members--;
                 memmove(&f->members[i], &f->members[i + 1], (f->n_members - i) * sizeof *f->members);
         }
-        if (f->n_members == before || f->stopping)
+        if (f->n_members == before)
+                return;
+        for (size_t i = 0; i < f->n_members; i++)
+                (void)index_put(&f->by_name, f->members[i]->name,
+                                f->members[i]); /* in the room that it had */
+        if (f->stopping)
                 return;
         /* An entry may have come back while the one it replaces was still going down. */
         n = f->n_members;
@@ -680,10 +688,12 @@ const struct report *fleet_report(struct fleet *f, size_t i)
 
 const struct report *fleet_find(struct fleet *f, const char *name)
 {
-        for (size_t i = 0; i < f->n_members; i++)
-                if (streq(f->members[i]->name, name))
-                        return fleet_report(f, i);
-        return NULL;
+        struct member *m = fleet_member(f, name);
+
+        if (!m)
+                return NULL;
+        member_fill_report(m, &m->report, loop_now(f->loop));
+        return &m->report;
 }
 
 const char *fleet_nearest(const struct fleet *f, const char *name)

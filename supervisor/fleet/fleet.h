@@ -14,8 +14,9 @@
 
 struct fleet;
 
-/* Takes the config over (also on failure it is freed). load: reads the configuration again for a reload. */
-typedef int fleet_load_fn(void *owner, struct config **ret, struct buffer *ret_errors);
+/* Takes the config over (also on failure it is freed). load: reads the configuration again for a reload, in a thread of the pool; 0 with
+ * warnings, or -errno with errors, one a line. */
+typedef int fleet_load_fn(void *owner, struct config **ret, struct buffer *ret_words);
 int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, void *owner, struct fleet **ret);
 struct fleet *fleet_free(struct fleet *f); /* children that still run are let go, not stopped */
 
@@ -66,9 +67,18 @@ int fleet_order(struct fleet *f, const char *name, enum fleet_verb verb, char **
 /* FLEET_DRAIN with a limit of its own; 0: the default. */
 int fleet_drain(struct fleet *f, const char *name, usec_t limit, char **ret_message);
 
-/* Reads the config again. The plan is put as {"keep":[…],"restart":[…],"start":[…],"stop":[…],"applied":bool} or, when the
- * file is wrong, {"errors":["file:1:2: …"],"applied":false}; 0, or -EINVAL (nothing was changed). */
-int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *ret);
+/* Reads the config again: in the pool, since its files and those that it names may lie on a disk that does not answer. done is called once, from
+ * the loop: r 0 with the plan, {"keep":[…],"restart":[…],"start":[…],"stop":[…],"applied":bool}; else nothing was changed, and the answer is
+ * {"errors":["file:1:2: …"],"applied":false}: -EINVAL the configuration is wrong, -ETIMEDOUT it could not be read within
+ * FLEET_RELOAD_PATIENCE, -ESHUTDOWN, -EAGAIN, -ENOMEM. They go one after the other; at most 16 wait.
+ * 0; -EAGAIN, -ENOMEM, -ESHUTDOWN: done is not called. ret may be NULL. */
+#define FLEET_RELOAD_PATIENCE (20 * USEC_PER_SEC)
+struct fleet_reload;
+typedef void fleet_reload_fn(void *owner, int r, const struct buffer *answer);
+int fleet_reload(struct fleet *f, bool dry_run, fleet_reload_fn *done, void *owner,
+                 struct fleet_reload **ret);
+struct fleet_reload *
+fleet_reload_forget(struct fleet_reload *x); /* it goes on, but done is not called; always NULL */
 /* The errors of the last failed reload, NULL if the last one went well: shown on every door. */
 const char *fleet_reload_error(const struct fleet *f);
 

@@ -2,6 +2,7 @@
 #ifndef LSV_FLEET_PRIVATE_H
 #define LSV_FLEET_PRIVATE_H
 
+#include "base/index.h"
 #include "fleet/activity.h"
 #include "fleet/member.h"
 #include "fleet/modelfiles.h"
@@ -18,6 +19,7 @@ struct fleet {
         void *load_owner;
         struct member **members;
         size_t n_members, cap_members;
+        struct index by_name; /* of members */
         struct list touched;
         struct binaries *binaries;
         struct history *history;
@@ -46,6 +48,7 @@ struct fleet {
         struct fleet_change *changes;
         size_t cap_changes;
         char *reload_error;
+        struct list reloads; /* in their order; the first is in the pool */
         bool started, stopping;
         void (*on_stopped)(void *owner);
         void *stopped_owner;
@@ -81,8 +84,10 @@ void groups_open(struct fleet *f);
 void groups_sweep(struct fleet *f); /* after everybody was taken over */
 void groups_check(struct fleet *f); /* tells which limits cannot be kept, when that has changed */
 
-/* reload.c: takes c over as the configuration: restarts, starts and stops what differs. */
-void fleet_apply(struct fleet *f, struct config *c, usec_t now);
+/* apply.c: takes c over as the configuration: restarts, starts and stops what differs. -ENOMEM: c is freed, nothing was changed. */
+int fleet_apply(struct fleet *f, struct config *c, usec_t now);
+/* reload.c: nobody is answered any more; what is being read is let go. */
+void fleet_reloads_free(struct fleet *f);
 
 /* dynamic.c: the instances that were started from the model library. */
 int dynamics_new(struct fleet *f, struct dynamics **ret); /* reads state_dir/dynamic.json */

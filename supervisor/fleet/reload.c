@@ -1,82 +1,59 @@
-/* reload.c: a new configuration against what runs: keep, restart, start, stop. */
+/* reload.c: the configuration read again: in its turn, in the pool, then told and taken over. */
 #include <errno.h>
 #include <stdio.h>
 
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
-#include "fleet/demand_private.h"
-#include "fleet/private.h"
-#include "fleet/seat.h"
+#include "fleet/plan.h"
 
-enum plan { PLAN_KEEP, PLAN_UPDATE, PLAN_RESTART, PLAN_STOP };
+enum { RELOADS_MAX = 16, WORDS_MAX = 256 * 1024 };
 
-/* The entry of the new config that this member belongs to, and which replica it is. */
-static const struct config_instance *new_entry(const struct fleet *f, const struct config *c,
-                                               const struct member *m, unsigned *ret_replica,
-                                               unsigned *ret_replicas)
-{
-        for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n;
+/* The pool has load, load_owner, config, words and r to itself while it reads. */
+struct fleet_reload {
+        struct list node;
+        struct fleet *fleet;   /* NULL: it is gone */
+        fleet_reload_fn *done; /* NULL: nobody waits (any more) */
+        void *owner;
+        struct timer *patience;
+        bool dry_run, in_pool, late; /* late: it was refused, what it brings is thrown away */
+        fleet_load_fn *load;
+        void *load_owner;
+        struct config *config;
+        struct buffer words; /* errors, or warnings */
+        int r;
+};
 
-                /* A thousand members ask for each of a thousand entries. */
-                if (!starts_with(m->name, c->instances[i].name))
-                        continue;
-                n = fleet_replicas(f, &c->instances[i]);
-                for (unsigned k = 0; k < n; k++) {
-                        char name[CONFIG_NAME_MAX];
+/* --- telling ------------------------------------------------------------------------------------------------------------ */
 
-                        if (streq(config_replica_name(&c->instances[i], k, n, name, sizeof name), m->name)) {
-                                *ret_replica = k;
-                                *ret_replicas = n;
-                                return &c->instances[i];
-                        }
-                }
-        }
-        return NULL;
-}
-
-static enum plan plan_of(const struct fleet *f, const struct config *c, const struct member *m)
-{
-        unsigned replica, replicas;
-        const struct config_instance *e = m->removed ? NULL : new_entry(f, c, m, &replica, &replicas);
-
-        if (!e)
-                return PLAN_STOP;
-        if (config_instance_needs_restart(m->entry, e))
-                return PLAN_RESTART;
-        return config_instance_same(m->entry, e) ? PLAN_KEEP : PLAN_UPDATE;
-}
-
-static void put_names(const struct fleet *f, const struct config *c, enum plan plan, const char *key,
+static void put_names(const struct fleet *f, const struct plan *p, enum plan_kind kind, const char *key,
                       struct json_writer *w)
 {
         json_key(w, key);
         json_open_array(w);
-        for (size_t i = 0; i < f->n_members; i++)
-                if (!f->members[i]->removed && plan_of(f, c, f->members[i]) == plan)
+        for (size_t i = 0; i < p->n; i++)
+                if (!f->members[i]->removed && p->steps[i].kind == kind)
                         json_put_string(w, f->members[i]->name);
         json_close_array(w);
 }
 
-static void put_restarts(const struct fleet *f, const struct config *c, struct json_writer *w)
+static void put_restarts(const struct fleet *f, const struct plan *p, struct json_writer *w)
 {
         json_key(w, "restart");
         json_open_array(w);
-        for (size_t i = 0; i < f->n_members; i++) {
+        for (size_t i = 0; i < p->n; i++) {
                 const struct member *m = f->members[i];
-                unsigned replica, replicas;
                 char **changes = NULL;
 
-                if (m->removed || plan_of(f, c, m) != PLAN_RESTART)
+                if (m->removed || p->steps[i].kind != PLAN_RESTART)
                         continue;
                 json_open_object(w);
                 json_string(w, "name", m->name);
                 json_key(w, "because");
                 json_open_array(w);
-                if (config_instance_changes(m->entry, new_entry(f, c, m, &replica, &replicas), &changes) == 0)
-                        for (char **p = changes; p && *p; p++)
-                                json_put_string(w, *p);
+                if (config_instance_changes(m->entry, p->steps[i].to.entry, &changes) == 0)
+                        for (char **c = changes; c && *c; c++)
+                                json_put_string(w, *c);
                 json_close_array(w);
                 json_close_object(w);
                 text_list_free(changes);
@@ -84,20 +61,15 @@ static void put_restarts(const struct fleet *f, const struct config *c, struct j
         json_close_array(w);
 }
 
-static void put_starts(const struct fleet *f, const struct config *c, struct json_writer *w)
+static void put_starts(const struct plan *p, struct json_writer *w)
 {
         json_key(w, "start");
         json_open_array(w);
-        for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n = fleet_replicas(f, &c->instances[i]);
+        for (size_t i = 0; i < p->n_starts; i++) {
+                const struct plan_start *s = p->starts + i;
+                char name[CONFIG_NAME_MAX];
 
-                for (unsigned k = 0; k < n; k++) {
-                        char name[CONFIG_NAME_MAX];
-
-                        (void)config_replica_name(&c->instances[i], k, n, name, sizeof name);
-                        if (!fleet_member(f, name) || fleet_member(f, name)->removed)
-                                json_put_string(w, name);
-                }
+                json_put_string(w, config_replica_name(s->entry, s->replica, s->replicas, name, sizeof name));
         }
         json_close_array(w);
 }
@@ -115,105 +87,18 @@ static void put_needs_restart(const struct fleet *f, const struct config *c, str
         text_list_free(paths);
 }
 
-int fleet_remove_member(struct member *m, usec_t now)
+static void put_plan(const struct fleet *f, const struct config *c, const struct plan *p, bool applied,
+                     struct json_writer *w)
 {
-        struct config_instance *leftover = fleet_leftover_entry(m->fleet, m->name);
-
-        if (!leftover)
-                return -ENOMEM;
-        leftover->stop = m->entry->stop;
-        leftover->dynamic = m->entry->dynamic;
-        m->old_entry = leftover;
-        m->removed = true;
-        m->changed = true;
-        member_set_entry(m, leftover, 0, 1);
-        m->in.want_up = m->in.want_again = m->in.rests = m->roll = false;
-        member_stop(m, now);
-        member_touch(m);
-        return 0;
-}
-
-static void apply_to(struct fleet *f, const struct config *c, struct member *m, usec_t now)
-{
-        enum plan plan = plan_of(f, c, m);
-        unsigned replica = 0, replicas = 1;
-        const struct config_instance *e = plan == PLAN_STOP ? NULL : new_entry(f, c, m, &replica, &replicas);
-        bool was_autostart = m->entry->autostart && !m->entry->on_demand, was_on_demand = m->entry->on_demand;
-
-        if (!e) {
-                if (!m->removed)
-                        (void)fleet_remove_member(m, now);
-                return;
-        }
-        member_set_entry(m, e, replica, replicas);
-        if (demand_attach(f->demand, m) < 0)
-                log_err(m->name, "out of memory: it is not loaded on demand until the next reload");
-        m->rolled = false;
-        if (plan != PLAN_KEEP)
-                m->changed = true;
-        if (was_on_demand != e->on_demand) {
-                m->held = m->yields = m->in.rests = false;
-                if (!e->on_demand && m->in.state == INSTANCE_IDLE)
-                        member_step(m, EV_STOP, now);
-        }
-        /* What a person or a changed setting took care of may be loaded again. */
-        if (e->on_demand && plan == PLAN_RESTART && m->in.state == INSTANCE_FAILED) {
-                m->in.retries = 0;
-                member_set_error(m, NULL);
-                m->in.want_up = false;
-                member_step(m, EV_REST, now);
-        }
-        if (e->autostart && !e->on_demand && !was_autostart && !m->in.want_up) {
-                m->in.want_up = true;
-                member_step(m, EV_START, now);
-                member_touch(m);
-                return;
-        }
-        if (plan != PLAN_RESTART || !m->in.want_up)
-                return;
-        m->roll = true; /* rolls with its replicas; a failed one is tried again since its settings changed */
-        if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
-                member_set_error(m, NULL);
-        member_touch(m);
-}
-
-static void swap(char **a, char **b)
-{
-        char *t = *a;
-
-        *a = *b;
-        *b = t;
-}
-
-void fleet_apply(struct fleet *f, struct config *c, usec_t now)
-{
-        struct config *old = f->config;
-        size_t n = f->n_members;
-
-        /* Directories are taken once, at start: what lives in them stays where it is (reported as needsDaemonRestart). */
-        swap(&c->runtime_dir, &old->runtime_dir);
-        swap(&c->state_dir, &old->state_dir);
-        swap(&c->log_dir, &old->log_dir);
-        demand_reloaded(f->demand);
-        for (size_t i = 0; i < n; i++)
-                apply_to(f, c, f->members[i], now);
-        f->config = c;
-        f->config_number++;
-        log_set_level(c->log_level);
-        fleet_read_gpus(f);
-        if (fleet_make_members(f, c) < 0)
-                log_err(NULL, "out of memory: not every new instance could be made");
-        for (size_t i = n; i < f->n_members; i++)
-                if (f->members[i]->in.want_up) {
-                        member_step(f->members[i], EV_START, now);
-                        member_touch(f->members[i]);
-                }
-        for (size_t i = 0; i < n; i++)
-                member_limits_changed(f->members[i]);
-        groups_check(f);
-        dispatch_config_changed(f->dispatch);
-        config_free(old);
-        loop_wake(f->loop);
+        json_open_object(w);
+        put_names(f, p, PLAN_KEEP, "keep", w);
+        put_names(f, p, PLAN_UPDATE, "update", w);
+        put_restarts(f, p, w);
+        put_starts(p, w);
+        put_names(f, p, PLAN_STOP, "stop", w);
+        put_needs_restart(f, c, w);
+        json_bool(w, "applied", applied);
+        json_close_object(w);
 }
 
 static void refuse(struct fleet *f, bool dry_run, const char *errors, struct json_writer *w)
@@ -238,41 +123,186 @@ static void refuse(struct fleet *f, bool dry_run, const char *errors, struct jso
         fleet_event(f, "reload_failed", errors);
 }
 
-int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
+static void answer(struct fleet_reload *x, int r, const struct buffer *plan)
 {
-        _cleanup_buffer_ struct buffer errors;
-        struct config *c = NULL;
+        fleet_reload_fn *done = x->done;
+
+        x->done = NULL;
+        if (done)
+                done(x->owner, r, plan);
+}
+
+static void answer_refused(struct fleet_reload *x, int r)
+{
+        const char *words = r == -ESHUTDOWN ? "the supervisor is stopping"
+                            : r == -ETIMEDOUT
+                                    ? "the configuration, or a file that it names, lies where nothing has "
+                                      "answered for 20 s; nothing was changed"
+                            : r == -ENOMEM ? "not enough memory"
+                            : r == -EAGAIN ? "too much is under way; try again in a moment"
+                            : x->words.len ? x->words.data
+                                           : "the configuration could not be read";
+        _cleanup_buffer_ struct buffer plan;
+        struct json_writer w;
+
+        buffer_init(&plan, 0);
+        json_begin(&w, &plan);
+        refuse(x->fleet, x->dry_run, words, &w);
+        answer(x, r, &plan);
+}
+
+/* --- reading and taking over -------------------------------------------------------------------------------------------- */
+
+static void read_again(void *owner)
+{
+        struct fleet_reload *x = owner;
+
+        x->r = x->load(x->load_owner, &x->config, &x->words);
+}
+
+static struct fleet_reload *reload_free(struct fleet_reload *x)
+{
+        list_remove(&x->node);
+        timer_free(x->patience);
+        config_free(x->config);
+        buffer_finish(&x->words);
+        free(x);
+        return NULL;
+}
+
+static void take_over(struct fleet_reload *x)
+{
+        _cleanup_buffer_ struct buffer text;
+        struct fleet *f = x->fleet;
+        struct json_writer w;
+        struct plan p;
         int r;
 
-        buffer_init(&errors, 256 * 1024);
-        r = f->stopping ? -ESHUTDOWN : f->load(f->load_owner, &c, &errors);
+        dynamics_add(f->dynamics, x->config, !x->dry_run);
+        r = plan_make(f, x->config, &p);
         if (r < 0) {
-                refuse(f, dry_run,
-                       r == -ESHUTDOWN             ? "the supervisor is stopping"
-                       : errors.data && errors.len ? errors.data
-                                                   : "the configuration could not be read",
-                       w);
-                return -EINVAL;
+                answer_refused(x, r);
+                return;
         }
-        dynamics_add(f->dynamics, c, !dry_run);
-        json_open_object(w);
-        put_names(f, c, PLAN_KEEP, "keep", w);
-        put_names(f, c, PLAN_UPDATE, "update", w);
-        put_restarts(f, c, w);
-        put_starts(f, c, w);
-        put_names(f, c, PLAN_STOP, "stop", w);
-        put_needs_restart(f, c, w);
-        json_bool(w, "applied", !dry_run);
-        json_close_object(w);
-        if (dry_run) {
-                config_free(c);
-                return 0;
+        buffer_init(&text, 0);
+        json_begin(&w, &text);
+        put_plan(f, x->config, &p, !x->dry_run, &w);
+        if (!x->dry_run) {
+                (void)text_set(&f->reload_error, NULL);
+                if (x->words.len)
+                        log_warn(NULL, "%s", x->words.data);
+                plan_apply(f, steal_ptr(x->config), &p, loop_now(f->loop));
+                fleet_event(f, "reload", "the configuration was read again");
+                log_info(NULL, "the configuration was read again");
         }
-        (void)text_set(&f->reload_error, NULL);
-        fleet_apply(f, c, loop_now(f->loop));
-        fleet_event(f, "reload", "the configuration was read again");
-        log_info(NULL, "the configuration was read again");
+        plan_finish(&p);
+        answer(x, 0, &text);
+}
+
+static void begin_next(struct fleet *f);
+
+static void on_read(void *owner)
+{
+        struct fleet_reload *x = owner;
+        struct fleet *f = x->fleet;
+
+        x->in_pool = false;
+        if (f && !x->late) {
+                if (f->stopping)
+                        answer_refused(x, -ESHUTDOWN);
+                else if (x->r < 0)
+                        answer_refused(x, x->r == -ENOMEM ? -ENOMEM : -EINVAL);
+                else
+                        take_over(x);
+        }
+        (void)reload_free(x);
+        if (f)
+                begin_next(f);
+}
+
+/* One after the other, so that each reads what was written before it was ordered, and none is overtaken. */
+static void begin_next(struct fleet *f)
+{
+        while (!list_is_empty(&f->reloads)) {
+                struct fleet_reload *x = LIST_ENTRY(f->reloads.next, struct fleet_reload, node);
+                int r;
+
+                if (x->in_pool)
+                        return;
+                r = f->stopping ? -ESHUTDOWN : loop_work(f->loop, read_again, on_read, x);
+                x->in_pool = r == 0;
+                if (r == 0)
+                        return;
+                answer_refused(x, r);
+                (void)reload_free(x);
+        }
+}
+
+static void on_patience(void *owner, usec_t now)
+{
+        struct fleet_reload *x = owner;
+
+        (void)now;
+        x->late = true;
+        answer_refused(x, -ETIMEDOUT);
+        if (!x->in_pool)
+                (void)reload_free(x);
+}
+
+int fleet_reload(struct fleet *f, bool dry_run, fleet_reload_fn *done, void *owner, struct fleet_reload **ret)
+{
+        struct fleet_reload *x;
+        size_t n = 0;
+        int r;
+
+        LIST_FOREACH(&f->reloads, it)
+        n++;
+        if (n >= RELOADS_MAX)
+                return -EAGAIN;
+        x = calloc(1, sizeof *x);
+        if (!x)
+                return -ENOMEM;
+        list_init(&x->node);
+        buffer_init(&x->words, WORDS_MAX);
+        x->fleet = f;
+        x->dry_run = dry_run;
+        x->load = f->load;
+        x->load_owner = f->load_owner;
+        r = f->stopping ? -ESHUTDOWN : timer_new(f->loop, on_patience, x, &x->patience);
+        if (r == 0 && n == 0)
+                r = loop_work(f->loop, read_again, on_read, x);
+        if (r < 0)
+                return reload_free(x), r;
+        x->in_pool = n == 0;
+        x->done = done;
+        x->owner = owner;
+        list_append(&f->reloads, &x->node);
+        timer_set(x->patience, usec_add(loop_now(f->loop), FLEET_RELOAD_PATIENCE));
+        if (ret)
+                *ret = x;
         return 0;
+}
+
+struct fleet_reload *fleet_reload_forget(struct fleet_reload *x)
+{
+        if (x)
+                x->done = NULL;
+        return NULL;
+}
+
+void fleet_reloads_free(struct fleet *f)
+{
+        while (!list_is_empty(&f->reloads)) {
+                struct fleet_reload *x = LIST_ENTRY(f->reloads.next, struct fleet_reload, node);
+
+                x->done = NULL;
+                x->fleet = NULL;
+                x->patience = timer_free(x->patience);
+                if (x->in_pool)
+                        list_remove(&x->node); /* on_read frees it */
+                else
+                        (void)reload_free(x);
+        }
 }
 
 const char *fleet_reload_error(const struct fleet *f)

@@ -178,6 +178,8 @@ void history_handle(struct call *call)
 /* An order whose body is still being read. Freed when it was answered, or by on_gone. */
 struct order {
         struct doors *doors;
+        struct request *req;
+        struct fleet_reload *waits; /* NULL: it was not given yet */
         bool reload, dry_run;
         enum fleet_verb verb;
         usec_t limit; /* of a drain */
@@ -186,8 +188,11 @@ struct order {
 
 static void order_gone(void *owner, struct request *req)
 {
+        struct order *o = owner;
+
         (void)req;
-        free(owner);
+        (void)fleet_reload_forget(o->waits);
+        free(o);
 }
 
 static void do_order(struct order *o, struct request *req)
@@ -220,34 +225,66 @@ static void do_order(struct order *o, struct request *req)
         respond_json(req, 202, NULL, &b);
 }
 
-static void do_reload(struct order *o, struct request *req)
+static void refuse_reload(struct request *req, bool dry_run, int r)
 {
-        _cleanup_buffer_ struct buffer plan = {0}, b = {0};
+        int status = r == -ETIMEDOUT ? 504 : 503;
+
+        doors_respond_error(
+                req, status, "%s%s",
+                r == -ESHUTDOWN ? "the supervisor is stopping"
+                : r == -ETIMEDOUT
+                        ? "the disk of the configuration, or of a file that it names, does not answer"
+                : r == -EAGAIN ? "too many reloads are under way; try again in a moment"
+                               : strerror(-r),
+                dry_run ? "" : ": nothing was changed");
+}
+
+static void on_reloaded(void *owner, int r, const struct buffer *plan)
+{
+        struct order *o = owner;
+        _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
-        const char *why;
+
+        request_on_gone(o->req, NULL, NULL);
+        if (r == 0) {
+                _cleanup_buffer_ struct buffer copy = {0};
+
+                buffer_init(&copy, 0);
+                (void)buffer_append(&copy, plan->data, plan->len);
+                respond_json(o->req, 200, NULL, &copy);
+        } else if (r == -EINVAL) {
+                /* The plan is an object with the errors; the error that all doors give goes in front of its members. */
+                buffer_init(&b, 0);
+                json_begin(&w, &b);
+                json_open_object(&w);
+                respond_put_error(&w, 422, NULL,
+                                  o->dry_run ? "the configuration is wrong: it would change nothing"
+                                             : "the configuration is wrong: nothing was changed");
+                if (plan->len > 2 && plan->data[1] != '}') {
+                        (void)buffer_putc(&b, ',');
+                        (void)buffer_append(&b, plan->data + 1, plan->len - 1);
+                } else {
+                        json_close_object(&w);
+                }
+                respond_json(o->req, 422, NULL, &b);
+        } else {
+                refuse_reload(o->req, o->dry_run, r);
+        }
+        free(o);
+}
+
+/* True: it is under way, and o is kept until it is answered. */
+static bool do_reload(struct order *o, struct request *req)
+{
         int r;
 
-        buffer_init(&plan, 0);
-        buffer_init(&b, 0);
-        json_begin(&w, &plan);
-        r = fleet_reload(o->doors->fleet, o->dry_run, &w);
-        if (r == 0) {
-                respond_json(req, 200, NULL, &plan);
-                return;
-        }
-        /* The plan is an object with the errors; the error that all doors give goes in front of its members. */
-        why = o->dry_run ? "the configuration is wrong: it would change nothing"
-                         : "the configuration is wrong: nothing was changed";
-        json_begin(&w, &b);
-        json_open_object(&w);
-        respond_put_error(&w, 422, NULL, r == -EINVAL ? why : strerror(-r));
-        if (plan.len > 2 && plan.data[0] == '{' && plan.data[1] != '}') {
-                (void)buffer_putc(&b, ',');
-                (void)buffer_append(&b, plan.data + 1, plan.len - 1);
-        } else {
-                json_close_object(&w);
-        }
-        respond_json(req, 422, NULL, &b);
+        o->req = req;
+        r = fleet_reload(o->doors->fleet, o->dry_run, on_reloaded, o, &o->waits);
+        if (r < 0)
+                refuse_reload(req, o->dry_run, r);
+        else
+                request_on_gone(req, order_gone, o);
+        return r == 0;
 }
 
 static void order_body(void *owner, struct request *req, const char *body, size_t len)
@@ -260,9 +297,9 @@ static void order_body(void *owner, struct request *req, const char *body, size_
         r = order_check_body(body, len, why, sizeof(why));
         if (r < 0)
                 doors_respond_error(req, r == -EBADMSG ? 400 : 503, "%s", why);
-        else if (o->reload)
-                do_reload(o, req);
-        else
+        else if (o->reload && do_reload(o, req))
+                return;
+        else if (!o->reload)
                 do_order(o, req);
         free(o);
 }

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 
+#include <time.h>
+
 #include <cmocka.h>
 #include <errno.h>
 
@@ -123,6 +125,38 @@ static void names(void **state)
         assert_false(text_is_name("0123456789012345678901234567890123456789012345678901234567890123"));
 }
 
+/* Of this thread, the least of some tries. */
+static uint64_t cpu_of_nearest(const char *word, const char *const *names)
+{
+        uint64_t least = UINT64_MAX;
+
+        for (unsigned i = 0; i < 7; i++) {
+                struct timespec a, b;
+
+                (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
+                assert_null(text_nearest(word, names));
+                (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+                least = MIN(least, (uint64_t)((b.tv_sec - a.tv_sec) * 1000000000LL + b.tv_nsec - a.tv_nsec));
+        }
+        return least;
+}
+
+/* A name that is far too long or short for the word costs a look, not a distance: a thousand are asked for on the loop. */
+static void far_names_cost_nothing(void **state)
+{
+        enum { N = 1000 };
+        static const char *near[N + 1], *far[N + 1];
+
+        (void)state;
+        for (unsigned i = 0; i < N; i++) {
+                near[i] = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
+                far[i] = "ffffffffffffffffffffffffffffff";
+        }
+        /* Distances to names of half the length would cost half as much; it is less than a hundredth. */
+        assert_true(cpu_of_nearest("wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww", far) * 10 <
+                    cpu_of_nearest("wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww", near));
+}
+
 static void a_buffer_keeps_its_bound(void **state)
 {
         struct buffer b;
@@ -144,9 +178,13 @@ static void a_buffer_keeps_its_bound(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(harmless), cmocka_unit_test(json_strings_carry_no_control),
-                cmocka_unit_test(sizes),    cmocka_unit_test(spans),
-                cmocka_unit_test(names),    cmocka_unit_test(a_buffer_keeps_its_bound),
+                cmocka_unit_test(harmless),
+                cmocka_unit_test(json_strings_carry_no_control),
+                cmocka_unit_test(sizes),
+                cmocka_unit_test(spans),
+                cmocka_unit_test(names),
+                cmocka_unit_test(a_buffer_keeps_its_bound),
+                cmocka_unit_test(far_names_cost_nothing),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,8 +217,7 @@ static void replicas_restart_one_after_the_other(void **state)
 static void a_reload_touches_only_what_changed(void **state)
 {
         struct world *w = *state;
-        struct json_writer j;
-        struct buffer b;
+        struct reloaded x;
         pid_t a, c;
 
         write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\"},"
@@ -229,28 +228,23 @@ static void a_reload_touches_only_what_changed(void **state)
         wait_status(w, "gone", "ready");
         a = fleet_find(w->fleet, "a")->pid;
         c = fleet_find(w->fleet, "c")->pid;
-        buffer_init(&b, 0);
-        json_begin(&j, &b);
         write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"modle\": \"m.gguf\"}");
-        assert_int_equal(fleet_reload(w->fleet, false, &j), -EINVAL);
-        assert_non_null(strstr(b.data, "did you mean"));
+        x = try_reload(w, false);
+        assert_int_equal(x.r, -EINVAL);
+        assert_non_null(strstr(x.text, "did you mean"));
         assert_non_null(fleet_reload_error(w->fleet));
-        buffer_clear(&b);
-        json_begin(&j, &b);
         write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\"}, {\"name\": \"c\", \"model\": \"m.gguf\", "
                         "\"args\": [\"-c\", \"99\"]},"
                         "{\"name\": \"new\", \"model\": \"m.gguf\"}");
-        assert_int_equal(fleet_reload(w->fleet, true, &j), 0);
+        x = try_reload(w, true);
+        assert_int_equal(x.r, 0);
         assert_string_equal(
-                b.data,
+                x.text,
                 "{\"keep\":[\"a\"],\"update\":[],\"restart\":[{\"name\":\"c\",\"because\":[\"args\"]}],"
                 "\"start\":[\"new\"],\"stop\":[\"gone\"],\"needsDaemonRestart\":[],\"applied\":false}");
         assert_int_equal(fleet_count(w->fleet), 3);
-        buffer_clear(&b);
-        json_begin(&j, &b);
-        assert_int_equal(fleet_reload(w->fleet, false, &j), 0);
+        reload(w);
         assert_null(fleet_reload_error(w->fleet));
-        buffer_finish(&b);
         wait_status(w, "new", "ready");
         w->until = time_monotonic() + PATIENCE;
         while (fleet_find(w->fleet, "gone") || fleet_find(w->fleet, "c")->pid == c ||

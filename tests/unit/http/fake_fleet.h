@@ -32,6 +32,8 @@ struct fleet {
         struct fleet_figures figures[FAKE_MAX];
         uint64_t deaths[FAKE_MAX][FAKE_CAUSES];
         size_t n;
+        size_t n_models; /* the models of the first reports; 0: there is "tiny" alone */
+        unsigned asked;  /* reports that were looked at */
         const char *reload_error;
         unsigned orders, reloads, dry_runs;
         char last_order[128];
@@ -85,6 +87,7 @@ size_t fleet_count(const struct fleet *f)
 
 const struct report *fleet_report(struct fleet *f, size_t i)
 {
+        f->asked++;
         return f->reports + i;
 }
 
@@ -215,20 +218,59 @@ int demand_figures(struct fleet *f, size_t i, struct demand_figures *ret)
         return 0;
 }
 
-int fleet_reload(struct fleet *f, bool dry_run, struct json_writer *w)
+/* The answer comes from the loop. */
+struct fleet_reload {
+        struct fleet *fleet;
+        fleet_reload_fn *done;
+        void *owner;
+        bool dry_run;
+};
+
+static void reload_work(void *job)
 {
+        (void)job;
+}
+
+static void reload_done(void *job)
+{
+        struct fleet_reload *x = job;
+        const char *error = x->fleet->reload_error;
+        struct json_writer w;
+        struct buffer b;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        if (error) {
+                json_key(&w, "errors");
+                json_open_array(&w);
+                json_put_string(&w, error);
+                json_close_array(&w);
+        }
+        json_bool(&w, "applied", !x->dry_run && !error);
+        json_close_object(&w);
+        if (x->done)
+                x->done(x->owner, error ? -EINVAL : 0, &b);
+        buffer_finish(&b);
+        free(x);
+}
+
+int fleet_reload(struct fleet *f, bool dry_run, fleet_reload_fn *done, void *owner, struct fleet_reload **ret)
+{
+        struct fleet_reload *x = calloc(1, sizeof *x);
+
         f->reloads++;
         f->dry_runs += dry_run;
-        json_open_object(w);
-        if (f->reload_error) {
-                json_key(w, "errors");
-                json_open_array(w);
-                json_put_string(w, f->reload_error);
-                json_close_array(w);
-        }
-        json_bool(w, "applied", !dry_run && !f->reload_error);
-        json_close_object(w);
-        return f->reload_error ? -EINVAL : 0;
+        *x = (struct fleet_reload){.fleet = f, .done = done, .owner = owner, .dry_run = dry_run};
+        *ret = x;
+        return loop_work(f->loop, reload_work, reload_done, x);
+}
+
+struct fleet_reload *fleet_reload_forget(struct fleet_reload *x)
+{
+        if (x)
+                x->done = NULL;
+        return NULL;
 }
 
 int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)
@@ -313,7 +355,8 @@ const double dispatch_wait_bounds[DISPATCH_WAIT_BUCKETS] = {1, 2, 3, 4, 5, 6, 7,
 
 const char *dispatch_model_name(struct fleet *f, size_t i)
 {
-        (void)f;
+        if (f->n_models)
+                return i < f->n_models ? f->reports[i].model : NULL;
         return i == 0 ? "tiny" : NULL;
 }
 
