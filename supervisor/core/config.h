@@ -293,7 +293,8 @@ const struct config_instance *config_find_taken(const struct config *c, const ch
 char *config_problem_text(const struct config_problem *p);
 
 /* The name of copy i of `of` replicas: "qwen" when there is one, else "qwen-0" …; buf of CONFIG_NAME_MAX. Returns buf. */
-#define CONFIG_NAME_MAX 72
+#define CONFIG_NAME_MAX  72
+#define CONFIG_ALIAS_MAX 129 /* of an alias, with its NUL */
 char *config_replica_name(const struct config_instance *in, unsigned i, unsigned of, char *buf, size_t size);
 /* The share of replica i, and the greatest of any; 1 where none is given. */
 double config_weight(const struct config_instance *in, unsigned i);

@@ -644,6 +644,26 @@ static size_t collect_names(struct config_load *l, struct name *names)
         return count;
 }
 
+/* The bodies of requests are changed before it is known which entry serves them. */
+static bool ask_alike(const struct config_instance *a, const struct config_instance *b)
+{
+        return streq_ptr(a->request_set, b->request_set) &&
+               text_list_equal(a->request_strip, b->request_strip);
+}
+
+/* A name that was there before, at `first`: only an alias may be so twice, and only of different entries. */
+static void check_name_again(struct config_load *l, const struct name *n, const struct name *first)
+{
+        const struct config_instance *all = l->config->instances;
+
+        if (n->alias >= 0 && n[-1].instance == n->instance)
+                name_error(l, n, "is listed already at", &n[-1].at);
+        else if (first->alias < 0 || n->alias < 0)
+                name_error(l, n, "is taken already at", &first->at);
+        else if (!ask_alike(all + first->instance, all + n->instance))
+                name_error(l, n, "is shared with an entry whose \"request\" differs, see", &first->at);
+}
+
 static void check_names(struct config_load *l)
 {
         _cleanup_free_ struct name *names = NULL;
@@ -661,10 +681,7 @@ static void check_names(struct config_load *l)
                         first = i;
                         continue;
                 }
-                if (names[i].alias >= 0 && names[i].instance == names[first].instance)
-                        name_error(l, names + i, "is listed already at", &names[first].at);
-                else
-                        name_error(l, names + i, "is taken already at", &names[first].at);
+                check_name_again(l, names + i, names + first);
         }
         for (size_t i = 0; i < count; i++)
                 check_against_copies(l, names + i, names, count);

@@ -83,7 +83,7 @@ static const char *check_alias(const char *s)
 {
         size_t n = strlen(s);
 
-        if (n < 1 || n > 128)
+        if (n < 1 || n >= CONFIG_ALIAS_MAX)
                 return "is not a model id: 1 to 128 characters";
         for (; *s; s++)
                 if (!isalnum((unsigned char)*s) && !strchr("._-:/@+", *s))
@@ -357,7 +357,12 @@ static const struct config_key instance_keys[] = {
                  "\"hf:user/repo[:quant]\". Needed unless "
                  "`adopt` is given."},
         {"aliases", TYPE_STRINGS, IN(aliases), .fallback = "[]", .max = 64, .check = check_alias,
-         .help = "Further model ids that clients may use."},
+         .help = "Further model ids that clients may use. Several entries may have the same one: requests "
+                 "for "
+                 "it are balanced over the instances of all of them, by slots and weight. Their `request` "
+                 "must "
+                 "be "
+                 "alike then."},
         {"replicas", TYPE_REPLICAS, IN(replicas), .fallback = "1", .min = 1, .max = CONFIG_REPLICAS_MAX,
          .flags = KEY_SPAWN,
          .help = "Instances of this entry: 1 to 64, \"per-gpu\", or {\"min\": N, \"max\": M}: min of them, "

@@ -13,7 +13,7 @@ const double activity_bounds[ACTIVITY_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1,
 enum { SPARES_MAX = 256 };
 
 struct activity_model {
-        char name[CONFIG_NAME_MAX]; /* "" of the sum */
+        char name[CONFIG_ALIAS_MAX]; /* "" of the sum */
         struct activity_figures figures;
 };
 

@@ -18,7 +18,7 @@ struct activity *fleet_activity(struct fleet *f);
 struct activity_record {
         struct list node;
         char id[ACTIVITY_ID_MAX];
-        char model[CONFIG_NAME_MAX], instance[CONFIG_NAME_MAX], key[CONFIG_NAME_MAX];
+        char model[CONFIG_ALIAS_MAX], instance[CONFIG_NAME_MAX], key[CONFIG_NAME_MAX];
         char path[48], peer[48];
         const char *source;  /* static */
         const char *state;   /* "waiting", "running", "ended" */
@@ -39,7 +39,7 @@ struct activity_record {
 
 int activity_new(struct activity **ret);
 struct activity *activity_free(struct activity *a);
-/* A new running record of this model (an entry's name) with the next id; owned by a. NULL without memory. */
+/* A new running record of this model (an entry's name, or one that several share) with the next id; owned by a. NULL without memory. */
 struct activity_record *activity_begin(struct activity *a, const char *model, usec_t now, usec_t realtime);
 /* Moves it to the recent ones and counts it; outcome: static text. The record is a's alone then. */
 void activity_end(struct activity *a, struct activity_record *rec, const char *outcome, usec_t now);

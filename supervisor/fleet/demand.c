@@ -52,7 +52,8 @@ unsigned demand_waiting(const struct demand *d, const struct demand_model *x)
 {
         struct dispatch_figures figures;
 
-        return dispatch_figures(d->fleet, x->name, &figures) == 0 ? figures.waiting : 0;
+        return dispatch_figures(d->fleet, x->name, &figures) == 0 ? figures.waiting + figures.shared_waiting
+                                                                  : 0;
 }
 
 bool demand_is_used(const struct demand *d, const struct demand_model *x)

@@ -69,6 +69,18 @@ static const struct config_instance *find_entry(const struct fleet *f, const cha
         return e;
 }
 
+/* An alias of several stands for none of them here. */
+static bool is_shared(const struct fleet *f, const char *model)
+{
+        const struct config *c = f->config;
+        unsigned n = 0;
+
+        for (size_t i = 0; i < c->n_instances && !config_find(c, model); i++)
+                for (char *const *a = c->instances[i].aliases; a && *a; a++)
+                        n += streq(*a, model);
+        return n > 1;
+}
+
 static int find_for_order(struct fleet *f, const char *model, const char *word, struct demand_model **ret,
                           char **ret_message)
 {
@@ -86,6 +98,11 @@ static int find_for_order(struct fleet *f, const char *model, const char *word, 
                         text_format("there is no model \"%s\"%s%s%s", model, near ? "; did you mean \"" : "",
                                     near ? near : "", near ? "\"?" : "");
                 return -ENOENT;
+        }
+        if (is_shared(f, model)) {
+                *ret_message = text_format("\"%s\" is an alias of several models: say which one, such as %s",
+                                           model, e->name);
+                return -EPERM;
         }
         *ret = e->on_demand ? demand_find(f->demand, e->name) : NULL;
         if (*ret)

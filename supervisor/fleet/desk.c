@@ -32,20 +32,28 @@ static const struct config_gateway *gateway_of(const struct desk *desk)
 
 /* --- use, which keeps on-demand models loaded ------------------------------------------------------------------ */
 
-void desk_began(struct desk *desk, const struct ticket *t)
+void desk_began(struct ticket *t, struct desk *home)
 {
+        home->tickets++; /* it stays as long as the lease */
+        t->home = home;
         if (t->no_wake)
                 return; /* a look at it is no use of it */
-        desk->held++;
-        demand_used(desk->dispatch->fleet, desk->name);
+        home->held++;
+        demand_used(home->dispatch->fleet, home->name);
 }
 
-void desk_ended(struct desk *desk, const struct ticket *t, usec_t keep_alive)
+void desk_ended(struct ticket *t, usec_t keep_alive)
 {
+        struct desk *home = steal_ptr(t->home);
+
+        if (!home)
+                return;
+        if (--home->tickets == 0 && desk_is_left_over(home))
+                dispatch_config_changed(home->dispatch);
         if (t->no_wake)
                 return;
-        desk->held--;
-        demand_idle(desk->dispatch->fleet, desk->name, keep_alive);
+        home->held--;
+        demand_idle(home->dispatch->fleet, home->name, keep_alive);
 }
 
 /* --- touching ------------------------------------------------------------------------------------------------------------ */
@@ -194,7 +202,7 @@ bool desk_lease(struct desk *desk, struct ticket *t, usec_t now)
                 return true;
         }
         count_wait(desk, waits ? usec_sub(now, t->item.since) : 0);
-        desk_began(desk, t);
+        desk_began(t, desk->seats[at]->desk);
         return true;
 }
 
@@ -261,7 +269,7 @@ static void refuse_late(struct ticket *t, usec_t now)
         struct desk *desk = t->desk;
         const struct seat *s = t->only ? t->only : desk_nearest(desk);
         char span[TIME_SPAN_MAX];
-        const char *no_room = desk->entry ? demand_words(desk->dispatch->fleet, desk->entry) : NULL;
+        const char *no_room = desk_demand_words(desk);
         unsigned after = clamp_seconds(queue_estimate(t->queue, 1, now), 1);
 
         time_span(usec_sub(now, t->item.since), span, sizeof span);
@@ -290,7 +298,7 @@ static void refuse_all(struct desk *desk, refuse_fn *refuse)
 
         refuse_line(&desk->queue, nearest, refuse);
         refuse_line(&desk->questions, nearest, refuse);
-        for (size_t i = 0; i < desk->n_seats; i++)
+        for (size_t i = 0; i < desk->n_seats && !desk->shared; i++)
                 refuse_line(desk->seats[i]->pinned, desk->seats[i], refuse);
 }
 
@@ -314,7 +322,7 @@ static void refuse_load(struct ticket *t, const struct seat *s)
 
 static void refuse_room(struct ticket *t, const struct seat *s)
 {
-        const char *why = demand_words(t->dispatch->fleet, t->desk->entry);
+        const char *why = desk_demand_words(t->desk);
 
         (void)s;
         refuse_waiting(
@@ -372,7 +380,7 @@ static void settle_absence(struct desk *desk)
         if (any_is(desk, is_coming))
                 return;
         desk->woken = false;
-        switch (demand_wake(desk->dispatch->fleet, desk->entry)) {
+        switch (desk_wake(desk)) {
         case 0:
                 desk->woken = true; /* on its way, or waiting for room that busy ones hold */
                 break;
@@ -438,11 +446,28 @@ static bool serve_all_pinned(struct desk *desk, bool again, usec_t now)
 
 static bool serve_queue(struct desk *desk, usec_t now)
 {
-        if (!any_is(desk, has_room) || !serve_one(desk, &desk->queue, now))
-                return false;
-        for (size_t i = 0; desk->pinned > 0 && i < desk->n_seats; i++)
+        uint64_t round = ++desk->dispatch->rounds;
+        struct desk *next;
+
+        while ((next = desk_whose_turn(desk, round))) {
+                if (!any_is(next, has_room)) {
+                        next->stuck = round;
+                        continue;
+                }
+                next->tickets++; /* a callback may end its last one */
+                if (serve_one(next, &next->queue, now)) {
+                        next->served_at = ++desk->dispatch->served;
+                        if (next != desk)
+                                desk_touch(next);
+                        next->tickets--;
+                        break;
+                }
+                next->tickets--;
+                next->stuck = round;
+        }
+        for (size_t i = 0; next && desk->pinned > 0 && i < desk->n_seats; i++)
                 desk->seats[i]->pinned_last = false;
-        return true;
+        return next;
 }
 
 /* Tickets for one instance and tickets for any take turns where both wait. */
@@ -523,7 +548,7 @@ static void arm(struct desk *desk, usec_t due)
         for (size_t i = 0; i < desk->n_seats; i++) {
                 const struct seat *s = desk->seats[i];
 
-                if (s->pinned)
+                if (s->pinned && !desk->shared)
                         due = MIN(due, queue_due(s->pinned));
                 /* Somebody may wait for its ejection to end. */
                 if (s->ejection.until > loop_now(desk->dispatch->fleet->loop))
@@ -593,6 +618,7 @@ struct desk *desk_free(struct desk *desk)
         timer_free(desk->timer);
         free(desk->seats);
         free(desk->candidates);
+        free(desk->others);
         free(desk);
         return NULL;
 }

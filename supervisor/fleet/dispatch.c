@@ -64,7 +64,7 @@ struct ticket *ticket_free(struct ticket *t)
         free(t->reasons);
         free(t->message);
         t->reasons = t->message = NULL;
-        if (--t->desk->tickets == 0 && !t->desk->entry)
+        if (--t->desk->tickets == 0 && desk_is_left_over(t->desk))
                 dispatch_config_changed(d);
         if (d->n_spare >= TICKETS_SPARE_MAX) {
                 free(t);
@@ -125,7 +125,8 @@ static int seek(struct ticket *t, bool front, usec_t now)
                 ticket_refuse(t, REFUSAL_STOPPING, 5, text_format("the supervisor stops"));
                 return 0;
         }
-        if ((!line || line->count == 0) && desk_lease(desk, t, now))
+        if ((!line || line->count == 0) && (line != &desk->queue || !desk_has_rivals(desk)) &&
+            desk_lease(desk, t, now))
                 return t->state == TICKET_LEASED;
         r = desk_enter(t, front, now);
         if (r == -ENOSPC) {
@@ -149,7 +150,8 @@ int dispatch_ask(struct fleet *f, const struct ticket_spec *spec, const struct t
         struct ticket *t;
 
         dispatch_refresh(d);
-        desk = desk_find(d, spec->entry->name);
+        desk = spec->shared && !spec->instance ? shared_find(d, spec->shared)
+                                               : desk_find(d, spec->entry->name);
         if (!desk || !desk->entry || (spec->instance && find_seat(desk, spec->instance, &only) < 0))
                 return -ENOENT;
         if (spec->no_wake && !is_up(desk, only))
@@ -246,8 +248,7 @@ static void give_back(struct ticket *t, const enum ticket_outcome *outcome, bool
 
         if (t->seat && outcome)
                 judge(t->seat, *outcome, closed, now);
-        if (t->pool)
-                desk_ended(t->desk, t, keep_alive);
+        desk_ended(t, keep_alive);
         seat_release(t);
 }
 
@@ -545,6 +546,8 @@ unsigned dispatch_waiting(const struct dispatch *d)
 
         for (size_t i = 0; i < d->n_desks; i++)
                 n += desk_waiting(d->desks[i]);
+        for (size_t i = 0; i < d->n_shared; i++)
+                n += desk_waiting(d->shared[i]);
         return n;
 }
 
@@ -553,6 +556,8 @@ void dispatch_stop(struct dispatch *d)
         dispatch_look_at_doubts(d);
         for (size_t i = 0; i < d->n_desks; i++)
                 desk_touch(d->desks[i]);
+        for (size_t i = 0; i < d->n_shared; i++)
+                desk_touch(d->shared[i]);
 }
 
 int dispatch_new(struct fleet *f, struct dispatch **ret)
@@ -597,24 +602,30 @@ static void free_tickets(struct list *list)
         }
 }
 
+static void cancel_waiting(struct desk *desk)
+{
+        for (struct queue_item *item = queue_first(&desk->queue); item; item = queue_first(&desk->queue))
+                ticket_cancel(CONTAINER_OF(item, struct ticket, item));
+        for (struct queue_item *item = queue_first(&desk->questions); item;
+             item = queue_first(&desk->questions))
+                ticket_cancel(CONTAINER_OF(item, struct ticket, item));
+}
+
 struct dispatch *dispatch_free(struct dispatch *d)
 {
         if (!d)
                 return NULL;
-        for (size_t i = 0; i < d->n_desks; i++) {
-                struct desk *desk = d->desks[i];
-
-                for (struct queue_item *item = queue_first(&desk->queue); item;
-                     item = queue_first(&desk->queue))
-                        ticket_cancel(CONTAINER_OF(item, struct ticket, item));
-                for (struct queue_item *item = queue_first(&desk->questions); item;
-                     item = queue_first(&desk->questions))
-                        ticket_cancel(CONTAINER_OF(item, struct ticket, item));
-        }
+        for (size_t i = 0; i < d->n_desks; i++)
+                cancel_waiting(d->desks[i]);
+        for (size_t i = 0; i < d->n_shared; i++)
+                cancel_waiting(d->shared[i]);
         free_tickets(&d->calls);
         free_tickets(&d->orphans);
         free_tickets(&d->doubts);
         free_tickets(&d->spare);
+        while (d->n_shared > 0)
+                desk_free(d->shared[--d->n_shared]);
+        free(d->shared);
         while (d->n_desks > 0)
                 desk_free(d->desks[--d->n_desks]);
         free(d->desks);

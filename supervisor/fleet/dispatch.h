@@ -32,6 +32,9 @@ struct dispatch *fleet_dispatch(struct fleet *f);
 /* What a request's model id means: an entry's name, an alias, one that a person started from the library. NULL or "" is
  * gateway.default_model, else the only entry there is. 0; -ENOENT (unknown); -EINVAL (none named, and several to choose from). */
 int dispatch_resolve(struct fleet *f, const char *model, const struct config_instance **ret);
+/* The same name when it is an alias of several entries (dispatch_resolve tells the first of them; what is changed in a request's body
+ * is alike for all), for ticket_spec.shared; else NULL. Valid until the end of the turn. */
+const char *dispatch_shared(struct fleet *f, const char *model);
 
 /* --- asking ----------------------------------------------------------------------------------------------------- */
 
@@ -56,6 +59,8 @@ ticket_refusal_name(enum ticket_refusal r); /* "queue_full": a metric's label an
 
 struct ticket_spec {
         const struct config_instance *entry; /* of dispatch_resolve */
+        const char *
+                shared; /* of dispatch_shared: any instance of the entries that have this name; NULL: those of `entry` */
         const char *instance; /* only this instance (/upstream/NAME, /slots of one); NULL: any of the entry */
         const char *key; /* whose work it is, for fairness: a key's name, "" for callers without, copied */
         enum ticket_priority priority;
@@ -142,12 +147,16 @@ struct dispatch_figures {
         uint64_t granted, retried, refused[TICKET_REFUSALS];
         uint64_t waits[DISPATCH_WAIT_BUCKETS + 1];
         double wait_sum;
-        usec_t shedding_since; /* 0: not shedding */
+        usec_t shedding_since;   /* 0: not shedding */
+        unsigned shared_waiting; /* of one entry: those who wait for a name that it shares */
         usec_t oldest; /* of one entry: since when the ticket waits whose time is over first; 0: none waits for a slot */
 };
 /* The models there are, for /metrics and lists: names in the order of the configuration; NULL beyond the last. */
 const char *dispatch_model_name(struct fleet *f, size_t i);
-/* Of one entry (by its name) or of all (NULL). -ENOENT. */
+/* Names that several entries share, and those entries; NULL beyond the last. */
+const char *dispatch_shared_name(struct fleet *f, size_t i);
+const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k);
+/* Of one entry or one shared name, or of all (NULL). -ENOENT. */
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret);
 /* Of one instance: leases now, slots, ejected until (monotonic, 0: no), times ejected. -ENOENT. */
 struct dispatch_seat {

@@ -1,6 +1,7 @@
 /* dispatch_private.h: desks, seats and tickets: shared by dispatch.c, desk.c and seat.c only.
  *
- * A desk is one model: its queue, and a seat for each of its instances. A seat outlives the processes of its instance; each process
+ * A desk is one model: its queue, and a seat for each of its instances. A name that several entries share has a desk of its own, which
+ * borrows the seats of theirs (shared.c); a seat's own desk is its entry's. A seat outlives the processes of its instance; each process
  * is one life, with a pool of connections of its own that lives as long as a lease of it. A ticket waits at a desk, sits on a
  * seat, or is on its way back to its owner with a refusal or a revocation, which is told at the end of the turn. */
 #ifndef LSV_FLEET_DISPATCH_PRIVATE_H
@@ -50,7 +51,7 @@ struct desk {
         struct desk *next;   /* in its bucket */
         struct list touched; /* in dispatch->touched while there is something to do */
         struct list dirty;   /* in dispatch->dirty while its figures differ from what was told */
-        char name[CONFIG_NAME_MAX];
+        char name[CONFIG_ALIAS_MAX];
         const struct config_instance *entry; /* NULL: not in the configuration any more */
         struct seat **seats;
         struct balancer_candidate *candidates; /* parallel to seats */
@@ -63,8 +64,13 @@ struct desk {
         size_t tickets;         /* all that point here */
         uint64_t random;
         struct timer *timer;
-        bool woken;       /* an on-demand model was asked to come, and has not been ready since */
-        bool load_failed; /* that came to nothing: all who wait are told */
+        bool shared; /* of a name of several entries; `entry` is the first of them */
+        struct desk **
+                others; /* neighbours: of a shared one its entries' desks, else the shared ones with its seats */
+        size_t n_others;
+        uint64_t served_at, stuck; /* whose turn it is between neighbours */
+        bool woken;                /* an on-demand model was asked to come, and has not been ready since */
+        bool load_failed;          /* that came to nothing: all who wait are told */
         struct dispatch_figures figures; /* counters only */
 };
 
@@ -72,6 +78,7 @@ struct desk {
 struct dispatch_name {
         struct dispatch_name *next;
         struct desk *desk;
+        bool is_alias;
         char text[];
 };
 
@@ -81,6 +88,9 @@ struct dispatch {
         struct desk **desks;
         size_t n_desks, cap_desks;
         struct desk *by_name[DISPATCH_BUCKETS];
+        struct desk **shared; /* a handful: no buckets */
+        size_t n_shared;
+        uint64_t served, rounds; /* for desk_whose_turn */
         struct dispatch_name *names[DISPATCH_BUCKETS];
         size_t n_entries;
         struct list touched, dirty;
@@ -115,7 +125,8 @@ struct ticket {
         struct queue_item item;
         struct queue *queue; /* where it waits, NULL */
         struct dispatch *dispatch;
-        struct desk *desk;
+        struct desk *desk; /* whose line it stands in */
+        struct desk *home; /* of the seat that it has leased, until that is given back; NULL */
         struct seat *seat; /* NULL without a lease, and once it was revoked */
         struct seat *only; /* spec.instance; while it waits it is there, later it may be gone: see only_id */
         uint64_t only_id;
@@ -147,6 +158,7 @@ struct ticket *ticket_free(struct ticket *t);
 struct desk *desk_find(const struct dispatch *d, const char *name);
 void dispatch_refresh(struct dispatch *d); /* desks and names as the configuration has them now */
 void dispatch_forget_names(struct dispatch *d);
+void dispatch_add_figures(struct dispatch_figures *sum, const struct dispatch_figures *g);
 
 /* desk.c: what waits for one model */
 int desk_new(struct dispatch *d, const char *name, struct desk **ret);
@@ -157,10 +169,29 @@ bool desk_lease(struct desk *desk, struct ticket *t, usec_t now); /* a seat for 
 void desk_settle(struct desk *desk, usec_t now);
 void desk_leave(struct ticket *t); /* out of the queue it waits in */
 int desk_enter(struct ticket *t, bool front, usec_t now);
-void desk_began(struct desk *desk, const struct ticket *t);
-void desk_ended(struct desk *desk, const struct ticket *t, usec_t keep_alive);
+/* A lease of t began; it ended. */
+void desk_began(struct ticket *t, struct desk *home);
+void desk_ended(struct ticket *t, usec_t keep_alive);
 struct desk *desk_free(struct desk *desk);
 const struct seat *desk_nearest(const struct desk *desk); /* the one that is most likely to serve next */
+
+/* shared.c: names of several entries. A refresh forgets them, makes and adds what there is, and settles: gathers seats, frees the rest. */
+struct desk *shared_find(const struct dispatch *d, const char *name);
+void shared_forget(struct dispatch *d);
+int shared_make(struct dispatch *d, const char *name, struct desk **ret); /* or finds it */
+int shared_add(struct desk *shared, struct desk *own);
+void shared_settle_names(struct dispatch *d, struct dispatch_figures *gone);
+void shared_drop_seat(struct dispatch *d, const struct seat *s);
+bool desk_is_left_over(const struct desk *desk); /* it goes with its last ticket */
+/* The desk and its neighbours; if_waiting: those where somebody waits. */
+void desk_touch_all(struct desk *desk, bool if_waiting);
+unsigned desk_waiting_with_others(const struct desk *desk);
+usec_t desk_oldest_with_others(const struct desk *desk);
+bool desk_has_rivals(const struct desk *desk); /* somebody waits at a neighbour for a slot */
+/* Of the desk and its neighbours where somebody waits: whose line goes next, those left out that are `stuck` in this round. NULL: none. */
+struct desk *desk_whose_turn(struct desk *desk, uint64_t round);
+int desk_wake(struct desk *desk); /* as demand_wake */
+const char *desk_demand_words(const struct desk *desk);
 
 /* seat.c: instances */
 int seat_lease(struct seat *s, struct ticket *t);

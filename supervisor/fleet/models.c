@@ -67,30 +67,69 @@ void dispatch_forget_names(struct dispatch *d)
                 }
 }
 
-static const struct dispatch_name *find_name(const struct dispatch *d, const char *text)
+static struct dispatch_name *find_name(const struct dispatch *d, const char *text)
 {
-        for (const struct dispatch_name *name = d->names[bucket_of(text)]; name; name = name->next)
+        for (struct dispatch_name *name = d->names[bucket_of(text)]; name; name = name->next)
                 if (streq(name->text, text))
                         return name;
         return NULL;
 }
 
-static void add_name(struct dispatch *d, const char *text, struct desk *desk)
+static void add_name(struct dispatch *d, const char *text, struct desk *desk, bool is_alias)
 {
         struct dispatch_name **bucket = &d->names[bucket_of(text)], *name;
 
-        if (find_name(d, text))
-                return; /* names go before aliases, and the configuration's before a person's */
         name = malloc(sizeof *name + strlen(text) + 1);
         if (!name)
                 return;
         name->next = *bucket;
         name->desk = desk;
+        name->is_alias = is_alias;
         memcpy(name->text, text, strlen(text) + 1);
         *bucket = name;
 }
 
-static void add_figures(struct dispatch_figures *sum, const struct dispatch_figures *g)
+/* The first entry has it alone; with the second it becomes a desk of its own. */
+static void add_alias(struct dispatch *d, const char *text, struct desk *desk)
+{
+        struct dispatch_name *name = find_name(d, text);
+        struct desk *shared;
+
+        if (!name) {
+                add_name(d, text, desk, true);
+                return;
+        }
+        if (!name->is_alias || name->desk == desk)
+                return; /* names go before aliases */
+        if (!name->desk->shared) {
+                if (shared_make(d, text, &shared) < 0 || shared_add(shared, name->desk) < 0)
+                        return;
+                name->desk = shared;
+        }
+        (void)shared_add(name->desk, desk);
+}
+
+static void refresh_names(struct dispatch *d)
+{
+        dispatch_forget_names(d);
+        shared_forget(d);
+        for (size_t i = 0; i < d->n_desks; i++)
+                if (d->desks[i]->entry)
+                        add_name(d, d->desks[i]->name, d->desks[i], false);
+        for (size_t i = 0; i < d->n_desks; i++)
+                for (char *const *a = d->desks[i]->entry ? d->desks[i]->entry->aliases : NULL; a && *a; a++)
+                        add_alias(d, *a, d->desks[i]);
+        /* Who waits at one that only one entry has now is served by that one. */
+        for (size_t i = 0; i < d->n_shared; i++) {
+                struct dispatch_name *name = find_name(d, d->shared[i]->name);
+
+                if (d->shared[i]->n_others == 0 && name && !name->desk->shared)
+                        (void)shared_add(d->shared[i], name->desk);
+        }
+        shared_settle_names(d, &d->gone);
+}
+
+void dispatch_add_figures(struct dispatch_figures *sum, const struct dispatch_figures *g)
 {
         sum->waiting += g->waiting;
         sum->leased += g->leased;
@@ -115,7 +154,7 @@ static void sweep_desks(struct dispatch *d)
                 struct desk *desk = d->desks[i];
 
                 if (!desk->entry && desk->n_seats == 0 && desk->tickets == 0) {
-                        add_figures(&d->gone, &desk->figures);
+                        dispatch_add_figures(&d->gone, &desk->figures);
                         unlist(desk);
                         continue;
                 }
@@ -134,7 +173,6 @@ void dispatch_refresh(struct dispatch *d)
                 return;
         d->stale = false;
         d->rule = balancer_find(config_balance_name(f->config->gateway.balance));
-        dispatch_forget_names(d);
         for (size_t i = 0; i < d->n_desks; i++)
                 d->desks[i]->entry = NULL;
         d->n_entries = f->config->n_instances;
@@ -158,12 +196,7 @@ void dispatch_refresh(struct dispatch *d)
                 (void)seat_join_desk(m->seat, desk);
                 seat_changed(m->seat);
         }
-        for (size_t i = 0; i < d->n_desks; i++)
-                if (d->desks[i]->entry)
-                        add_name(d, d->desks[i]->name, d->desks[i]);
-        for (size_t i = 0; i < d->n_desks; i++)
-                for (char *const *a = d->desks[i]->entry ? d->desks[i]->entry->aliases : NULL; a && *a; a++)
-                        add_name(d, *a, d->desks[i]);
+        refresh_names(d);
         sweep_desks(d);
 }
 
@@ -190,6 +223,17 @@ int dispatch_resolve(struct fleet *f, const char *model, const struct config_ins
         return 0;
 }
 
+const char *dispatch_shared(struct fleet *f, const char *model)
+{
+        const struct dispatch_name *name;
+
+        dispatch_refresh(f->dispatch);
+        if (!model || !*model)
+                model = f->config->gateway.default_model;
+        name = model && *model ? find_name(f->dispatch, model) : NULL;
+        return name && name->desk->shared ? name->text : NULL;
+}
+
 /* --- figures ------------------------------------------------------------------------------------------------------------------------ */
 
 const char *dispatch_model_name(struct fleet *f, size_t i)
@@ -205,13 +249,29 @@ const char *dispatch_model_name(struct fleet *f, size_t i)
         return NULL;
 }
 
+const char *dispatch_shared_name(struct fleet *f, size_t i)
+{
+        struct dispatch *d = f->dispatch;
+
+        dispatch_refresh(d);
+        return i < d->n_shared ? d->shared[i]->name : NULL;
+}
+
+const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k)
+{
+        const struct desk *desk = i < f->dispatch->n_shared ? f->dispatch->shared[i] : NULL;
+
+        return desk && k < desk->n_others ? desk->others[k]->name : NULL;
+}
+
 static void figures_of(const struct desk *desk, struct dispatch_figures *ret)
 {
         *ret = desk->figures;
         ret->waiting = desk_waiting(desk);
         ret->shedding_since = desk->queue.shed.since;
-        ret->oldest = queue_oldest(&desk->queue);
-        for (size_t i = 0; i < desk->n_seats; i++) {
+        ret->shared_waiting = desk->shared ? 0 : desk_waiting_with_others(desk) - ret->waiting;
+        ret->oldest = desk->shared ? queue_oldest(&desk->queue) : desk_oldest_with_others(desk);
+        for (size_t i = 0; i < desk->n_seats && !desk->shared; i++) {
                 ret->leased += desk->seats[i]->leased;
                 ret->slots += desk->seats[i]->ready ? desk->seats[i]->slots : 0;
         }
@@ -227,13 +287,19 @@ int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures
                 const struct desk *desk = desk_find(d, entry);
 
                 if (!desk)
+                        desk = shared_find(d, entry);
+                if (!desk)
                         return -ENOENT;
                 figures_of(desk, ret);
                 return 0;
         }
         for (size_t i = 0; i < d->n_desks; i++) {
                 figures_of(d->desks[i], &one);
-                add_figures(&sum, &one);
+                dispatch_add_figures(&sum, &one);
+        }
+        for (size_t i = 0; i < d->n_shared; i++) {
+                figures_of(d->shared[i], &one);
+                dispatch_add_figures(&sum, &one);
         }
         *ret = sum;
         return 0;
@@ -246,7 +312,7 @@ void dispatch_load_failed(struct dispatch *d, const char *entry)
         if (!desk)
                 return;
         desk->load_failed = true;
-        desk_touch(desk);
+        desk_touch_all(desk, false); /* others may come in its place */
 }
 
 void dispatch_wish_dropped(struct dispatch *d, const char *entry)

@@ -717,8 +717,9 @@ int relay_start(struct fleet *f, const struct relay_spec *spec, const struct rel
                 e = granted;
                 goto fail;
         }
-        r->record = activity_begin(f->activity, spec->ticket.entry->name, loop_now(f->loop),
-                                   loop_realtime(f->loop));
+        r->record = activity_begin(f->activity,
+                                   spec->ticket.shared ? spec->ticket.shared : spec->ticket.entry->name,
+                                   loop_now(f->loop), loop_realtime(f->loop));
         if (!r->record) {
                 if (granted)
                         ticket_done(r->ticket, OUTCOME_CANCELLED, USEC_INFINITY);

@@ -83,11 +83,13 @@ static void leave_seat(struct ticket *t)
         if (!t->ignores_slots)
                 s->leased--;
         t->seat = NULL;
-        desk_changed_figures(t->desk);
         if (s->held == 0 && s->member->in.state == INSTANCE_DRAINING)
                 member_touch(s->member);
-        if (desk_waiting(t->desk) > 0)
-                desk_touch(t->desk);
+        desk_changed_figures(t->desk);
+        if (s->desk) {
+                desk_changed_figures(s->desk);
+                desk_touch_all(s->desk, true);
+        }
 }
 
 void seat_release(struct ticket *t)
@@ -202,7 +204,7 @@ void seat_changed(struct seat *s)
         if (was_alive && !s->alive)
                 went_down(s);
         if (s->desk && (was_ready != s->ready || was_on_its_way != s->on_its_way || slots != s->slots))
-                desk_touch(s->desk);
+                desk_touch_all(s->desk, false);
 }
 
 /* What is busy beyond the leases that may have been there since the last look is not ours. */
@@ -224,7 +226,7 @@ unsigned seat_in_flight(const struct seat *s)
 
 unsigned seat_queue(const struct seat *s)
 {
-        return s->desk ? desk_waiting(s->desk) : 0;
+        return s->desk ? desk_waiting_with_others(s->desk) : 0;
 }
 
 uint64_t seat_heard(const struct seat *s)
@@ -272,6 +274,7 @@ void seat_leave_desk(struct seat *s)
                               text_format("the instance %s is not there any more", s->member->name));
         }
         take_all_away(s, false, loop_now(s->member->fleet->loop));
+        shared_drop_seat(desk->dispatch, s);
         desk->n_seats--;
         memmove(&desk->seats[s->at], &desk->seats[s->at + 1], (desk->n_seats - s->at) * sizeof *desk->seats);
         memmove(&desk->candidates[s->at], &desk->candidates[s->at + 1],

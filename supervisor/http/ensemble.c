@@ -488,7 +488,8 @@ static bool find_entries(struct errand *e, const struct wish *w, const struct co
         return true;
 }
 
-static int start_member(struct member *m, const struct config_instance *entry, const struct peek *p)
+static int start_member(struct member *m, const char *model, const struct config_instance *entry,
+                        const struct peek *p)
 {
         struct peek_edit edit = {.drop = ERRAND_OWN_MEMBERS, .strip = entry->request_strip};
         struct errand *e = m->run->errand;
@@ -501,7 +502,7 @@ static int start_member(struct member *m, const struct config_instance *entry, c
         edit.set = m->set;
         r = peek_splice(p, &edit, &m->pieces);
         if (r == 0)
-                r = errand_fill_spec(e, entry, &target, &spec);
+                r = errand_fill_spec(e, model, entry, &target, &spec);
         if (r < 0)
                 return r;
         spec.body = m->pieces.iov;
@@ -509,6 +510,21 @@ static int start_member(struct member *m, const struct config_instance *entry, c
         spec.source = "ensemble";
         spec.ticket.spread = m->run;
         return relay_start(e->gateway->doors->fleet, &spec, e->streams ? &racing : &collecting, m, &m->relay);
+}
+
+/* The most that any instance weighs which may answer to this name; which of them does shows later. */
+static double most_of(const struct errand *e, const char *model, const struct config_instance *entry)
+{
+        struct fleet *f = e->gateway->doors->fleet;
+        const struct config *c = fleet_config(f);
+        const char *shared = dispatch_shared(f, model);
+        double most = config_weight_most(entry);
+
+        for (size_t i = 0; shared && i < c->n_instances; i++)
+                for (char *const *a = c->instances[i].aliases; a && *a; a++)
+                        if (streq(*a, shared))
+                                most = MAX(most, config_weight_most(c->instances + i));
+        return most;
 }
 
 void ensemble_run_begin(struct errand *e, const struct peek *p)
@@ -531,14 +547,14 @@ void ensemble_run_begin(struct errand *e, const struct peek *p)
         run->errand = e;
         run->n = w.n;
         for (unsigned i = 0; i < w.n; i++)
-                weights[i] = config_weight_most(entries[i]); /* until it is known which of them answers */
+                weights[i] = most_of(e, w.n_models ? w.models[i % w.n_models] : e->model, entries[i]);
         ensemble_init(&run->votes, w.combine, w.n, weights);
         for (unsigned i = 0; i < w.n; i++) {
                 struct member *m = run->members + i;
 
                 m->run = run;
                 m->index = i;
-                r = start_member(m, entries[i], p);
+                r = start_member(m, w.n_models ? w.models[i % w.n_models] : e->model, entries[i], p);
                 if (r < 0) {
                         failure = r;
                         fail_member(m, 503, NULL, "it could not be started", 0);

@@ -173,15 +173,28 @@ static void put_label(struct exposition_queue *q, const char *key, const char *v
         (void)buffer_putc(&q->arena, '"');
 }
 
+/* Of a model, or of a name that several share. */
+static void take_model(struct exposition_queue *q, struct fleet *fleet, const char *name)
+{
+        struct model_sample *m = q->models + q->n_models++;
+
+        (void)dispatch_figures(fleet, name, &m->figures);
+        m->labels = q->arena.len;
+        put_label(q, "model", name);
+        m->labels_len = q->arena.len - m->labels;
+}
+
 static int take_samples(struct exposition_queue *q, struct fleet *fleet)
 {
-        size_t instances = fleet_count(fleet), models = 0;
+        size_t instances = fleet_count(fleet), models = 0, shared = 0;
         const char *name;
 
         while (dispatch_model_name(fleet, models))
                 models++;
+        while (dispatch_shared_name(fleet, shared))
+                shared++;
         q->seats = calloc(MAX(instances, 1U), sizeof(*q->seats));
-        q->models = calloc(MAX(models, 1U), sizeof(*q->models));
+        q->models = calloc(MAX(models + shared, 1U), sizeof(*q->models));
         if (!q->seats || !q->models)
                 return -ENOMEM;
         for (; q->n_seats < instances; q->n_seats++) {
@@ -195,14 +208,10 @@ static int take_samples(struct exposition_queue *q, struct fleet *fleet)
                 put_label(q, "model", r->model);
                 s->labels_len = q->arena.len - s->labels;
         }
-        for (; q->n_models < models && (name = dispatch_model_name(fleet, q->n_models)); q->n_models++) {
-                struct model_sample *m = q->models + q->n_models;
-
-                (void)dispatch_figures(fleet, name, &m->figures);
-                m->labels = q->arena.len;
-                put_label(q, "model", name);
-                m->labels_len = q->arena.len - m->labels;
-        }
+        for (size_t i = 0; i < models && (name = dispatch_model_name(fleet, i)); i++)
+                take_model(q, fleet, name);
+        for (size_t i = 0; i < shared && (name = dispatch_shared_name(fleet, i)); i++)
+                take_model(q, fleet, name);
         return q->arena.failed ? -ENOMEM : 0;
 }
 

@@ -256,8 +256,8 @@ void errand_refuse_start(struct errand *e, int r)
         }
 }
 
-int errand_fill_spec(const struct errand *e, const struct config_instance *entry, struct buffer *target,
-                     struct relay_spec *ret)
+int errand_fill_spec(const struct errand *e, const char *model, const struct config_instance *entry,
+                     struct buffer *target, struct relay_spec *ret)
 {
         const struct http1_request *head = request_head(e->req);
         bool direct = e->kind == ERRAND_DIRECT, aside = direct || e->kind == ERRAND_LOOK;
@@ -267,22 +267,24 @@ int errand_fill_spec(const struct errand *e, const struct config_instance *entry
         where = make_target(e, target);
         if (target->failed || where.n > ERRAND_TARGET_MAX)
                 return -EINVAL;
-        *ret = (struct relay_spec){.ticket = {.entry = entry,
-                                              .instance = direct ? e->instance : NULL,
-                                              .key = e->caller.name ? e->caller.name : "",
-                                              .priority = e->priority,
-                                              .affinity = e->affinity,
-                                              .ignores_slots = aside || e->kind == ERRAND_ASK,
-                                              .no_wake = aside},
-                                   .method = head->method_name,
-                                   .target = where,
-                                   .headers = head->headers,
-                                   .n_headers = head->n_headers,
-                                   .keep_alive = e->keep_alive,
-                                   .streams = e->streams,
-                                   .source = "http",
-                                   .path = e->route->pattern,
-                                   .peer = request_peer(e->req)};
+        *ret = (struct relay_spec){
+                .ticket = {.entry = entry,
+                           .shared = direct ? NULL : dispatch_shared(e->gateway->doors->fleet, model),
+                           .instance = direct ? e->instance : NULL,
+                           .key = e->caller.name ? e->caller.name : "",
+                           .priority = e->priority,
+                           .affinity = e->affinity,
+                           .ignores_slots = aside || e->kind == ERRAND_ASK,
+                           .no_wake = aside},
+                .method = head->method_name,
+                .target = where,
+                .headers = head->headers,
+                .n_headers = head->n_headers,
+                .keep_alive = e->keep_alive,
+                .streams = e->streams,
+                .source = "http",
+                .path = e->route->pattern,
+                .peer = request_peer(e->req)};
         return 0;
 }
 
@@ -292,7 +294,7 @@ static void start(struct errand *e, const struct config_instance *entry)
         struct relay_spec spec;
         int r;
 
-        r = errand_fill_spec(e, entry, &target, &spec);
+        r = errand_fill_spec(e, e->model, entry, &target, &spec);
         if (r == 0) {
                 spec.body = e->pieces.iov;
                 spec.n_body = e->pieces.n;

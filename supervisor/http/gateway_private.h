@@ -104,9 +104,9 @@ void errand_go(struct errand *e, struct slice body, const struct peek *p);
 bool errand_take_allowance(struct errand *e);
 /* The entry of the errand's model. False: refused. */
 bool errand_resolve(struct errand *e, const struct config_instance **ret);
-/* Where it goes and what goes along, but for the body; ret points into *target, which the caller frees. 0 or -EINVAL. */
-int errand_fill_spec(const struct errand *e, const struct config_instance *entry, struct buffer *target,
-                     struct relay_spec *ret);
+/* For a model by the name that was asked for, which is `entry` or several. Where it goes and what goes along, but for the body; ret points into *target, which the caller frees. 0 or -EINVAL. */
+int errand_fill_spec(const struct errand *e, const char *model, const struct config_instance *entry,
+                     struct buffer *target, struct relay_spec *ret);
 /* relay_start said no. */
 void errand_refuse_start(struct errand *e, int r);
 /* The members that are for the gateway and never forwarded. */

@@ -219,6 +219,31 @@ void model_handle(struct call *call)
         respond_json(call->req, 200, NULL, &b);
 }
 
+/* Names that stand for several of them. */
+static void put_shared(struct json_writer *w, struct fleet *f)
+{
+        const char *name, *model;
+
+        json_key(w, "shared");
+        json_open_array(w);
+        for (size_t i = 0; (name = dispatch_shared_name(f, i)); i++) {
+                struct dispatch_figures figures = {0};
+
+                (void)dispatch_figures(f, name, &figures);
+                json_open_object(w);
+                json_string(w, "name", name);
+                json_key(w, "models");
+                json_open_array(w);
+                for (size_t k = 0; (model = dispatch_shared_model(f, i, k)); k++)
+                        json_put_string(w, model);
+                json_close_array(w);
+                json_uint(w, "queue", figures.waiting);
+                json_bool(w, "shedding", figures.shedding_since != 0);
+                json_close_object(w);
+        }
+        json_close_array(w);
+}
+
 static void put_own(struct json_writer *w, struct fleet *f, const struct lineup *l, const struct model *m)
 {
         struct dispatch_figures figures = {0};
@@ -267,6 +292,7 @@ void api_models_handle(struct call *call)
                 if (model_look(f, &l, name, &m))
                         put_own(&w, f, &l, &m);
         json_close_array(&w);
+        put_shared(&w, f);
         json_close_object(&w);
         respond_json(call->req, 200, NULL, &b);
 }

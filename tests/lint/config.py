@@ -33,7 +33,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"NUL character|min is greater|indices and UUIDs cannot be mixed|must be between .*[0-9](ms|[smhKMGT])( |$)|must be between$|"
     r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
     r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
-    r"in the keys file|everybody on this machine|needs both cert_file|has no meaning on a unix|has no meaning without|too large for a number|"
+    r"in the keys file|everybody on this machine|needs both cert_file|has no meaning on a unix|has no meaning without|is shared with an entry|too large for a number|"
     r"weights? for (at most )?[0-9]+ replica|at most, not 65")
 
 GOOD = [
@@ -63,6 +63,8 @@ GOOD = [
     '{"instances": [{"name": "a", "model": "hf:u/r:q", "on_demand": {}, "limits": {"memory": "1G", "cpus": 0.5, "pids": 9}}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "nice": -20, "cwd": "/", "autostart": false, "weight": 0.5,'
     ' "llama_server": {"binary": "/x"}, "health": {"timeout": "1s"}, "restart": {"jitter": 0}, "stop": {"drain": "0s"}}]}',
+    '{"instances": [{"name": "a", "model": "a", "aliases": ["x"], "request": {"strip": ["n"]}}, {"name": "b", "model": "b",'
+    ' "aliases": ["y", "x"], "request": {"strip": ["n"]}}]}',
     '{"instances": [{"name": "a", "model": "a", "replicas": 3, "weight": [3, 0.5, 1]}, {"name": "b", "model": "b", "weight": [2],'
     ' "replicas": "per-gpu"}, {"name": "c", "model": "c", "weight": [2, 1], "replicas": {"min": 1, "max": 4}}]}',
     '{"instances": [{"name": "a", "adopt": "http://10.0.0.5:8134"}, {"name": "b", "model": "b", "endpoint": "127.0.0.1:1"}]}',

@@ -3,6 +3,8 @@
 import collections
 import concurrent.futures
 import json
+import os
+import signal
 
 import pytest
 
@@ -98,6 +100,63 @@ def test_weights_of_replicas(make_daemon, balance):
         got = collections.Counter(pool.map(lambda i: ask(daemon, text="talk %d" % i)[0], range(450)))
     # Of 450: 300, 100 and 50; the rules know when a request ends, and it is chance in which order they do.
     assert 230 <= got["qwen-0"] <= 370 and 50 <= got["qwen-1"] <= 160 and 15 <= got["qwen-2"] <= 100, got
+
+
+def sharing(make_daemon, balance="least-loaded", gateway=None, **more):
+    """Three entries with one alias, and weights of 3, 2 and 1."""
+    entries = [{"name": name, "model": "tiny.gguf", "aliases": ["gpt"], "weight": weight, **more} for name, weight in (("a", 3), ("b", 2), ("c", 1))]
+    daemon = make_daemon({"instances": entries, "gateway": {"balance": balance, "slow_start": "0s", **(gateway or {})}})
+    for name in "abc":
+        daemon.wait_state(name, "ready")
+    return daemon
+
+
+@pytest.mark.parametrize("balance", ["least-loaded", "round-robin", "random", "prefix-affinity"])
+def test_weights_of_entries_that_share_a_name(make_daemon, balance):
+    daemon = sharing(make_daemon, balance, slots=16, args=["--parallel", "16", "--tok-s", "200"])
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        got = collections.Counter(pool.map(lambda i: ask(daemon, text="talk %d" % i, model="gpt")[0], range(450)))
+    assert 150 <= got["a"] <= 300 and 90 <= got["b"] <= 220 and 30 <= got["c"] <= 130, got
+    assert sum(got.values()) == 450
+
+
+def test_a_shared_name_and_its_entries(make_daemon):
+    """What is told of a name that several entries have, and what each of them still is by itself."""
+    daemon = sharing(make_daemon, gateway={"default_model": "gpt"}, slots=1, args=["--parallel", "1", "--tok-s", "20"])
+    told = daemon.get("/api/v1/models").json
+    assert told["shared"] == [{"name": "gpt", "models": ["a", "b", "c"], "queue": 0, "shedding": False}]
+    assert [m["aliases"] for m in told["models"]] == [["gpt"]] * 3
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        held = [pool.submit(ask, daemon, model=model, max_tokens=60) for model in ("gpt", "", "gpt")]
+        harness.wait_for(lambda: sum(one["inFlight"] for one in daemon.instances().values()) == 3)
+        waiting = [pool.submit(ask, daemon, model="gpt", max_tokens=2), pool.submit(ask, daemon, model="b", max_tokens=2)]
+        harness.wait_for(lambda: daemon.get("/api/v1/models").json["shared"][0]["queue"] == 1 and daemon.instance("b")["queue"] == 2)
+        running = daemon.get("/api/v1/requests").json["running"]
+        assert sorted(r["model"] for r in running) == ["b", "gpt", "gpt", "gpt", "gpt"], running
+        assert 'llama_supervisor_model_queue{model="gpt"} 1' in daemon.get("/metrics").text
+        assert sorted(f.result()[0] for f in held) == ["a", "b", "c"]
+        assert waiting[0].result()[0] in "abc" and waiting[1].result()[0] == "b"
+    assert shares(daemon, 4, model="c") == {"c": 4}
+    metrics = daemon.get("/metrics").text
+    assert 'llama_supervisor_requests_total{model="gpt",outcome="ok"} 4' in metrics
+    assert 'llama_supervisor_requests_total{model="c",outcome="ok"} 4' in metrics
+    answer = daemon.control_api("POST", "/api/v1/models/gpt/unload")
+    assert answer.status == 409 and "alias of several models" in answer.text, answer
+
+
+def test_one_of_a_shared_name_dies(make_daemon):
+    """The others answer for it; and an ensemble meets instances of all."""
+    daemon = sharing(make_daemon, "round-robin")
+    pid = daemon.instance("a")["pid"]
+    daemon.write_config(harness.merged(daemon.config, {"restart": {"backoff_initial": "5m", "backoff_max": "5m"}}))
+    assert daemon.cli("reload").returncode == 0
+    answer = harness.request(daemon.address, "POST", "/v1/chat/completions", {
+        "model": "gpt", "messages": [{"role": "user", "content": "hi"}], "ensemble": {"n": 3, "combine": "longest"}})
+    assert sorted(m["instance"] for m in answer.json["ensemble"]["members"]) == ["a", "b", "c"], answer
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_state("a", "crashed")
+    got = shares(daemon, 12, model="gpt")
+    assert set(got) == {"b", "c"} and got["b"] > got["c"], got
 
 
 def test_weights_change_live(make_daemon):

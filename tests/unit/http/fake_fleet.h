@@ -360,6 +360,13 @@ const char *dispatch_model_name(struct fleet *f, size_t i)
         return i == 0 ? "tiny" : NULL;
 }
 
+const char *dispatch_shared_name(struct fleet *f, size_t i)
+{
+        (void)f;
+        (void)i;
+        return NULL;
+}
+
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret)
 {
         (void)entry;
