@@ -588,7 +588,7 @@ def test_a_real_server_stops_when_its_client_leaves(make_daemon, real_llama_serv
 
 # ---- instances that die --------------------------------------------------------------------------------------------------
 
-def kill(world, name):
+def kill_when_ready(world, name):
     """kill -9 when it is ready; what is told of it may be older than its last death."""
     def killed():
         one = world.daemon.instance(name)
@@ -628,7 +628,7 @@ def test_no_try_is_lost_on_a_dying_instance(make_daemon, folder):
         running = [pool.submit(run, worker) for worker in range(workers)]
         for kills in range(1, 6):
             wait_for(lambda: len(done) >= kills * total / 8)
-            kill(world, "q-0")
+            kill_when_ready(world, "q-0")
         wrong = [one for future in running for one in future.result()]
     taken = collections.Counter(row[2] for row in world.journal() if row[0] == "POST")
     assert set(taken.values()) == {1}, [u for u, n in taken.items() if n > 1]
