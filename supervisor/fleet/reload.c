@@ -172,7 +172,7 @@ static struct fleet_reload *reload_free(struct fleet_reload *x)
 
 static void take_over(struct fleet_reload *x)
 {
-        _cleanup_buffer_ struct buffer text;
+        _cleanup_buffer_ struct buffer text = {0};
         struct fleet *f = x->fleet;
         struct json_writer w;
         struct plan p;

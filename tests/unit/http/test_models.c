@@ -8,7 +8,7 @@
 #include "fake_fleet.h"
 
 /* The lists are made by functions of this file alone. */
-#include "../../../supervisor/http/models.c"
+#include "http/models.c"
 
 static unsigned long compared;
 
