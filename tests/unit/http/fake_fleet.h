@@ -367,6 +367,14 @@ const char *dispatch_shared_name(struct fleet *f, size_t i)
         return NULL;
 }
 
+const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k)
+{
+        (void)f;
+        (void)i;
+        (void)k;
+        return NULL;
+}
+
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret)
 {
         (void)entry;
