@@ -1,12 +1,16 @@
 /* ask.c: asking the daemon, and saying plainly why that did not work. */
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/slice.h"
 #include "base/text.h"
 #include "cli/verb.h"
 #include "cli/where.h"
 #include "core/http1_uri.h"
+
+/* As event streams are told before an upgrade (retry: 200). */
+enum { REOPEN_PAUSE_NSEC = 200 * 1000 * 1000 };
 
 /* --- saying --------------------------------------------------------------------------------------------------------- */
 
@@ -239,6 +243,17 @@ int cli_open_stream(struct cli *cli, const char *target, struct client_stream **
                 return cli_broken(cli, r);
         cli->answered = true;
         return r == 0 ? CLI_DONE : cli_refused(cli, &refusal);
+}
+
+int cli_reopen_feed(struct cli *cli, int ended, struct client_stream **stream)
+{
+        const struct timespec pause = {.tv_nsec = REOPEN_PAUSE_NSEC};
+
+        if (ended < 0)
+                return cli_broken(cli, ended);
+        *stream = client_stream_free(*stream);
+        (void)nanosleep(&pause, NULL);
+        return cli_open_stream(cli, "/api/v1/events", stream);
 }
 
 struct json_value *cli_feed_message(char *line, size_t len)

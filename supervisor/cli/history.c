@@ -176,7 +176,9 @@ static int follow(struct history_view *h)
                 if (r == 0)
                         r = client_stream_pull(h->feed);
                 if (r != 0)
-                        return cli_broken(h->cli, r < 0 ? r : -ECONNRESET);
+                        r = cli_reopen_feed(h->cli, r, &h->feed);
+                if (r != CLI_DONE)
+                        return r;
         }
 }
 

@@ -283,7 +283,7 @@ static int follow(struct order_wait *w)
                 if (r == 0)
                         r = client_stream_pull(w->stream);
                 if (r != 0)
-                        return cli_broken(w->cli, r < 0 ? r : -ECONNRESET);
+                        r = cli_reopen_feed(w->cli, r, &w->stream);
         }
 }
 

@@ -277,7 +277,8 @@ static int turn(struct watch *w)
         if (r == 0)
                 return CLI_DONE;
         (void)take_messages(w);
-        return cli_broken(w->cli, r < 0 ? r : -ECONNRESET);
+        w->stale = true;
+        return cli_reopen_feed(w->cli, r, &w->stream);
 }
 
 static int run(struct watch *w)

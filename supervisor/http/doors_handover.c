@@ -80,11 +80,12 @@ struct asking {
         usec_t oldest;
 };
 
-static void note_age(void *owner, const struct request *req, usec_t age)
+static void note_age(void *owner, const struct request *req, const char *peer, usec_t age)
 {
         struct asking *a = owner;
 
         (void)req;
+        (void)peer;
         a->oldest = MAX(a->oldest, age);
 }
 
@@ -106,12 +107,17 @@ static bool is_on_record(const struct request *req, const char *path)
                match.route->flags & ROUTE_WORK;
 }
 
-static void describe(void *owner, const struct request *req, usec_t age)
+static void describe(void *owner, const struct request *req, const char *peer, usec_t age)
 {
         struct asking *a = owner;
-        const struct http1_request *head = request_head(req);
+        const struct http1_request *head;
         char path[DOORS_PATH_MAX], what[200];
 
+        if (!req) {
+                a->fn(a->arg, "an answer that its reader has not taken", peer, age);
+                return;
+        }
+        head = request_head(req);
         if (http1_path_normal(head->path, path, sizeof(path)) < 0)
                 (void)text_copy(path, sizeof(path), "?");
         if (is_on_record(req, path))
@@ -120,7 +126,7 @@ static void describe(void *owner, const struct request *req, usec_t age)
                        head->method_name.p, path,
                        request_body_is_whole(req) ? "" : " (its body is still coming)");
         (void)text_harmless(what);
-        a->fn(a->arg, what, request_peer(req), age);
+        a->fn(a->arg, what, peer, age);
 }
 
 static void each_blocker(void *owner, handover_blocker_fn *fn, void *arg)

@@ -97,8 +97,9 @@ void server_set_closing(struct server *s, bool on);
 void server_hold(struct server *s, bool on);
 /* Requests that are being read or answered, and answers that were not sent yet; standing ones (request_set_standing) are not counted. */
 unsigned server_busy(const struct server *s);
-/* Calls fn for each open request that is no standing one; age: since its first byte. */
-typedef void server_busy_fn(void *owner, const struct request *req, usec_t age);
+/* Calls fn for each of those. req: NULL where only the end of an answer waits for its reader (or a handshake is under way); age: since
+ * the request's first byte, or since its end. */
+typedef void server_busy_fn(void *owner, const struct request *req, const char *peer, usec_t age);
 void server_each_busy(struct server *s, server_busy_fn *fn, void *owner);
 /* Ends standing requests and channels that their owners left open, as if their clients had gone. */
 void server_end_standing(struct server *s);

@@ -63,9 +63,9 @@ void server_each_busy(struct server *s, server_busy_fn *fn, void *owner)
         {
                 const struct conn *c = LIST_ENTRY(it, struct conn, node);
 
-                /* It has been idle since its request began. */
-                if (c->req && is_busy(c))
-                        fn(owner, c->req, usec_sub(now, c->idle_since));
+                /* It has been idle since its request began, or ended. */
+                if (is_busy(c))
+                        fn(owner, c->req, c->peer, usec_sub(now, c->idle_since));
         }
 }
 

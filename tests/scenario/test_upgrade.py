@@ -530,6 +530,54 @@ def test_feeds_come_back(make_daemon):
         assert again["data"]["pid"] == pid
 
 
+def test_who_watches_from_a_terminal_goes_on(make_daemon):
+    """status --watch, history --follow and --wait come back by themselves."""
+    daemon = make_daemon(one("--load-ms 3000"))
+    env = daemon.environment()
+    watchers = [harness.spawn([harness.PROGRAM, *args, "--socket", daemon.control], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=env, stdin=subprocess.DEVNULL)
+                for args in (["status", "--watch"], ["history", "--follow"], ["start", "a", "--wait"])]
+    try:
+        harness.wait_for(lambda: daemon.get("/metrics").text.count("feed_subscribers") and
+                         sum(float(line.split()[-1]) for line in daemon.get("/metrics").text.splitlines()
+                             if line.startswith("llama_supervisor_feed_subscribers")) >= 3, what=daemon.output)
+        upgraded(daemon)
+        daemon.wait_state("a", "ready")
+        assert watchers[2].wait(harness.PATIENCE) == 0, watchers[2].stdout.read()
+        text = watchers[2].stdout.read()
+        assert b"a: ready" in text, text
+        pid = daemon.instance("a")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        daemon.wait_state("a", "crashed")
+        told = [b"", b""]
+        for i, word in ((0, b"crashed"), (1, b"died")):
+            while word not in told[i]:
+                piece = os.read(watchers[i].stdout.fileno(), 65536)
+                assert piece, told[i]
+                told[i] += piece
+        assert b"upgraded" in told[1]
+    finally:
+        for watcher in watchers:
+            watcher.kill()
+            watcher.wait()
+            watcher.stdout.close()
+
+
+def test_an_answer_that_is_not_read_is_named(make_daemon):
+    daemon = make_daemon(one())
+    daemon.wait_state("a", "ready")
+    address = urllib.parse.urlsplit(daemon.address)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((address.hostname, address.port))
+        # Answers of some 100 KB each: more than the kernel keeps for a reader that does not read.
+        sock.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        time.sleep(0.3)
+        refused = daemon.cli("upgrade")
+        assert refused.returncode == 1 and "an answer that its reader has not taken" in refused.stderr, refused
+    assert upgraded(daemon)["generation"] == 1
+
+
 def test_an_event_stream_says_when_to_come_back(make_daemon):
     daemon = make_daemon(one())
     daemon.wait_state("a", "ready")
