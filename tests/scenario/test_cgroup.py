@@ -1,6 +1,6 @@
 """A service with a delegated control group: every instance lives in a group of its own, which nobody leaves; and what is told where
 there is none. The limits themselves are tested under a real kernel (tests/system): most machines of tests have no controllers."""
-# ctest: asan
+# ctest: real asan
 import json
 import os
 import signal
