@@ -13,6 +13,7 @@
 #include "fleet/fleet.h"
 #include "fleet/handover.h"
 #include "fleet/summary.h"
+#include "host/journal.h"
 #include "host/notify.h"
 #include "host/process.h"
 #include "host/reaper.h"
@@ -29,6 +30,7 @@ struct daemon {
         struct handover *handover;
         struct fleet *fleet;
         struct doors *doors;
+        struct journal *journal; /* NULL: our log is not the journal */
         struct signal_watch *term, *interrupt, *hangup, *upgrade;
         struct timer *watchdog, *patience;
         usec_t watchdog_interval;
@@ -101,7 +103,7 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
         }
         d->stopping = true;
         handover_abandon(d->handover);
-        log_info(NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
+        log_event(LOG_INFO, "stopping", NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
         notify_stopping();
         if (notify_is_on())
                 on_patience(d, now);
@@ -245,6 +247,7 @@ static int build(struct daemon *d, struct config *config)
         r = fleet_new(d->loop, config, load_again, d, &d->fleet);
         if (r < 0)
                 return r;
+        journal_describe(d->journal, fleet_describe, d->fleet);
         r = handover_attach(d->handover, d->fleet, d->lock_fd, load_again, d);
         if (r < 0)
                 return r;
@@ -284,10 +287,12 @@ static void tear_down(struct daemon *d)
                 fleet_unsubscribe(d->fleet, on_change, d);
         d->doors = doors_close(d->doors);
         d->handover = handover_free(d->handover);
+        journal_describe(d->journal, NULL, NULL);
         d->fleet = fleet_free(d->fleet);
         d->loop = loop_free(d->loop);
         process_finish();
         close_fd(&d->lock_fd);
+        d->journal = journal_close(d->journal);
 }
 
 static int run_daemon(const char *config_file)
@@ -312,6 +317,8 @@ static int run_daemon(const char *config_file)
                 return EXIT_FAILURE;
         }
         log_set_level(config->log_level);
+        if (log_is_journal())
+                (void)journal_open(JOURNAL_SOCKET, &d.journal); /* else lines go to stderr, without fields */
         (void)signal(SIGPIPE, SIG_IGN);
         (void)umask(022);
         keep_memory_private();
@@ -322,12 +329,14 @@ static int run_daemon(const char *config_file)
         if (r < 0) {
                 config_free(config);
                 d.handover = handover_free(d.handover);
+                d.journal = journal_close(d.journal);
                 return EXIT_FAILURE;
         }
         reaper_note_start(config->runtime_dir, handover_is_next(d.handover));
         r = build(&d, config);
         if (r == 0) {
-                log_info(NULL, "version %s, pid %d", LSV_VERSION, (int)getpid());
+                log_event(LOG_INFO, handover_is_next(d.handover) ? NULL : "daemon_started", NULL,
+                          "version %s, pid %d", LSV_VERSION, (int)getpid());
                 if (!handover_is_next(d.handover))
                         fleet_event_started(d.fleet);
                 (void)fleet_start(d.fleet);

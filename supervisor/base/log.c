@@ -4,12 +4,18 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "base/text.h"
 #include "base/time.h"
 
+enum { TEXT_MAX_BYTES = 2048, LINE_MAX_BYTES = TEXT_MAX_BYTES + 128 };
+
 static int max_level = LOG_INFO;
+static log_sink_fn *sink;
+static void *sink_owner;
+static uint64_t lost;
 
 void log_set_level(int level)
 {
@@ -40,7 +46,7 @@ int log_level_from_name(const char *name, int *ret)
 }
 
 /* JOURNAL_STREAM names device and inode of the journal's stream; it is inherited, so it must be compared. */
-static bool stderr_is_journal(void)
+bool log_is_journal(void)
 {
         static int known = -1;
         const char *stream;
@@ -55,21 +61,15 @@ static bool stderr_is_journal(void)
         return known;
 }
 
-void log_line(int level, const char *subject, const char *fmt, ...)
+static void put_line(const struct log_entry *e)
 {
-        char text[2048], line[sizeof text + 128];
-        int n, saved = errno;
-        va_list ap;
+        char line[LINE_MAX_BYTES];
+        ssize_t sent;
+        int n;
 
-        if (level > max_level)
-                return;
-        va_start(ap, fmt);
-        (void)vsnprintf(text, sizeof text, fmt, ap);
-        va_end(ap);
-        text_harmless(text);
-        if (stderr_is_journal()) {
-                n = snprintf(line, sizeof line, "<%d>%s%s%s\n", level, subject ? subject : "",
-                             subject ? ": " : "", text);
+        if (log_is_journal()) {
+                n = snprintf(line, sizeof line, "<%d>%s%s%s\n", e->level, e->subject ? e->subject : "",
+                             e->subject ? ": " : "", e->text);
         } else {
                 usec_t now = time_realtime();
                 char iso[TIME_ISO_MAX];
@@ -78,17 +78,74 @@ void log_line(int level, const char *subject, const char *fmt, ...)
                 iso[19] = '\0';
                 n = snprintf(line, sizeof line, "%s.%03uZ %s%s%s%s\n", iso,
                              (unsigned)(now / USEC_PER_MSEC % 1000),
-                             level <= LOG_ERR       ? "error: "
-                             : level == LOG_WARNING ? "warning: "
-                             : level >= LOG_DEBUG   ? "debug: "
-                                                    : "",
-                             subject ? subject : "", subject ? ": " : "", text);
+                             e->level <= LOG_ERR       ? "error: "
+                             : e->level == LOG_WARNING ? "warning: "
+                             : e->level >= LOG_DEBUG   ? "debug: "
+                                                       : "",
+                             e->subject ? e->subject : "", e->subject ? ": " : "", e->text);
         }
         if (n >= (int)sizeof line) {
                 n = (int)sizeof line - 1;
                 line[n - 1] = '\n';
         }
-        if (n > 0)
+        if (n <= 0)
+                return;
+        /* A journal that stands still must not make us stand still: the socket is filled, and then lines are lost. */
+        sent = log_is_journal() ? send(STDERR_FILENO, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) : -1;
+        if (sent < 0 && log_is_journal() && errno == EAGAIN)
+                lost++;
+        else if (sent < 0)
                 (void)!write(STDERR_FILENO, line, (size_t)n);
+}
+
+static void PRINTF_LIKE(4, 0)
+        put(int level, const char *event, const char *subject, const char *fmt, va_list ap)
+{
+        char text[TEXT_MAX_BYTES];
+        struct log_entry e = {level, subject, event, text};
+        enum log_fate fate = LOG_REFUSED;
+        int saved = errno;
+
+        (void)vsnprintf(text, sizeof text, fmt, ap);
+        text_harmless(text);
+        if (sink)
+                fate = sink(sink_owner, &e);
+        if (fate == LOG_LOST)
+                lost++;
+        if (fate == LOG_REFUSED)
+                put_line(&e);
         errno = saved;
+}
+
+void log_line(int level, const char *subject, const char *fmt, ...)
+{
+        va_list ap;
+
+        if (level > max_level)
+                return;
+        va_start(ap, fmt);
+        put(level, NULL, subject, fmt, ap);
+        va_end(ap);
+}
+
+void log_event(int level, const char *event, const char *subject, const char *fmt, ...)
+{
+        va_list ap;
+
+        if (level > max_level)
+                return;
+        va_start(ap, fmt);
+        put(level, event, subject, fmt, ap);
+        va_end(ap);
+}
+
+void log_set_sink(log_sink_fn *fn, void *owner)
+{
+        sink = fn;
+        sink_owner = owner;
+}
+
+uint64_t log_lost(void)
+{
+        return lost;
 }

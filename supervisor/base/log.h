@@ -1,5 +1,6 @@
 /* log.h: the daemon's own log, one line an event on stderr, the subject first.
- * Under systemd (stderr is the journal: JOURNAL_STREAM) a line begins with <n>, else with the wall-clock time.
+ * Under systemd (stderr is the journal: JOURNAL_STREAM) a line begins with <n>, else with the wall-clock time, and a journal that
+ * takes no more is not waited for: the line is lost, and counted.
  * Control bytes in the text are made harmless, a line is bounded (2 KB), so nothing that a child or a client says
  * can forge a second line. Not thread-safe beyond one write(2) a line. A room logs only what it meant to do; rooms
  * below return and stay silent. */
@@ -16,8 +17,24 @@ int log_level(void);
 /* "debug" "info" "notice" "warning" "error": 0 or -EINVAL. */
 int log_level_from_name(const char *name, int *ret);
 
+/* A line as a sink gets it (host/journal.h); all strings are harmless and valid during the call. */
+struct log_entry {
+        int level;
+        const char *subject, *event; /* NULL: the daemon itself; no event of the history (core/event.h) */
+        const char *text;
+};
+enum log_fate { LOG_TAKEN, LOG_LOST, LOG_REFUSED }; /* refused: it goes to stderr as without a sink */
+typedef enum log_fate log_sink_fn(void *owner, const struct log_entry *entry);
+void log_set_sink(log_sink_fn *fn, void *owner); /* NULL: none */
+/* stderr is the journal, so that a sink may write to it in better words. */
+bool log_is_journal(void);
+uint64_t log_lost(void); /* lines that nobody took */
+
 /* subject: an instance's name, or NULL for the daemon itself. */
 void log_line(int level, const char *subject, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* The line that tells of an event of that kind: found by its MESSAGE_ID in the journal. */
+void log_event(int level, const char *event, const char *subject, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
 #define log_debug(subject, ...) log_line(LOG_DEBUG, subject, __VA_ARGS__)
 #define log_info(subject, ...)  log_line(LOG_INFO, subject, __VA_ARGS__)

@@ -149,7 +149,7 @@ void PRINTF_LIKE(4, 5)
         va_end(ap);
         if (m)
                 member_event(m, kind, text);
-        log_info(x->name, "%s: %s", kind, text);
+        log_event(LOG_INFO, kind, x->name, "%s: %s", kind, text);
 }
 
 /* --- loading and unloading ------------------------------------------------------------------------------------------------ */

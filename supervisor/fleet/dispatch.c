@@ -232,8 +232,7 @@ static void judge(struct seat *s, enum ticket_outcome outcome, bool closed, usec
                         (void)snprintf(text, sizeof text, "gets no requests for %s: %u failed in a row",
                                        time_span(usec_sub(s->ejection.until, now), span, sizeof span),
                                        s->ejection.failed);
-                        log_warn(s->member->name, "%s", text);
-                        member_event(s->member, "ejected", text);
+                        member_tell(s->member, LOG_WARNING, "ejected", text);
                 }
                 break;
         case OUTCOME_CANCELLED:

@@ -133,11 +133,11 @@ static int load(struct dynamics *d)
         if (r == 0 || r == -ENOMEM)
                 return r;
         /* It stays where it is until something else is kept; a copy tells what was in it. */
-        log_err(NULL,
-                "%s cannot be read (%s): the instances in it that were started from the model library are "
-                "not known "
-                "any more",
-                d->file, r == -EBADMSG && e.message ? e.message : strerror(-r));
+        log_event(LOG_ERR, "dynamic_lost", NULL,
+                  "%s cannot be read (%s): the instances in it that were started from the model library are "
+                  "not known "
+                  "any more",
+                  d->file, r == -EBADMSG && e.message ? e.message : strerror(-r));
         fleet_event(d->fleet, "dynamic_lost", "the list of instances from the model library cannot be read");
         if (text)
                 (void)record_save_now(dir, STATE_FILE ".bad", text, len);
@@ -509,7 +509,7 @@ static void make_instance(struct dynamic_start *s)
         m = fleet_member(f, name);
         if (m)
                 member_event(m, "created", event);
-        log_info(name, "%s", event ? event : "from the model library");
+        log_event(LOG_INFO, "created", name, "%s", event ? event : "from the model library");
         answer(s, 0, NULL, event ? event : "from the model library", name);
 }
 
@@ -724,7 +724,7 @@ int dynamic_remove(struct fleet *f, const char *name, char **ret_message)
         }
         *ret_message = text_format("%s is stopped and forgotten; its model file stays", name);
         if (fleet_member(f, name))
-                member_event(fleet_member(f, name), "removed", "removed by a person");
+                member_tell(fleet_member(f, name), LOG_INFO, "removed", "removed by a person");
         (void)dynamic_free(x);
         fleet_apply(f, c, loop_now(f->loop));
         return 0;

@@ -79,8 +79,7 @@ void member_explain_death(struct member *m, const struct death *death, usec_t no
         m->evidence = evidence_json(death, line, line_len);
         (void)cause_text(death, m->cause, text, sizeof text);
         member_set_error(m, text);
-        member_event(m, "died", text);
-        log_warn(m->name, "%s", text);
+        member_tell(m, LOG_WARNING, "died", text);
         if (line)
                 log_warn(m->name, "its log says: %.*s", (int)MIN(line_len, (size_t)400), line);
 }

@@ -13,6 +13,7 @@
 #include "fleet/library.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
+#include "host/journal.h"
 #include "host/record.h"
 
 /* Facts of one turn may make new ones (a spawn that fails at once); more rounds than this wait for the next turn. */
@@ -472,9 +473,9 @@ static void roll(struct fleet *f, usec_t now)
                                 continue;
                         wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
                         if (o->in.state == INSTANCE_FAILED && o->rolled) {
-                                log_warn(m->name,
-                                         "is not restarted, since %s did not come back from its own restart",
-                                         o->name);
+                                log_event(LOG_WARNING, "roll_stopped", m->name,
+                                          "is not restarted, since %s did not come back from its own restart",
+                                          o->name);
                                 member_event(
                                         m, "roll_stopped",
                                         "not restarted: a replica did not come back from its own restart");
@@ -881,6 +882,24 @@ struct follower *fleet_unfollow(struct follower *x)
         list_remove(&x->node);
         free(x);
         return NULL;
+}
+
+bool fleet_describe(void *owner, const char *subject, struct journal_subject *ret)
+{
+        const struct fleet *f = owner;
+        const struct member *m = fleet_member(f, subject);
+        size_t n = 0;
+
+        *ret = (struct journal_subject){.is_instance = m != NULL, .model = m ? m->entry->name : subject};
+        for (size_t i = 0; m && i < f->n_gpus && n < ARRAY_SIZE(ret->gpus); i++)
+                if (i < 64 && (m->gpu_mask >> i & 1) && m->gpu && f->gpus[i].uuid[0])
+                        ret->gpus[n++] = f->gpus[i].uuid;
+        if (m)
+                return true;
+        for (size_t i = 0; i < f->config->n_instances; i++)
+                if (streq(f->config->instances[i].name, subject))
+                        return true;
+        return false;
 }
 
 int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)

@@ -101,6 +101,10 @@ struct follower *fleet_unfollow(struct follower *x); /* always NULL; also needed
 
 struct history *fleet_history(struct fleet *f);
 
+/* For the journal: of which model an instance is, and on which GPUs. */
+struct journal_subject;
+bool fleet_describe(void *owner, const char *subject, struct journal_subject *ret);
+
 /* --- figures for /metrics ---------------------------------------------------------------------------------------- */
 enum { FLEET_LATENCY_BUCKETS = 12 };
 extern const double

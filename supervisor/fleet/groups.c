@@ -113,7 +113,7 @@ void groups_check(struct fleet *f)
         for (const char *p = text.data; *p;) {
                 int n = (int)strcspn(p, "\n");
 
-                log_warn(NULL, "%.*s", n, p);
+                log_event(LOG_WARNING, "limits", NULL, "%.*s", n, p);
                 p += n + (p[n] == '\n');
         }
         fleet_event(f, "limits", text.data);
@@ -153,8 +153,7 @@ static void limit(struct member *m)
                                             strerror(-errors[i]));
         }
         if (text.len && !streq_ptr(m->limits_problem, text.data)) {
-                log_warn(m->name, "%s", text.data);
-                member_event(m, "limits", text.data);
+                member_tell(m, LOG_WARNING, "limits", text.data);
         }
         (void)text_set(&m->limits_problem, text.len ? text.data : NULL);
 }

@@ -84,7 +84,9 @@ static void give_up(struct handover *h, int error, const char *state, const char
 {
         undo(h);
         note(h, state, message);
-        log_line(error == -EBUSY ? LOG_WARNING : LOG_ERR, NULL, "upgrade %s: %s", state, message);
+        log_event(error == -EBUSY ? LOG_WARNING : LOG_ERR,
+                  error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", NULL, "upgrade %s: %s", state,
+                  message);
         fleet_event(h->fleet, error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", message);
         tell_asker(h, error, message);
 }
@@ -441,7 +443,7 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
         if (r < 0) {
                 message = text_format("%s could not be run: %s", reexec_binary(), strerror(-r));
                 note(h, "failed", message ? message : strerror(-r));
-                log_err(NULL, "upgrade failed: %s", h->message);
+                log_event(LOG_ERR, "upgrade_failed", NULL, "upgrade failed: %s", h->message);
                 fleet_event(h->fleet, "upgrade_failed", h->message);
                 *ret_why = h->message;
                 return r == -ENOENT || r == -EACCES || r == -ENOEXEC ? -ENOENT : r;
@@ -641,7 +643,7 @@ void handover_finish(struct handover *h)
                               h->from ? h->from : "another one", time_span(h->took, took, sizeof(took)),
                               time_span(h->held, held, sizeof(held)));
         note(h, "done", message);
-        log_info(NULL, "upgrade: %s", message ? message : "done");
+        log_event(LOG_INFO, "upgraded", NULL, "upgrade: %s", message ? message : "done");
         fleet_event(h->fleet, "upgraded", message ? message : "done");
         free(h->connections);
         h->connections = NULL;

@@ -55,6 +55,12 @@ void member_event(struct member *m, const char *kind, const char *text)
         history_add(m->fleet->history, &e);
 }
 
+void member_tell(struct member *m, int level, const char *kind, const char *text)
+{
+        member_event(m, kind, text);
+        log_event(level, kind, m->name, "%s", text);
+}
+
 /* --- facts, from the hands ------------------------------------------------------------------------------------------- */
 
 void member_on_exit(void *owner, const struct process_exit *exit, usec_t now)
@@ -286,15 +292,13 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
         char span[TIME_SPAN_MAX], text[96];
 
         if (from == INSTANCE_UNHEALTHY) {
-                member_event(m, "recovered", "answers again");
-                log_info(m->name, "answers again");
+                member_tell(m, LOG_INFO, "recovered", "answers again");
                 if (m->in.retries == 0)
                         member_set_error(m, NULL);
                 return;
         }
         if (from == INSTANCE_DRAINING) {
-                member_event(m, "resumed", "takes work again");
-                log_info(m->name, "takes work again");
+                member_tell(m, LOG_INFO, "resumed", "takes work again");
                 return;
         }
         if (m->foreign) {
@@ -304,22 +308,21 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                 }
                 (void)snprintf(text, sizeof text, "answers at %.70s", m->endpoint_text);
                 member_set_error(m, NULL);
-                member_event(m, "found", text);
+                member_tell(m, LOG_INFO, "found", text);
         } else if (m->adopted) {
                 (void)snprintf(text, sizeof text, "taken over from an earlier supervisor, pid %d",
                                (int)process_pid(m->process));
-                member_event(m, "adopted", text);
+                member_tell(m, LOG_INFO, "adopted", text);
         } else {
                 m->load_time = usec_sub(now, m->spawned_at);
                 (void)snprintf(text, sizeof text, "ready after %s",
                                time_span(m->load_time, span, sizeof span));
-                member_event(m, "ready", text);
+                member_tell(m, LOG_INFO, "ready", text);
         }
         if (m->process && !m->was_ready) {
                 m->was_ready = true;
                 member_save_record(m);
         }
-        log_info(m->name, "%s", text);
         (void)probe_fetch(m->probe, "/v1/models");
         (void)probe_fetch(m->probe, "/props");
         (void)probe_fetch(m->probe, "/slots");
@@ -346,9 +349,9 @@ static void gave_up(struct member *m)
                        m->last_error ? m->last_error : "died", m->in.retries);
         member_set_error(m, text);
         member_event(m, "gave_up", text);
-        log_err(m->name,
-                "gave up after %u retries; `llama-supervisor why %s` tells why, `start %s` tries again",
-                m->in.retries, m->name, m->name);
+        log_event(LOG_ERR, "gave_up", m->name,
+                  "gave up after %u retries; `llama-supervisor why %s` tells why, `start %s` tries again",
+                  m->in.retries, m->name, m->name);
 }
 
 static void terminate(struct member *m, int signo)
@@ -501,7 +504,7 @@ static void settle_exit(struct member *m, usec_t now)
         if (expected) {
                 (void)death_text(&death, how, sizeof how);
                 member_event(m, "stopped", how);
-                log_info(m->name, "stopped (%s)", how);
+                log_event(LOG_INFO, "stopped", m->name, "stopped (%s)", how);
         } else {
                 member_explain_death(m, &death, now);
         }
@@ -579,8 +582,8 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
                        m->facts.probe_detail);
         member_set_error(m, text);
         if (!lost) {
-                log_warn(m->name, "%s; looking for it every %u s", text,
-                         (unsigned)(m->entry->health.interval / USEC_PER_SEC));
+                log_event(LOG_WARNING, "lost", m->name, "%s; looking for it every %u s", text,
+                          (unsigned)(m->entry->health.interval / USEC_PER_SEC));
                 member_event(m, "lost", text);
                 member_step(m, EV_LOST, now);
         }
@@ -598,8 +601,7 @@ static void declare_dead(struct member *m, usec_t now)
 
                 (void)snprintf(lost, sizeof lost, "does not answer at %.50s: %s", m->endpoint_text, text);
                 member_set_error(m, lost);
-                member_event(m, "lost", lost);
-                log_warn(m->name, "%s", lost);
+                member_tell(m, LOG_WARNING, "lost", lost);
                 m->started_at = 0;
                 member_step(m, EV_LOST, now);
                 return;
@@ -620,8 +622,7 @@ static void became_sick(struct member *m, usec_t now)
                 (void)snprintf(text, sizeof text, "does not answer well: %s%s", m->facts.probe_detail,
                                m->live.moving ? " (but it works: its CPU time moves)" : "");
                 if (was_ready) {
-                        member_event(m, "unhealthy", text);
-                        log_warn(m->name, "%s", text);
+                        member_tell(m, LOG_WARNING, "unhealthy", text);
                 }
                 member_set_error(m, text);
         }

@@ -136,7 +136,9 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now);
 void member_set_error(struct member *m, const char *text);
 bool member_is_foreign_only(const struct member *m); /* "adopt": never spawned, never stopped */
 int member_open_log(struct member *m);
+/* Into the history alone, and (tell) with the same words into the log. */
 void member_event(struct member *m, const char *kind, const char *text);
+void member_tell(struct member *m, int level, const char *kind, const char *text);
 void member_follow_process(struct member *m, struct process *process);
 process_exit_fn member_on_exit;
 bool member_probe_at(struct member *m, const struct endpoint *at); /* makes or replaces the probe */

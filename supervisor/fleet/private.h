@@ -65,6 +65,7 @@ struct member *fleet_member(const struct fleet *f, const char *name);
 int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);
 void fleet_restart_member(struct member *m, usec_t now);
+/* Into the history alone; the log tells of it by log_event(level, kind, …). */
 void fleet_event(struct fleet *f, const char *kind, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
 /* Makes the members that the config asks for and that are not there yet. */

@@ -119,7 +119,8 @@ static void refuse(struct fleet *f, bool dry_run, const char *errors, struct jso
         if (dry_run)
                 return;
         (void)text_set(&f->reload_error, errors);
-        log_err(NULL, "reload refused, nothing was changed: %.*s", (int)strcspn(errors, "\n"), errors);
+        log_event(LOG_ERR, "reload_failed", NULL, "reload refused, nothing was changed: %.*s",
+                  (int)strcspn(errors, "\n"), errors);
         fleet_event(f, "reload_failed", errors);
 }
 
@@ -193,7 +194,7 @@ static void take_over(struct fleet_reload *x)
                         log_warn(NULL, "%s", x->words.data);
                 plan_apply(f, steal_ptr(x->config), &p, loop_now(f->loop));
                 fleet_event(f, "reload", "the configuration was read again");
-                log_info(NULL, "the configuration was read again");
+                log_event(LOG_INFO, "reload", NULL, "the configuration was read again");
         }
         plan_finish(&p);
         answer(x, 0, &text);

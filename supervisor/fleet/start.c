@@ -147,6 +147,7 @@ static int spawn(struct member *m, const char *binary, const struct help *help)
         spec.envp = command.env;
         spec.output = logfile_fd(m->log);
         spec.cgroup = member_enter_group(m);
+        spec.cgroup_is_used = m->group && cgroup_is_used(m->group);
         logfile_note(m->log, "--- llama-supervisor starts %s", m->name);
         logfile_mark(m->log);
         r = process_spawn(m->fleet->loop, &spec, member_on_exit, m, &process);
@@ -199,7 +200,7 @@ void member_spawn(struct member *m, usec_t now)
         }
         (void)snprintf(shell_name, sizeof shell_name, "started, pid %d", (int)process_pid(m->process));
         member_event(m, "started", shell_name);
-        log_info(m->name, "%s, %s", shell_name, m->endpoint_text);
+        log_event(LOG_INFO, "started", m->name, "%s, %s", shell_name, m->endpoint_text);
 }
 
 /* --- the record of a process ------------------------------------------------------------------------------------------ */

@@ -350,6 +350,7 @@ int cgroup_make(struct cgroups *c, const char *name, struct cgroup **ret)
 {
         _cleanup_free_ char *path = NULL;
         char file[CGROUP_NAME_BYTES];
+        bool used;
         int r;
 
         (void)cgroups_enable(c, 0); /* who sat in UNIT may have left it by now */
@@ -365,12 +366,16 @@ int cgroup_make(struct cgroups *c, const char *name, struct cgroup **ret)
                 if (streq(LIST_ENTRY(it, struct cgroup, node)->file, file))
                         (void)cgroup_free(LIST_ENTRY(it, struct cgroup, node));
         }
-        if (mkdirat(c->fd, file, 0755) < 0 && errno != EEXIST)
+        (void)unlinkat(c->fd, file, AT_REMOVEDIR);
+        used = mkdirat(c->fd, file, 0755) < 0;
+        if (used && errno != EEXIST)
                 return -errno;
         r = cgroup_open_at(c->fd, file, path, ret);
-        if (r == 0)
-                (*ret)->loop = c->loop;
-        return r;
+        if (r < 0)
+                return r;
+        (*ret)->loop = c->loop;
+        (*ret)->used = used;
+        return 0;
 }
 
 int cgroups_list(struct cgroups *c, char ***ret)

@@ -52,7 +52,7 @@ int cgroups_error(const struct cgroups *c, unsigned controller);
 /* The names of the instances that have a group, sorted; text_list_free. */
 int cgroups_list(struct cgroups *c, char ***ret);
 
-/* The group of an instance, made when it is not there. */
+/* The group of an instance, made anew if nobody lives in it. */
 int cgroup_make(struct cgroups *c, const char *name, struct cgroup **ret);
 /* The group that a record tells of, also when nothing is delegated to us now (root: as in the spec). -ENOENT: it is gone; -EINVAL: not a
  * group of ours for that instance; -ESRCH: pid (0: nobody in particular) does not live in it. */
@@ -62,8 +62,11 @@ struct cgroup *cgroup_free(struct cgroup *g); /* lets go of it; takes NULL, alwa
 /* Removes it: at once when it is empty, else when it is, tried for a minute. Takes g over. */
 void cgroup_retire(struct cgroups *c, struct cgroup *g);
 
-const char *cgroup_path(const struct cgroup *g);    /* as /proc/PID/cgroup tells it */
-int cgroup_fd(const struct cgroup *g);              /* its directory, for process_spawn; never 0 */
+const char *cgroup_path(const struct cgroup *g); /* as /proc/PID/cgroup tells it */
+int cgroup_fd(const struct cgroup *g);           /* its directory, for process_spawn; never 0 */
+/* It was there and could not be removed first, since somebody lives in it. Linux 6.14 and later (seen on 6.18) kill whoever is cloned
+ * into a group that cgroup.kill was ever written to; who moves there lives. */
+bool cgroup_is_used(const struct cgroup *g);
 bool cgroup_has(const struct cgroup *g, pid_t pid); /* in it or below it */
 int cgroup_add(struct cgroup *g, pid_t pid);
 

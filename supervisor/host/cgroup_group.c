@@ -511,6 +511,11 @@ const char *cgroup_path(const struct cgroup *g)
         return g->path;
 }
 
+bool cgroup_is_used(const struct cgroup *g)
+{
+        return g->used;
+}
+
 int cgroup_fd(const struct cgroup *g)
 {
         return g->fd;

@@ -15,6 +15,7 @@ struct cgroup {
         struct list node; /* in cgroups->going once it is retired */
         struct loop *loop;
         int parent, fd; /* directories: of the one above, its own; close-on-exec */
+        bool used;
         char file[CGROUP_NAME_BYTES];
         char *path;
 };

@@ -28,7 +28,8 @@ struct process_spec {
         const char *cwd;    /* NULL: "/" */
         int output;         /* stdout and stderr of the child (an O_APPEND file); stays the caller's */
         int nice; /* 0: unchanged; given just after the start; what we may not give (below ours) is left out */
-        mode_t umask; /* 077 makes llama-server's unix socket 0600 */
+        mode_t umask;        /* 077 makes llama-server's unix socket 0600 */
+        bool cgroup_is_used; /* see there (host/cgroup.h): the child is not born in it, it moves there */
         int cgroup; /* the directory of the control group (v2) that it is born into; 0: ours; stays the caller's */
 };
 

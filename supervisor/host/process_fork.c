@@ -143,12 +143,14 @@ static int make_child(const char *binary, const struct process_spec *spec, int c
                       pid_t *ret)
 {
         _cleanup_close_ int procs = -1;
-        pid_t pid = clone_into(spec->cgroup);
+        pid_t pid = -1;
 
+        if (!spec->cgroup_is_used)
+                pid = clone_into(spec->cgroup);
         if (pid == 0)
                 become(binary, spec, cwd_fd, -1, pipe_fd);
         if (pid < 0) {
-                if (!is_refusal(errno))
+                if (!spec->cgroup_is_used && !is_refusal(errno))
                         return -errno;
                 procs = openat(spec->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
                 if (procs < 0)

@@ -334,6 +334,8 @@ static const struct family families[] = {
          .offset = OF_FACTS(followers)},
         {PREFIX "log_follow_skipped_bytes_total", "counter", "Bytes of logs that slow followers did not get.",
          .once = once_u64, .offset = OF_FACTS(follow_skipped)},
+        {PREFIX "log_lost_total", "counter", "Lines of the daemon's own log that the journal did not take.",
+         .once = once_u64, .offset = OF_FACTS(log_lost)},
         {PREFIX "loop_lag_seconds", "gauge", "The latest that a timer was since the last scrape.",
          .once = once_seconds, .offset = OF_FACTS(loop_lag)},
 

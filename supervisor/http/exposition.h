@@ -42,7 +42,7 @@ struct exposition_facts {
         struct exposition_certificate certificates[EXPOSITION_CERTIFICATES_MAX];
         size_t n_certificates;
         uint64_t tls_reloads, tls_reloads_failed;
-        uint64_t router_errors, busy, follow_skipped, scrapes_cut;
+        uint64_t router_errors, busy, follow_skipped, scrapes_cut, log_lost;
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;
 };

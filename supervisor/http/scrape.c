@@ -1,6 +1,7 @@
 /* scrape.c: GET /metrics: one snapshot, then a slice of text per turn of the loop, as fast as the reader takes it. */
 #include <errno.h>
 
+#include "base/log.h"
 #include "http/doors_private.h"
 #include "http/exposition.h"
 #include "http/respond.h"
@@ -90,6 +91,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .uptime = usec_sub(loop_now(d->loop), d->started),
                 .started_realtime = d->started_realtime,
                 .loop_lag = loop_lag_max(d->loop),
+                .log_lost = log_lost(),
                 .auth = *auth_counts(d->auth),
                 .gateway = *gateway_counts(d->gateway),
                 .keys = (unsigned)auth_keys_in_force(d->auth),

@@ -463,6 +463,7 @@ static int start(struct real *x, struct cgroup *g, const char *binary, const cha
                                     .output = x->out,
                                     .umask = 077,
                                     .nice = 3,
+                                    .cgroup_is_used = cgroup_is_used(g),
                                     .cgroup = cgroup_fd(g)};
         int r = process_spawn(x->loop, &spec, on_ended, x, &x->p);
 
@@ -603,6 +604,40 @@ static void removal(struct real *x)
         CHECK(access(path, F_OK) < 0);
 }
 
+/* Somebody of the last time does not go away: the next one lives beside it all the same, in a group that was killed once. */
+static void after_a_kill(struct real *x)
+{
+        struct process *first;
+        struct cgroup *g;
+
+        CHECK(cgroup_make(x->c, "d", &g) == 0 && !cgroup_is_used(g));
+        CHECK(start(x, g, "/bin/sh", "echo d lives; sleep 1000") == 0);
+        await_word(x, "d lives\n");
+        CHECK(cgroup_kill(g) == 0);
+        await_exit(x);
+        x->p = process_free(x->p);
+        while (cgroup_count(g) > 0)
+                pause_ms(x, 5);
+        CHECK(cgroup_signal(g, 0, 0) == 0);
+        /* Its place is taken by one that came another way. */
+        g->used = true;
+        CHECK(start(x, g, "/bin/sh", "echo d again; sleep 1000") == 0);
+        await_word(x, "d again\n");
+        first = steal_ptr(x->p);
+        g = cgroup_free(g);
+        CHECK(cgroup_make(x->c, "d", &g) == 0 && cgroup_is_used(g));
+        CHECK(start(x, g, "/bin/sh", "echo d third; exit 3") == 0);
+        await_exit(x);
+        CHECK(strstr(said(x), "d third") && x->ended.kind == EXIT_CODE && x->ended.value == 3);
+        x->p = process_free(x->p);
+        CHECK(process_signal_group(first, SIGKILL) > 0);
+        await_exit(x);
+        first = process_free(first);
+        cgroup_retire(x->c, g);
+        CHECK(cgroup_make(x->c, "d", &g) == 0 && !cgroup_is_used(g));
+        cgroup_retire(x->c, g);
+}
+
 static void bad_binaries(struct real *x)
 {
         char path[128];
@@ -649,6 +684,7 @@ static void test_body_life(void)
         open_real(&x);
         whole_life(&x);
         removal(&x);
+        after_a_kill(&x);
         bad_binaries(&x);
         close_real(&x);
 }
