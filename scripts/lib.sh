@@ -75,8 +75,8 @@ quietly()
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
 # system's Python. Purposes: build (the daemon), run (scripts/run besides that), web (the page's libraries), fetch (llama-server
-# out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build, packaging/root), bench
-# (tests/bench).
+# out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build, packaging/root), system
+# (tests/system), bench (tests/bench).
 lsv_packages()
 {
         cat <<'TABLE'
@@ -120,12 +120,15 @@ test          ubsan                              libgcc-12-dev               lib
 bench         cmd:haproxy                        haproxy                     haproxy
 bench         cmd:nginx                          nginx                       nginx
 bench         cmd:perf                           linux-perf                  perf
-chroot,packages cmd:mmdebstrap                   mmdebstrap                  -
-chroot,packages cmd:unshare                      util-linux                  util-linux
+chroot,packages,system cmd:mmdebstrap            mmdebstrap                  -
+chroot,packages,system cmd:unshare               util-linux                  util-linux
 chroot,packages cmd:git                          git                         git
 packages      cmd:mount                          mount                       util-linux
 packages      cmd:ip                             iproute2                    iproute
 packages      cmd:xz                             xz-utils                    xz
+system        cmd:systemd-nspawn                 systemd-container           systemd-container
+system        cmd:qemu-system-x86_64             qemu-system-x86             qemu-system-x86-core
+system        cmd:mkfs.ext4                      e2fsprogs                   e2fsprogs
 TABLE
 }
 

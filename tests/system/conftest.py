@@ -9,26 +9,30 @@ import subprocess
 
 import pytest
 
+import able
 import machine as machines
 import service as services
 
 SUITES = os.environ.get("LSV_SUITES", "bookworm trixie").split()
-WHY_NOT = pytest.StashKey()
 MACHINES = pytest.StashKey()
+WHY_NOT = pytest.StashKey()             # {why what was asked for cannot be run: how many tests}
 
 
 def pytest_configure(config):
-    config.stash[WHY_NOT] = machines.why_not()
-    config.stash[MACHINES] = []
-    if not config.stash[WHY_NOT]:
-        machines.harness.become_subreaper()
-        machines.sweep()
+    config.addinivalue_line("markers", "vm: boots a virtual machine")
+    config.stash[MACHINES], config.stash[WHY_NOT] = [], {}
+    machines.harness.become_subreaper()
+    if not able.why_not():
+        able.sweep()
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.stash[WHY_NOT]:
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=config.stash[WHY_NOT]))
+    reasons = {True: able.why_no_vm(), False: able.why_not()}
+    for item in items:
+        reason = reasons[item.get_closest_marker("vm") is not None]
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+            config.stash[WHY_NOT][reason] = config.stash[WHY_NOT].get(reason, 0) + 1
 
 
 def pytest_sessionfinish(session, exitstatus):
@@ -37,8 +41,8 @@ def pytest_sessionfinish(session, exitstatus):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.stash[WHY_NOT]:
-        terminalreporter.write_line("NOT RUN: " + config.stash[WHY_NOT])
+    for reason, number in config.stash[WHY_NOT].items():
+        terminalreporter.write_line("NOT RUN: %d tests: %s" % (number, reason))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -7,11 +7,9 @@ Processes inside are asked through /proc/LEADER/root/proc, so pids are those tha
 their path below /proc/LEADER/root, TCP by a thread that steps into the network namespace for a moment.
 """
 import ctypes
-import glob
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +20,11 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "scenario"))
 import harness                                                   # noqa: E402  (it lies beside us, not on the path)
+from able import CGROUPS, PREFIX, remove_tree                    # noqa: E402
 from harness import PATIENCE, wait_for                           # noqa: E402
 
 SOURCE = harness.SOURCE
 BUILD = harness.BUILD or os.path.join(SOURCE, "build", "dev")
-CGROUPS = [path for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
-           if os.path.exists(os.path.join(path, "cgroup.procs"))]
-PREFIX = "lsv-system-"          # of machines' names and so of their cgroups; harness.Leftovers looks past it
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
@@ -39,48 +35,6 @@ CONFIG = "/etc/llama-supervisor/llama-supervisor.json"
 CONTROL = "/run/llama-supervisor/control.sock"
 MODELS = "/var/lib/llama-supervisor/models"
 PORT = 8077
-
-
-def why_not():
-    """Why no machine can be booted here, or None."""
-    if os.geteuid() != 0:
-        return "not root: systemd in a container cannot be booted"
-    for program, package in (("systemd-nspawn", "systemd-container"), ("unshare", "util-linux"), ("nsenter", "util-linux")):
-        if not shutil.which(program):
-            return "%s is not installed (Debian: %s)" % (program, package)
-    version = subprocess.run(["stat", "-f", "-c", "%T", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"], capture_output=True,
-                             text=True, check=False).stdout.split()
-    if "cgroup2fs" not in version:
-        return "there is no cgroup v2 here: systemd cannot be booted"
-    top = [path for path in CGROUPS if os.path.exists(os.path.join(path, "cgroup.controllers"))][0]
-    probe = os.path.join(top, PREFIX + "%d-probe" % os.getpid())
-    try:
-        os.mkdir(probe)
-        os.rmdir(probe)
-    except OSError as error:
-        return "cgroups cannot be made here: %s" % error
-    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"], capture_output=True,
-                      check=False).returncode != 0:
-        return "namespaces cannot be made here"
-    return None
-
-
-def sweep():
-    """Empty cgroups and folders of machines whose owner (the pid in their name) is gone."""
-    for path in [p for top in CGROUPS for p in glob.glob(os.path.join(top, PREFIX + "*"))] + glob.glob(
-            os.path.join("/tmp", PREFIX + "*")):
-        owner = os.path.basename(path)[len(PREFIX):].split("-")[0]
-        if owner.isdigit() and not os.path.exists("/proc/" + owner):
-            remove_tree(path)
-
-
-def remove_tree(path):
-    """A cgroup with what is below it, or an empty folder; what is still in use stays."""
-    for folder, _, _ in os.walk(path, topdown=False):
-        try:
-            os.rmdir(folder)
-        except OSError:
-            pass
 
 
 def die_with_parent():

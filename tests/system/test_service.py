@@ -4,7 +4,7 @@ import signal
 import time
 
 from harness import is_alive, wait_for
-from machine import CONFIG, UNIT, Held
+from machine import CONFIG, UNIT
 from service import entries, fleet
 
 
@@ -18,16 +18,6 @@ def test_ready_means_that_the_doors_are_open(service):
     assert answer.json["instances"][0]["status"] in ("initial", "starting"), answer
     assert m.show("ActiveState") == "active"
     m.wait_ready()
-
-
-def test_status_text_tells_the_fleet(service):
-    m = service.machine
-    service.configure({"instances": entries("a", "b", "c") + entries("d", args=["--load-503-forever"])})
-    m.systemctl("start", UNIT)
-    m.wait_ready(["a", "b", "c"])
-    service.wait_status_text(lambda text: text.startswith("3/4 ready"))
-    m.cli("stop", "a", "--wait")
-    service.wait_status_text(lambda text: text.startswith("2/4 ready"))
 
 
 def test_reload_touches_only_what_changed(service):
@@ -103,23 +93,6 @@ def test_the_watchdog_is_fed_while_the_loop_turns(service):
     pid, end = m.main_pid, time.monotonic() + 3
     wait_for(lambda: time.monotonic() > end, what="three intervals")
     assert m.main_pid == pid and m.show("NRestarts") == "0"
-
-
-def test_stop_of_a_daemon_that_hangs_leaves_nothing(service):
-    """It does not even see the SIGTERM: systemd kills it at last, and ExecStopPost ends its children."""
-    m = service.machine
-    service.drop_in("stop", "[Service]\nTimeoutStopSec=2s\n")
-    service.start(fleet("a", "b"))
-    held = Held(m, m.main_pid)
-    assert len(m.children()) == 2
-    m.systemctl("stop", "--no-block", UNIT)
-    wait_for(held.is_dead, what="systemd kills the daemon")
-    wait_for(lambda: m.show("ActiveState") in ("failed", "inactive"), what=lambda: "the unit is down: " + m.show("ActiveState"))
-    assert m.show("Result") == "timeout", m.show("Result")
-    service.assert_nothing_runs()
-    m.systemctl("reset-failed", UNIT)
-    m.systemctl("start", UNIT)
-    m.wait_ready(["a", "b"])
 
 
 def test_power_off_stops_the_fleet(service):
