@@ -288,6 +288,21 @@ static int follow(struct process *p)
         return watch_new(p->loop, p->pidfd, WATCH_READ, on_pidfd, p, &p->watch);
 }
 
+/* Of a fresh child. The kernel lets who spawned it go on a few µs before it makes the child dumpable again, as undumpable as we are
+ * until then; where /proc hides other's processes (ProtectProc=invisible) it shows it only afterwards. A zombie is shown. */
+static int read_fresh_stat(pid_t pid, struct proc_stat *ret)
+{
+        int r = proc_read_stat(pid, ret);
+
+        for (long wait_ns = 10000; r == -ESRCH && wait_ns < 500000000; wait_ns *= 2) { /* a second in all */
+                const struct timespec pause = {.tv_nsec = wait_ns};
+
+                (void)nanosleep(&pause, NULL);
+                r = proc_read_stat(pid, ret);
+        }
+        return r;
+}
+
 /* Fills in p, whose pid is a fresh child. */
 static int take_child(struct process *p, const struct process_spec *spec)
 {
@@ -298,7 +313,7 @@ static int take_child(struct process *p, const struct process_spec *spec)
         p->spawned = p->is_child = true;
         if (!p->report) /* else it has given it to itself */
                 set_nice(p->pid, spec->nice);
-        r = proc_read_stat(p->pid, &st);
+        r = read_fresh_stat(p->pid, &st);
         if (r < 0)
                 return r;
         p->start_time = st.start_time;

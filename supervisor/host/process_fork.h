@@ -1,8 +1,8 @@
 /* process_fork.h: how a child gets into its control group before it runs a single instruction of its binary; process.c's alone.
  *
  * posix_spawn cannot do that before glibc 2.39. clone3 with CLONE_INTO_CGROUP makes a child that was never anywhere else; where it is
- * refused, the forked child writes itself into cgroup.procs. Nobody waits for either: a pipe tells what went wrong, and its end
- * that the binary runs. Between fork and exec only calls that are safe after fork are made (signal-safety(7)). */
+ * refused, the forked child writes itself into cgroup.procs. As posix_spawn it returns when the binary runs or the child is gone; a
+ * pipe tells what went wrong. Between fork and exec only calls that are safe after fork are made (signal-safety(7)). */
 #ifndef LSV_HOST_PROCESS_FORK_H
 #define LSV_HOST_PROCESS_FORK_H
 
