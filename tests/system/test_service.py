@@ -4,7 +4,7 @@ import signal
 import time
 
 from harness import is_alive, wait_for
-from machine import CONFIG, UNIT
+from machine import CONFIG, UNIT, Held
 from service import entries, fleet
 
 
@@ -93,6 +93,23 @@ def test_the_watchdog_is_fed_while_the_loop_turns(service):
     pid, end = m.main_pid, time.monotonic() + 3
     wait_for(lambda: time.monotonic() > end, what="three intervals")
     assert m.main_pid == pid and m.show("NRestarts") == "0"
+
+
+def test_stop_of_a_daemon_that_hangs_leaves_nothing(service):
+    """It does not even see the SIGTERM: systemd kills it at last, and ExecStopPost ends its children."""
+    m = service.machine
+    service.drop_in("stop", "[Service]\nTimeoutStopSec=2s\n")
+    service.start(fleet("a", "b"))
+    held = Held(m, m.main_pid)
+    assert len(m.children()) == 2
+    m.systemctl("stop", "--no-block", UNIT)
+    wait_for(held.is_dead, what="systemd kills the daemon")
+    wait_for(lambda: m.show("ActiveState") in ("failed", "inactive"), what=lambda: "the unit is down: " + m.show("ActiveState"))
+    assert m.show("Result") == "timeout", m.show("Result")
+    service.assert_nothing_runs()
+    m.systemctl("reset-failed", UNIT)
+    m.systemctl("start", UNIT)
+    m.wait_ready(["a", "b"])
 
 
 def test_power_off_stops_the_fleet(service):
