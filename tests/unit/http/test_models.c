@@ -50,14 +50,6 @@ int dispatch_seat(struct fleet *f, const char *instance, struct dispatch_seat *r
         return 0;
 }
 
-const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k)
-{
-        (void)f;
-        (void)i;
-        (void)k;
-        return NULL;
-}
-
 static unsigned long cost(size_t n, unsigned *ret_asked)
 {
         static struct fleet f;
