@@ -309,6 +309,8 @@ void demand_begin(struct demand *d, struct demand_model *x, usec_t now)
         x->wanted = x->yields = x->served = false;
         x->why[0] = '\0';
         x->load_at = now;
+        x->restored = false;
+        x->kept_at = 0;
         x->ready_at = 0;
         x->keep_alive = KEEP_ALIVE_NONE;
         demand_count(d);
@@ -334,7 +336,10 @@ static void became_ready(struct demand_model *x, usec_t now)
         double seconds = (double)usec_sub(now, x->wanted_since) / USEC_PER_SEC;
         unsigned i = 0;
 
-        x->ready_at = x->used_at = now;
+        x->ready_at = now;
+        if (!x->restored || x->load_at)
+                x->used_at = now;
+        x->restored = false;
         if (x->load_at) {
                 x->load_took = usec_sub(now, x->load_at);
                 x->figures.loads++;
@@ -434,6 +439,7 @@ void demand_settle(struct demand *d, usec_t now)
         demand_count(d);
         demand_place(d, now, &due);
         unload_idle(d, now, &due);
+        demand_keep_use(d, now, &due);
         for (size_t i = 0; i < d->n; i++)
                 if (d->models[i]->entry && d->models[i]->entry->replicas_max)
                         demand_scale(d, d->models[i], now, &due);
@@ -505,6 +511,8 @@ void demand_used(struct fleet *f, const char *entry)
         x->peak = MAX(x->peak, x->leases);
         x->served = true;
         x->used_at = loop_now(f->loop);
+        if (x->kept_at != USEC_INFINITY)
+                demand_look_again(f->demand); /* it is put on record at the end of the turn */
         if (x->entry && x->entry->replicas_max)
                 look_at(f->demand, x->used_at + SCALE_INTERVAL);
 }
@@ -536,6 +544,8 @@ void demand_idle(struct fleet *f, const char *entry, usec_t keep_alive)
                 look_at(f->demand, at);
         if (x->entry->replicas_max)
                 look_at(f->demand, x->used_at + SCALE_INTERVAL);
+        if (x->entry->on_demand)
+                look_at(f->demand, x->used_at + DEMAND_KEEP_AFTER);
 }
 
 /* --- figures, birth ------------------------------------------------------------------------------------------------------------ */

@@ -13,6 +13,9 @@
 /* How often the memory of a GPU is looked at while it should come back, and the load of a range while it is used. */
 #define FREEING_INTERVAL (100 * USEC_PER_MSEC)
 #define SCALE_INTERVAL   (250 * USEC_PER_MSEC)
+/* The end of a use is written so much later, so that one that is used again and again costs two writes a pause, not one a request. A
+ * daemon that is killed meanwhile leaves "in use" behind, and its idle time begins with the next one. */
+#define DEMAND_KEEP_AFTER USEC_PER_SEC
 /* How old may be what is known of the file of a model that is asked for. */
 #define DEMAND_WEIGH_FRESH (10 * USEC_PER_SEC)
 
@@ -37,6 +40,8 @@ struct demand_model {
         usec_t load_at;           /* the load began; 0: it does not load */
         usec_t keep_alive;        /* KEEP_ALIVE_NONE: the entry's idle_timeout */
         bool served;              /* since it was loaded */
+        bool restored;            /* an earlier daemon loaded it: used_at and keep_alive are of its record */
+        usec_t kept_at;           /* used_at as the records have it; USEC_INFINITY: "in use", 0: not known */
         bool yields, yields_next; /* gets no new work: another one's turn; as the look under way finds */
         bool failed;              /* a load of it failed in this turn */
 
@@ -102,6 +107,11 @@ void demand_place(struct demand *d, usec_t now,
                   usec_t *due); /* those who want room, in the order of asking */
 /* 0 (x->why: what it would wait for); -ENOSPC: not even by waiting (x->why); -ENOMEM. */
 int demand_judge(struct demand *d, struct demand_model *x, usec_t now);
+
+/* demand_keep.c: members of a record (start.c): "inUse", "usedAt" (realtime, the end of the last use), "keepAlive" (usec, -1: for ever). */
+void demand_put_use(const struct member *m, struct json_writer *w);
+void demand_take_use(struct member *m, const struct json_value *record);
+void demand_keep_use(struct demand *d, usec_t now, usec_t *due); /* writes what has changed */
 
 /* demand_scale.c */
 void demand_scale(struct demand *d, struct demand_model *x, usec_t now, usec_t *due);

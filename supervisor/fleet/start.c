@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/demand_private.h"
 #include "fleet/private.h"
 #include "host/oom.h"
 #include "host/record.h"
@@ -234,6 +235,7 @@ void member_save_record(struct member *m)
                 json_string(&w, "digest", m->digest);
                 json_uint(&w, "startedAt", m->started_at);
                 json_bool(&w, "ready", m->was_ready);
+                demand_put_use(m, &w);
                 json_key(&w, "gpu");
                 json_open_array(&w);
                 for (char *const *g = m->gpu; g && *g; g++)
@@ -375,6 +377,7 @@ int member_take_over(struct member *m, usec_t now)
         m->started_at = (usec_t)json_get_int(record, "startedAt", 0);
         m->spawned_at = usec_sub(now, process_age(process)); /* the wall clock may have been set meanwhile */
         m->adopted = m->has_run = true;
+        demand_take_use(m, record);
         m->was_ready = json_get_bool(record, "ready", false);
         m->oom_before = oom_kills();
         (void)snprintf(m->digest, sizeof m->digest, "%s", digest ? digest : "");

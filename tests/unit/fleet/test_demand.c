@@ -13,7 +13,7 @@
 #include "fleet/dispatch.h"
 #include "fleet/fleet_world.h"
 #include "fleet/hanging.h"
-#include "fleet/private.h"
+#include "fleet/demand_private.h"
 
 struct client {
         struct ticket *ticket;
@@ -729,6 +729,52 @@ static void the_next_daemon_goes_on(void **state)
         assert_int_equal(figures("a").loads, 0);
 }
 
+static void next_daemon(void)
+{
+        world->fleet = fleet_free(world->fleet); /* as kill -9 would */
+        open_fleet(world);
+        wait_status(world, "a", "ready");
+}
+
+/* Idle times go on where they were, and what a request said of them still holds. */
+static void the_next_daemon_knows_since_when(void **state)
+{
+        usec_t until;
+
+        begin(*state, NULL, MODEL("a", ", \"on_demand\": {\"idle_timeout\": \"1h\"}"));
+        uses("a", KEEP_ALIVE_NONE);
+        until = until_of("a");
+        pass(1500 * USEC_PER_MSEC); /* the end of the use is on record */
+        next_daemon();
+        assert_true(until_of("a") <= until + 100 * USEC_PER_MSEC &&
+                    until_of("a") + 100 * USEC_PER_MSEC >= until);
+        /* Again: what was taken over is handed on. */
+        next_daemon();
+        assert_true(until_of("a") <= until + 200 * USEC_PER_MSEC &&
+                    until_of("a") + 200 * USEC_PER_MSEC >= until);
+        /* Killed in the midst of a use: idle from now on. */
+        {
+                struct client c = {0};
+
+                assert_int_equal(asks(&c, "a"), 1);
+                pass(200 * USEC_PER_MSEC);
+                assert_true(until_of("a") == 0);
+        }
+        next_daemon();
+        assert_true(until_of("a") > until + 1000 * USEC_PER_MSEC);
+        uses("a", KEEP_ALIVE_FOREVER);
+        pass(1500 * USEC_PER_MSEC);
+        next_daemon();
+        assert_true(until_of("a") == 0);
+        assert_true(demand_wants_again(world->fleet->members[0]));
+        uses("a", 3 * USEC_PER_SEC);
+        pass(1500 * USEC_PER_MSEC);
+        next_daemon();
+        wait_status(world, "a", "idle");
+        assert_int_equal(figures("a").unloads[UNLOAD_IDLE], 1);
+        assert_int_equal(figures("a").loads, 0);
+}
+
 static void a_reload_keeps_what_is_loaded(void **state)
 {
         pid_t pid;
@@ -882,6 +928,7 @@ int main(void)
                 TEST(dies_while_it_is_used),
                 TEST(a_person_has_the_last_word),
                 TEST(the_next_daemon_goes_on),
+                TEST(the_next_daemon_knows_since_when),
                 TEST(a_reload_keeps_what_is_loaded),
                 TEST(more_when_they_wait_and_less_when_they_do_not),
                 TEST(a_range_that_dies_while_it_starts),
