@@ -24,7 +24,7 @@ int strcmp(const char *a, const char *b)
 }
 
 static struct config_instance entries[FAKE_MAX];
-static char names[FAKE_MAX][16];
+static char names[FAKE_MAX][24];
 
 int dispatch_resolve(struct fleet *f, const char *model, const struct config_instance **ret)
 {
