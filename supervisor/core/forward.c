@@ -55,3 +55,72 @@ size_t forward_headers(const struct http1_header *headers, size_t n, struct http
         }
         return kept;
 }
+
+bool forward_keeps_back(struct slice name)
+{
+        static const struct slice names[] = {
+                SLICE("www-authenticate"),
+                SLICE("proxy-authenticate"),
+                SLICE("authentication-info"),
+                SLICE("proxy-authentication-info"),
+                SLICE("alt-svc"),
+                SLICE("refresh"),
+                SLICE("nel"),
+                SLICE("report-to"),
+                SLICE("reporting-endpoints"),
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (slice_eq_nocase(name, names[i]))
+                        return true;
+        return false;
+}
+
+/* "https:" of "https://host/x", "" of a reference without one. RFC 3986 §3.1. */
+static struct slice scheme_of(struct slice value)
+{
+        size_t n = 0;
+
+        while (n < value.n && ((value.p[n] | 32) >= 'a' && (value.p[n] | 32) <= 'z'))
+                n++;
+        while (n > 0 && n < value.n &&
+               (((value.p[n] | 32) >= 'a' && (value.p[n] | 32) <= 'z') ||
+                strchr("0123456789+-.", value.p[n])))
+                n++;
+        return n > 0 && n < value.n && value.p[n] == ':' ? slice_sub(value, 0, n + 1) : (struct slice){0};
+}
+
+bool forward_location(struct slice value, struct slice host, struct slice prefix, struct buffer *out)
+{
+        struct slice scheme = scheme_of(value), authority;
+        size_t end = 0;
+
+        if (scheme.n && !slice_eq_nocase(scheme, SLICE("http:")) && !slice_eq_nocase(scheme, SLICE("https:")))
+                return false;
+        value = slice_sub(value, scheme.n, value.n);
+        if (slice_starts_with(value, SLICE("//"))) {
+                authority = slice_sub(value, 2, value.n);
+                while (end < authority.n && !strchr("/?#\\", authority.p[end]))
+                        end++;
+                value = slice_sub(authority, end, authority.n);
+                if (!slice_eq_nocase(slice_sub(authority, 0, end), host))
+                        return false;
+                if (value.n == 0 || value.p[0] == '?' || value.p[0] == '#') {
+                        (void)buffer_append(out, prefix.p, prefix.n);
+                        (void)buffer_putc(out, '/');
+                        (void)buffer_append(out, value.p, value.n);
+                        return true;
+                }
+        } else if (scheme.n) {
+                return false; /* "http:x" means another thing to each reader */
+        }
+        /* Browsers read "/\\host" and "//host" alike. */
+        if (value.n > 1 && value.p[0] == '/' && (value.p[1] == '/' || value.p[1] == '\\'))
+                return false;
+        if (value.n && value.p[0] == '\\')
+                return false;
+        if (value.n && value.p[0] == '/')
+                (void)buffer_append(out, prefix.p, prefix.n);
+        (void)buffer_append(out, value.p, value.n);
+        return value.n > 0;
+}

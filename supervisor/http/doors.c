@@ -249,7 +249,8 @@ static void on_request(void *owner, struct request *req)
         if (!call.control && !passes_gate(d, req))
                 return;
         if (slice_eq(call.head->path, SLICE("*"))) {
-                respond_text(req, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", NULL, 0);
+                respond_text(req, 204, NULL, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n", NULL,
+                             0);
                 return;
         }
         r = http1_path_normal(call.head->path, path, sizeof(path));

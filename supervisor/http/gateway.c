@@ -163,6 +163,38 @@ static void refuse_model(struct errand *e, int r)
                               "the model \"%s\" does not exist (there are: %s)", e->model, all);
 }
 
+/* "qwen" has no instance of its own when there are "qwen-0" and "qwen-1": those are named. */
+static void refuse_instance(struct errand *e)
+{
+        struct fleet *f = e->gateway->doors->fleet;
+        const struct config_instance *entry;
+        char all[256] = "";
+        size_t len = 0, left = 0;
+
+        for (size_t i = 0; dispatch_resolve(f, e->instance, &entry) == 0 && i < fleet_count(f); i++) {
+                const struct report *r = fleet_report(f, i);
+
+                if (!streq(r->model, entry->name))
+                        continue;
+                if (len + strlen(r->instance) + 2 < sizeof(all))
+                        len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s", len ? ", " : "",
+                                                r->instance);
+                else
+                        left++;
+        }
+        if (len == 0)
+                errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 404, "instance_not_found", NULL,
+                              "there is no instance \"%s\": GET /api/v1/instances lists them", e->instance);
+        else if (left)
+                errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 404, "instance_not_found", NULL,
+                              "\"%s\" is a model, not an instance: its instances are %s and %zu more",
+                              e->instance, all, left);
+        else
+                errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 404, "instance_not_found", NULL,
+                              "\"%s\" is a model, not an instance: name one of its instances (%s)",
+                              e->instance, all);
+}
+
 /* The entry that serves this errand; false: it was refused. */
 bool errand_resolve(struct errand *e, const struct config_instance **ret)
 {
@@ -174,9 +206,7 @@ bool errand_resolve(struct errand *e, const struct config_instance **ret)
                 report = fleet_find(f, e->instance);
                 r = report ? dispatch_resolve(f, report->model, ret) : -ENOENT;
                 if (r < 0)
-                        errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 404, "instance_not_found", NULL,
-                                      "there is no instance \"%s\": GET /api/v1/instances lists them",
-                                      e->instance);
+                        refuse_instance(e);
                 return r >= 0;
         }
         if (e->model[0] == '\0' &&
@@ -239,8 +269,7 @@ void errand_refuse_start(struct errand *e, int r)
 {
         switch (r) {
         case -ENOENT:
-                errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 404, "instance_not_found", NULL,
-                              "there is no instance \"%s\": GET /api/v1/instances lists them", e->instance);
+                refuse_instance(e);
                 break;
         case -EHOSTDOWN:
                 errand_refuse(e, GATEWAY_REFUSED_INSTANCE, 503, "not_loaded", NULL,

@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "core/forward.h"
 #include "core/http1_build.h"
 #include "http/gateway_private.h"
 #include "http/respond.h"
@@ -122,7 +123,7 @@ static bool header_passes(const struct http1_response *head, const struct http1_
                 SLICE("x-content-type-options"),
         };
 
-        if (http1_header_is_hop(h->name))
+        if (http1_header_is_hop(h->name) || forward_keeps_back(h->name))
                 return false;
         for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
                 if (slice_eq_nocase(h->name, ours[i]))
@@ -150,6 +151,29 @@ static void put_line(struct buffer *out, struct slice name, struct slice value)
         (void)buffer_append(out, "\r\n", 2);
 }
 
+static bool is_place(struct slice name)
+{
+        return slice_eq_nocase(name, SLICE("location")) || slice_eq_nocase(name, SLICE("content-location"));
+}
+
+/* Where it stands for a client of ours. */
+static void put_place(const struct errand *e, const struct relay *r, const struct http1_header *h,
+                      struct buffer *out)
+{
+        const struct report *report = fleet_find(e->gateway->doors->fleet, relay_instance(r));
+        char host[ENDPOINT_TEXT_MAX] = "", prefix[ROUTE_NAME_MAX + 16] = "";
+        _cleanup_buffer_ struct buffer place = {0};
+        struct endpoint at;
+
+        if (report && report->endpoint && endpoint_parse(report->endpoint, &at) == 0)
+                (void)endpoint_host(&at, host, sizeof(host));
+        if (e->kind == ERRAND_DIRECT)
+                (void)snprintf(prefix, sizeof(prefix), "/upstream/%s", e->instance);
+        buffer_init(&place, 0);
+        if (forward_location(h->value, slice_str(host), slice_str(prefix), &place) && !place.failed)
+                put_line(out, h->name, (struct slice){place.data, place.len});
+}
+
 static void put_lines(const struct errand *e, const struct relay *r, const struct http1_response *head,
                       struct buffer *out)
 {
@@ -162,7 +186,11 @@ static void put_lines(const struct errand *e, const struct relay *r, const struc
                         "Access-Control-Expose-Headers: X-Request-Id, X-Llama-Instance, X-Queue-Wait\r\n");
         (void)buffer_puts(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
         for (size_t i = 0; i < head->n_headers; i++)
-                if (header_passes(head, head->headers + i))
+                if (!header_passes(head, head->headers + i))
+                        continue;
+                else if (is_place(head->headers[i].name))
+                        put_place(e, r, head->headers + i, out);
+                else
                         put_line(out, head->headers[i].name, head->headers[i].value);
         put_line(out, SLICE("X-Request-Id"), slice_str(relay_id(r)));
         put_line(out, SLICE("X-Llama-Instance"), slice_str(relay_instance(r)));

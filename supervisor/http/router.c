@@ -62,6 +62,10 @@ bool route_allows(const struct route *route, enum http1_method method)
                 return route->methods & ROUTE_POST;
         case HTTP1_DELETE:
                 return route->methods & ROUTE_DELETE;
+        case HTTP1_PUT:
+                return route->methods & ROUTE_PUT;
+        case HTTP1_PATCH:
+                return route->methods & ROUTE_PATCH;
         case HTTP1_OPTIONS:
                 return true;
         default:
@@ -71,7 +75,7 @@ bool route_allows(const struct route *route, enum http1_method method)
 
 bool route_is_order(enum http1_method method)
 {
-        return method == HTTP1_POST || method == HTTP1_DELETE;
+        return method == HTTP1_POST || method == HTTP1_PUT || method == HTTP1_PATCH || method == HTTP1_DELETE;
 }
 
 enum route_scope route_scope_of(const struct route *route, enum http1_method method)
@@ -81,8 +85,9 @@ enum route_scope route_scope_of(const struct route *route, enum http1_method met
 
 char *route_methods(const struct route *route, char *buf, size_t size)
 {
-        (void)snprintf(buf, size, "%s%s%sOPTIONS", route->methods & ROUTE_GET ? "GET, HEAD, " : "",
-                       route->methods & ROUTE_POST ? "POST, " : "",
+        (void)snprintf(buf, size, "%s%s%s%s%sOPTIONS", route->methods & ROUTE_GET ? "GET, HEAD, " : "",
+                       route->methods & ROUTE_POST ? "POST, " : "", route->methods & ROUTE_PUT ? "PUT, " : "",
+                       route->methods & ROUTE_PATCH ? "PATCH, " : "",
                        route->methods & ROUTE_DELETE ? "DELETE, " : "");
         return buf;
 }

@@ -14,6 +14,8 @@ enum route_method {
         ROUTE_GET = 1 << 0, /* HEAD too */
         ROUTE_POST = 1 << 1,
         ROUTE_DELETE = 1 << 2,
+        ROUTE_PUT = 1 << 3,
+        ROUTE_PATCH = 1 << 4,
 };
 
 /* What a caller must be allowed to do; the words of auth.anonymous. */
@@ -60,9 +62,9 @@ struct route_match {
 /* 0 or -ENOENT. A name that is too long for name[] belongs to nothing: -ENOENT. */
 int router_find(const struct route *table, const char *path, struct route_match *ret);
 bool route_allows(const struct route *route, enum http1_method method);
-bool route_is_order(enum http1_method method); /* POST and DELETE: they change something */
+bool route_is_order(enum http1_method method); /* POST, PUT, PATCH, DELETE: they change something */
 enum route_scope route_scope_of(const struct route *route, enum http1_method method);
-/* "GET, HEAD, POST, DELETE, OPTIONS" into buf (40 bytes are enough); returns buf. */
+/* "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" into buf (56 bytes are enough); returns buf. */
 char *route_methods(const struct route *route, char *buf, size_t size);
 /* For "did you mean": the nearest path of the table, {name} filled in from `path`; buf or NULL. */
 const char *router_nearest(const struct route *table, const char *path, char *buf, size_t size);

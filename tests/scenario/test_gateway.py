@@ -641,14 +641,45 @@ def test_upstream_is_the_instance_itself(gate, peer):
     assert daemon.get("/upstream/m/").status == 200 and peer.wait(2).target == "/"
     assert daemon.get("/upstream/m/a%20b/c?d").status == 200 and peer.wait(3).target == "/a%20b/c?d"
     assert daemon.api("DELETE", "/upstream/m/v1/stream/1").status == 200 and peer.wait(4).method == "DELETE"
+    for count, method in enumerate(("PUT", "PATCH"), 5):
+        assert daemon.api(method, "/upstream/m/x", b"12", headers={"Content-Type": "application/json"}).status == 200
+        request = peer.wait(count)
+        assert (request.method, request.target, request.body) == (method, "/x", b"12")
+    answer = daemon.api("OPTIONS", "/upstream/m/x")
+    assert answer.headers["Allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     error_of(daemon.get("/upstream/nobody/health"), 404, "instance_not_found")
     error_of(daemon.get("/upstream/m/a%2fb"), 400)
     error_of(daemon.get("/upstream/m/../x"), 400)
-    assert len(peer.requests) == 4
+    assert len(peer.requests) == 6
     daemon.write_config(harness.merged(daemon.config, {"auth": {"anonymous": ["read", "infer"]}}))
     assert daemon.cli("reload").returncode == 0
     error_of(daemon.get("/upstream/m/health"), 403)
     assert post(daemon, "/v1/chat/completions", {"model": "m"}).status == 200
+
+
+def test_upstream_of_a_model_with_replicas_names_them(make_daemon, fake_llama_server):
+    daemon = make_daemon({"instances": [{"name": "q", "model": "tiny.gguf", "replicas": 3, "aliases": ["other"]}]}, server=fake_llama_server)
+    for name in ("q", "other"):
+        answer = daemon.get("/upstream/%s/health" % name)
+        error_of(answer, 404, "instance_not_found")
+        assert "name one of its instances (q-0, q-1, q-2)" in answer.json["error"]["message"], answer.body
+
+
+def test_an_answer_does_not_lead_past_us(gate, peer):
+    """What an instance says of its own address and its own keys is not the client's."""
+    daemon = gate()
+    port = peer.address.rsplit(":", 1)[1]
+    fields = ("WWW-Authenticate: Basic realm=\"x\"\r\nAlt-Svc: h2=\":1\"\r\nRefresh: 0; url=http://evil/\r\nLocation: %s\r\n"
+              "Content-Location: /c\r\nX-Theirs: 1\r\n")
+    for location, ours, direct in (("/v1/x/1", "/v1/x/1", "/upstream/m/v1/x/1"),
+                                   ("http://127.0.0.1:%s/v1/x/1" % port, "/v1/x/1", "/upstream/m/v1/x/1"),
+                                   ("x/1", "x/1", "x/1"), ("http://127.0.0.1:1/v1/x/1", None, None), ("//evil/", None, None)):
+        peer.answer = lambda request, to=location: reply({}, "401 Unauthorized", extra=fields % to)
+        for answer, expected, c in ((post(daemon, "/v1/chat/completions", {"model": "m"}), ours, "/c"),
+                                    (post(daemon, "/upstream/m/v1/x", {}), direct, "/upstream/m/c")):
+            assert answer.status == 401 and answer.headers["X-Theirs"] == "1"
+            assert answer.headers.get("Location") == expected and answer.headers["Content-Location"] == c, (location, answer.headers)
+            assert not {"WWW-Authenticate", "Alt-Svc", "Refresh"} & set(answer.headers), answer.headers
 
 
 def test_methods_and_options(gate, peer):

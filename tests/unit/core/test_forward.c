@@ -77,11 +77,68 @@ static void test_connection_lists(void **state)
               "");
 }
 
+/* place: NULL when it is left out. */
+static void check_place(const char *value, const char *prefix, const char *place)
+{
+        struct buffer b;
+        bool kept;
+
+        buffer_init(&b, 0);
+        kept = forward_location(slice_str(value), SLICE("127.0.0.1:8134"), slice_str(prefix), &b);
+        assert_int_equal(kept, place != NULL);
+        if (place)
+                assert_string_equal(b.data, place);
+        buffer_finish(&b);
+}
+
+static void test_places(void **state)
+{
+        (void)state;
+        check_place("/files/1?a=b#c", "", "/files/1?a=b#c");
+        check_place("/files/1", "/upstream/m", "/upstream/m/files/1");
+        check_place("http://127.0.0.1:8134/files/1", "", "/files/1");
+        check_place("HTTPS://127.0.0.1:8134/files/1", "/upstream/m", "/upstream/m/files/1");
+        check_place("//127.0.0.1:8134/files/1", "/upstream/m", "/upstream/m/files/1");
+        check_place("http://127.0.0.1:8134", "/upstream/m", "/upstream/m/");
+        check_place("http://127.0.0.1:8134?a", "", "/?a");
+        check_place("files/1", "/upstream/m", "files/1");
+        check_place("?page=2", "/upstream/m", "?page=2");
+        check_place("a:b", "", NULL);
+        check_place("a/b:c", "", "a/b:c");
+        /* Somewhere else, or something else. */
+        check_place("http://127.0.0.1:8135/x", "", NULL);
+        check_place("http://127.0.0.1/x", "", NULL);
+        check_place("http://127.0.0.1:8134@evil.example/x", "", NULL);
+        check_place("http://evil.example#127.0.0.1:8134/x", "", NULL);
+        check_place("http://127.0.0.1:8134\\@evil.example/x", "", NULL);
+        check_place("http://127.0.0.1:8134//evil.example/x", "", NULL);
+        check_place("//evil.example/x", "", NULL);
+        check_place("/\\evil.example/x", "", NULL);
+        check_place("\\\\evil.example/x", "", NULL);
+        check_place("http:x", "", NULL);
+        check_place("http:/x", "", NULL);
+        check_place("javascript:alert(1)", "", NULL);
+        check_place("", "", NULL);
+}
+
+static void test_kept_back(void **state)
+{
+        (void)state;
+        assert_true(forward_keeps_back(SLICE("WWW-Authenticate")));
+        assert_true(forward_keeps_back(SLICE("alt-svc")));
+        assert_true(forward_keeps_back(SLICE("Refresh")));
+        assert_false(forward_keeps_back(SLICE("WWW-Authenticated")));
+        assert_false(forward_keeps_back(SLICE("Location")));
+        assert_false(forward_keeps_back(SLICE("")));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_headers),
                 cmocka_unit_test(test_connection_lists),
+                cmocka_unit_test(test_places),
+                cmocka_unit_test(test_kept_back),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,9 +117,18 @@ static void names_are_bounded(void **state)
 static void methods_and_allow(void **state)
 {
         const struct route *get = table + 1, *post = table + 5, *both = table + 6, *all = table + 7;
-        char buf[40];
+        const struct route every = {
+                .pattern = "/x", .methods = ROUTE_GET | ROUTE_POST | ROUTE_PUT | ROUTE_PATCH | ROUTE_DELETE};
+        char buf[56];
 
         (void)state;
+        assert_false(route_allows(all, HTTP1_PUT));
+        assert_false(route_allows(all, HTTP1_PATCH));
+        assert_true(route_allows(&every, HTTP1_PUT));
+        assert_true(route_allows(&every, HTTP1_PATCH));
+        assert_false(route_allows(&every, HTTP1_TRACE));
+        assert_string_equal(route_methods(&every, buf, sizeof(buf)),
+                            "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert_true(route_allows(get, HTTP1_GET));
         assert_true(route_allows(get, HTTP1_HEAD));
         assert_true(route_allows(get, HTTP1_OPTIONS));
@@ -145,6 +154,8 @@ static void orders_may_need_more(void **state)
         (void)state;
         assert_true(route_is_order(HTTP1_POST));
         assert_true(route_is_order(HTTP1_DELETE));
+        assert_true(route_is_order(HTTP1_PUT));
+        assert_true(route_is_order(HTTP1_PATCH));
         assert_false(route_is_order(HTTP1_GET));
         assert_false(route_is_order(HTTP1_HEAD));
         assert_false(route_is_order(HTTP1_OPTIONS));
