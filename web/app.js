@@ -1,4 +1,5 @@
 /* app.js: puts the page together: feed, store, views, the strip on top, theme and key. */
+import { createActivity } from "./activity.js";
 import { createApi } from "./api.js";
 import { createChat } from "./chat.js";
 import { createDetails } from "./details.js";
@@ -7,6 +8,8 @@ import { createFeed } from "./feed.js";
 import { createFleet } from "./fleet.js";
 import { clock, pace } from "./format.js";
 import { createKeyPrompt } from "./key.js";
+import { createLibrary } from "./library.js";
+import { createLogs } from "./logs.js";
 import { createOrders } from "./orders.js";
 import { createStore, TROUBLE } from "./store.js";
 import { t } from "./texts.js";
@@ -23,11 +26,15 @@ const key = createKeyPrompt((value) => {
   api.setKey(value);
   feed.setKey(value);
 });
-const order = createOrders(api, store, (reason) => key.ask(reason));
-const details = createDetails({ store, feed, api, order, gone: () => replaceHash(current.name) });
+const askForKey = (reason) => key.ask(reason);
+const { order, remove } = createOrders(api, store, askForKey);
+const details = createDetails({ store, feed, api, order, remove, gone: () => replaceHash(current.name) });
 const views = {
   fleet: createFleet({ store, order, openDetails: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
-  chat: createChat({ store, api, askForKey: (reason) => key.ask(reason) }),
+  chat: createChat({ store, api, askForKey }),
+  logs: createLogs({ store, feed, api, chosen: (name) => go(`logs/${encodeURIComponent(name)}`) }),
+  activity: createActivity({ feed, store, api, askForKey }),
+  library: createLibrary({ api, store, askForKey, openInstance: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
 };
 const current = { name: "", view: null };
 
@@ -102,16 +109,15 @@ function route() {
     current.view = views[known];
     setChildren(main, [current.view.element]);
     for (const [one, link] of Object.entries(links)) setAttribute(link, "aria-current", one === known ? "page" : null);
-    current.view.enter();
-  }
+    current.view.enter(argument && decodeURIComponent(argument));
+  } else if (argument && known === "logs") current.view.enter(decodeURIComponent(argument));
   openPanel(argument && decodeURIComponent(argument));
   drawTitle();
 }
 
 /** An address may name an instance that is not known yet, since the feed is on its way. */
 function openPanel(name) {
-  if (current.name !== "fleet") return;
-  if (!name) details.close();
+  if (current.name !== "fleet" || !name) details.close();
   else if (store.items.has(name)) details.open(name);
   else {
     const stop = store.subscribe(() => {

@@ -3,21 +3,13 @@ import { describeModel, stateSpan, trouble } from "./card.js";
 import { strip } from "./charts.js";
 import { h, setAttribute, setChildren, setText, show, stateIcon } from "./dom.js";
 import { bytes, clock, count, short } from "./format.js";
+import { plainLine } from "./lines.js";
 import { ordersFor } from "./orders.js";
 import { DAY } from "./store.js";
 import { t } from "./texts.js";
 import { button, copyButton, iconButton } from "./ui.js";
 
 const TAIL = 200; // lines
-const TERMINAL = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;
-// eslint-disable-next-line no-control-regex
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g;
-
-/** A log's line as plain text: no colours of terminals, no control bytes. */
-export function plainLine(line) {
-  return line.replace(TERMINAL, "").replace(CONTROL, "\u00b7");
-}
-
 function facts(item) {
   const { more, data } = item;
   const f = t.facts;
@@ -28,7 +20,7 @@ function facts(item) {
   ].filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== 0);
 }
 
-export function createDetails({ store, feed, api, order, gone }) {
+export function createDetails({ store, feed, api, order, remove, gone }) {
   let open = null;
 
   function show_(name) {
@@ -51,6 +43,9 @@ export function createDetails({ store, feed, api, order, gone }) {
     const tail = h("pre", { class: "log", tabindex: "0", "aria-label": t.logOf(name) });
     const command = h("pre", { class: "log", tabindex: "0", "aria-label": t.command });
     const commandBox = h("section", {}, h("h3", {}, h("span", {}, t.command), copyButton(() => command.textContent)), command);
+    const removal = button(t.orders.remove, { kind: "plain", onclick: async () => {
+      if (await remove(store.items.get(name))) dialog.close();
+    } });
     const events = h("ol", { class: "events" });
     const dialog = h("dialog", { class: "details", "aria-labelledby": "details-title" },
       h("header", { class: "details-head" }, shape, h("h2", { id: "details-title", tabindex: "-1", autofocus: true }, name), word, since,
@@ -59,9 +54,9 @@ export function createDetails({ store, feed, api, order, gone }) {
       h("div", { class: "card-strip" }, h("span", { class: "label" }, t.lastHour), hour.element),
       h("div", { class: "card-strip" }, h("span", { class: "label" }, t.lastDay), day.element),
       evidenceBox,
-      h("section", {}, h("h3", {}, t.logTail), tail),
+      h("section", {}, h("h3", {}, h("span", {}, t.logTail), h("a", { class: "button quiet", href: `#/logs/${encodeURIComponent(name)}` }, t.wholeLog)), tail),
       h("section", {}, h("h3", {}, t.history), events),
-      h("section", {}, factList), commandBox);
+      h("section", {}, factList), commandBox, h("div", { class: "details-buttons" }, removal));
     const lines = [];
     let drawnOrders = "";
     let asked = "";
@@ -121,6 +116,7 @@ export function createDetails({ store, feed, api, order, gone }) {
         drawnOrders = orders.join();
         setChildren(buttons, orders.map((one) => button(t.orders[one], { kind: "plain", "data-order": one, onclick: () => order(one, current) })));
       }
+      show(removal, Boolean(current.more?.dynamic));
       const key = JSON.stringify(facts(current));
       if (factList.dataset.drawn !== key) {
         factList.dataset.drawn = key;

@@ -17,7 +17,8 @@ function figure(label) {
 function emptyState() {
   return h("section", { class: "empty" }, h("h2", {}, t.emptyTitle), h("p", {}, t.emptyText),
     h("pre", {}, h("code", {}, t.emptyExample)),
-    h("p", { class: "empty-command" }, h("code", {}, t.emptyCommand), copyButton(t.emptyCommand)));
+    h("p", { class: "empty-command" }, h("code", {}, t.emptyCommand), copyButton(t.emptyCommand)),
+    h("p", { class: "empty-more" }, t.emptyLibrary), h("p", {}, h("a", { class: "button primary", href: "#/library" }, t.emptyLibraryGo)));
 }
 
 export function createFleet({ store, order, openDetails }) {

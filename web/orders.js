@@ -38,12 +38,27 @@ export function createOrders(api, store, askForKey) {
     }
   }
 
+  /** One that came from the library goes for good. Resolves to whether it did. */
+  async function remove(item) {
+    const sure = await confirm({ title: t.confirm.remove.title(item.name), text: t.confirm.remove.text(item.data.inFlight), yes: t.confirm.remove.yes });
+    if (!sure) return false;
+    try {
+      const { message } = await api.order("DELETE", `api/v1/instances/${encodeURIComponent(item.name)}`);
+      tell(message ?? t.orderOf(t.orders.remove, item.name));
+      return true;
+    } catch (error) {
+      if (error.status === 401 || error.status === 403) askForKey(t.keyForOrders);
+      else tell(t.failed(error.message), { bad: true });
+      return false;
+    }
+  }
+
   /** It hurts when something runs there; nobody is asked about what is down already. */
   function hurts(order, item) {
     return t.confirm[order] && ["ready", "unhealthy", "draining", "starting"].includes(item.data.status);
   }
 
-  return async function order(name, item) {
+  async function order(name, item) {
     const question = t.confirm[name];
     if (hurts(name, item)) {
       const others = [...store.items.values()].filter((one) => one.model === item.model && one.name !== item.name && one.data.status === "ready");
@@ -56,5 +71,7 @@ export function createOrders(api, store, askForKey) {
       if (!sure) return;
     }
     await send(name, item);
-  };
+  }
+
+  return { order, remove };
 }

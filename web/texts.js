@@ -86,7 +86,7 @@ export const t = {
   gpu: (names) => `GPU ${names}`,
 
   // orders
-  orders: { start: "Start", stop: "Stop", restart: "Restart", drain: "Drain", load: "Load", retry: "Try again now" },
+  orders: { start: "Start", stop: "Stop", restart: "Restart", drain: "Drain", load: "Load", retry: "Try again now", remove: "Remove" },
   details: "Details",
   orderOf: (order, name) => `${order} ${name}`,
   confirm: {
@@ -114,6 +114,11 @@ export const t = {
           : "It takes no new work, stops, and stays off.",
       yes: "Drain it",
     },
+    remove: {
+      title: (name) => `Remove ${name}?`,
+      text: (n) => `${n ? `${plural(n, "request is", "requests are")} running and get a moment to end. ` : ""}The instance stops and is forgotten. Its model file stays in the library.`,
+      yes: "Remove it",
+    },
   },
   lastOfModel: (model) => `It is the only instance of ${model} that is ready: until another one is, requests for it wait or fail.`,
   cancel: "Cancel",
@@ -123,6 +128,7 @@ export const t = {
   why: "Why",
   evidence: "What its log said",
   logTail: "The end of its log",
+  wholeLog: "All of it",
   noLog: "Nothing in its log yet.",
   logOf: (name) => `Log of ${name}`,
   logSkipped: (n) => `… ${plural(n, "line", "lines")} left out …`,
@@ -151,6 +157,8 @@ export const t = {
   emptyText: "Add one to “instances” in the configuration, then reload it:",
   emptyExample: '"instances": [{"name": "qwen", "model": "qwen2.5-7b.gguf"}]',
   emptyCommand: "llama-supervisor reload",
+  emptyLibrary: "Or start one of the files that are there already:",
+  emptyLibraryGo: "Open the library",
   keyTitle: "A key, please",
   keyText: "This daemon tells its state only to those who show a key. It is kept in this tab until you close it, and nowhere else.",
   keyWrong: "That key is not known here, or was revoked.",
@@ -162,6 +170,75 @@ export const t = {
   keyForget: "Forget the key",
   keyForOrders: "A key of scope “admin” is needed for that.",
   keyEnter: "Use a key",
+
+  // logs
+  logs: {
+    instance: "Instance",
+    search: "Search",
+    levelsLabel: "Levels",
+    levels: { error: "Errors", warning: "Warnings", info: "Info", debug: "Debug" },
+    pause: "Pause",
+    resume: (n) => (n ? `Resume (${n} new)` : "Resume"),
+    follow: "To the end",
+    lines: "Lines of the log",
+    copied: (n) => `${plural(n, "line", "lines")} copied`,
+    count: (n) => plural(n, "line", "lines"),
+    countOf: (n, all) => `${n} of ${plural(all, "line", "lines")}`,
+    noInstance: "There is no instance yet.",
+    nothing: "Nothing in the log yet. What comes is shown here at once.",
+    nothingFound: "No line is like that.",
+  },
+
+  // activity
+  activity: {
+    running: "Running",
+    recent: "Ended",
+    columns: { at: "At", model: "Model", instance: "Instance", who: "Who", wait: "Waited", first: "First token", tokens: "Tokens", pace: "tok/s", took: "Took", outcome: "How" },
+    waiting: "waits",
+    answering: "answers",
+    position: (n) => `waits, place ${n}`,
+    tokens: (n, m) => `${n} → ${m}`,
+    cancel: (id) => `Cancel ${id}`,
+    outcomes: {
+      ok: "ok",
+      client_error: "refused by the model",
+      upstream_error: "error of the model",
+      client_gone: "client left",
+      cancelled: "cancelled",
+      queue_full: "queue full",
+      queue_timeout: "waited too long",
+      overloaded: "overloaded",
+      model_down: "model down",
+      load_failed: "did not load",
+      no_room: "no room",
+      stopping: "daemon stops",
+      model_removed: "model removed",
+      tries_exhausted: "all tries failed",
+      upstream_broken: "broke off",
+      upstream_malformed: "malformed answer",
+      instance_gone: "instance stopped",
+      local_trouble: "out of resources",
+    },
+    emptyTitle: "Nothing was asked yet",
+    emptyText: "Requests to the models appear here as they run: who waits, how long, how fast. Never what they say.",
+  },
+
+  // library
+  library: {
+    where: (n, folder) => `${plural(n, "model", "models")} in ${folder}`,
+    again: "Look again",
+    parameters: (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} B weights` : n >= 1e6 ? `${Math.round(n / 1e6)} M weights` : `${n} weights`),
+    parts: (n) => `${n} parts`,
+    emptyTitle: "No model files yet",
+    emptyText: "Put GGUF files into this folder, then look again:",
+    startTitle: (name) => `Start ${name}`,
+    name: "Name of the instance",
+    ownName: "made from the file's name",
+    args: "Arguments for llama-server",
+    exampleArgs: "-c 8192 -ngl 99",
+    hint: "It stays until somebody removes it, also when the daemon is started again.",
+    started: (name) => `${name} is starting`,
+  },
 
   // chat
   chat: {

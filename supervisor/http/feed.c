@@ -596,6 +596,7 @@ struct feed *feed_free(struct feed *f)
         f->figures_timer = timer_free(f->figures_timer);
         f->sse_timer = timer_free(f->sse_timer);
         f->log_timer = timer_free(f->log_timer);
+        f->activity_timer = timer_free(f->activity_timer);
         while (!list_is_empty(&f->subjects))
                 subject_free(LIST_ENTRY(f->subjects.next, struct subject, node));
         subject_free(f->aggregate);
@@ -619,6 +620,7 @@ int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
         list_init(&f->held);
         list_init(&f->sses);
         list_init(&f->logs);
+        list_init(&f->watches);
         r = add_subjects(f);
         if (r >= 0)
                 r = timer_new(loop, on_figures_timer, f, &f->figures_timer);

@@ -5,7 +5,7 @@
  * {"type":"subscribed","topics":[…]}, all that is subscribed now. What is not understood is answered by
  * {"type":"error","message"}, and the connection is kept.
  * To the client, besides the status: {"type":"log","instance","lines":[…],"skipped":n}: at most every 100 ms an instance and
- * 32 KB; n lines before them were too many. */
+ * 32 KB; n lines before them were too many. {"type":"activity","activity":{…}}: see feed_activity.c. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -49,7 +49,8 @@ struct client {
         struct ws_conn *conn;
         struct list notes, follows;
         unsigned n_notes, n_follows;
-        struct list logs;  /* in feed.logs: some follow has lines */
+        struct list logs; /* in feed.logs: some follow has lines */
+        struct activity_watch watch;
         usec_t paid_until; /* the clock of its message budget */
 };
 
@@ -126,6 +127,8 @@ static void say_topics(struct client *c)
                 (void)snprintf(topic, sizeof(topic), "log:%s", LIST_ENTRY(it, struct follow, node)->name);
                 json_put_string(&w, topic);
         }
+        if (!list_is_empty(&c->watch.node))
+                json_put_string(&w, "activity");
         json_close_array(&w);
         json_close_object(&w);
         add_note(c, &text);
@@ -290,9 +293,29 @@ static int send_logs(struct client *c)
         return r;
 }
 
+/* --- activity ------------------------------------------------------------------------------------------------------- */
+
+static bool watch_is_behind(const struct activity_watch *x)
+{
+        return CONTAINER_OF(x, const struct client, watch)->n_notes > 0;
+}
+
+static void watch_tell(struct activity_watch *x, struct buffer *text)
+{
+        add_note(CONTAINER_OF(x, struct client, watch), text);
+}
+
+static void change_watch(struct client *c, bool on)
+{
+        if (!on)
+                feed_unwatch_activity(&c->watch);
+        else if (feed_watch_activity(c->sub.feed, &c->watch) < 0)
+                say_error(c, "topic activity: not enough memory");
+}
+
 /* --- what clients ask ------------------------------------------------------------------------------------------------ */
 
-static const char *const later_topics[] = {"gpus", "activity", "queue", "hub", NULL};
+static const char *const later_topics[] = {"gpus", "queue", "hub", NULL};
 
 static bool is_one_of(const char *const *names, const char *name)
 {
@@ -329,10 +352,12 @@ static void change_topic(struct client *c, const char *topic, bool on)
 
                 if (x)
                         follow_free(x);
+        } else if (streq(topic, "activity")) {
+                change_watch(c, on);
         } else if (is_one_of(later_topics, topic)) {
                 say_error(c, "topic %s is not served by this version", topic);
         } else {
-                say_error(c, "unknown topic \"%.64s\": there are status and log:NAME", topic);
+                say_error(c, "unknown topic \"%.64s\": there are status, activity and log:NAME", topic);
         }
 }
 
@@ -405,6 +430,7 @@ static void client_free(struct client *c)
         while (!list_is_empty(&c->follows))
                 follow_free(LIST_ENTRY(c->follows.next, struct follow, node));
         list_remove(&c->logs);
+        feed_unwatch_activity(&c->watch);
         subscriber_leave(&c->sub, &c->sub.feed->counts.subscribers_ws);
         free(c);
 }
@@ -510,6 +536,9 @@ void feed_websocket(struct feed *f, struct request *req)
         list_init(&c->notes);
         list_init(&c->follows);
         list_init(&c->logs);
+        list_init(&c->watch.node);
+        c->watch.is_behind = watch_is_behind;
+        c->watch.tell = watch_tell;
         if (ws_accept(f->ws, req, &client_events, c, &c->conn) < 0) {
                 free(c);
                 return;

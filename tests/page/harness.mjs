@@ -4,7 +4,7 @@
  * Environment: LSV_BUILD (the build folder), LSV_SOURCE; LSV_LLAMA_SERVER and LSV_TINY_MODEL for those that need the real thing.
  * Screenshots go to LSV_BUILD/page/. */
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { dirname, join } from "node:path";
@@ -104,7 +104,7 @@ class Daemon {
   constructor(folder, config, port) {
     Object.assign(this, { folder, port, address: `http://127.0.0.1:${port}` });
     for (const name of ["run", "state", "log", "models"]) mkdirSync(join(folder, name));
-    symlinkSync(tinyModel(), join(folder, "models", "tiny.gguf"));
+    copyFileSync(tinyModel(), join(folder, "models", "tiny.gguf"));
     this.configFile = join(folder, "config.json");
     this.config = {
       listen: [{ address: `127.0.0.1:${port}` }],
@@ -282,7 +282,7 @@ export function tellFleet(size) {
       lastError: status === "crashed" ? "died while loading: out of GPU memory (exit code 1, after 2.1 s)" : status === "error" ? "cannot start: /srv/models/llama-3.3-70b-Q4_K_M.gguf is cut off: 12.1 of 42.5 GB are there" : null,
       retries: status === "crashed" ? 2 : status === "error" ? 5 : 0, uptime: up ? 15120 : 0, startedAt: up ? new Date(since).toISOString() : null, pid: up || status === "starting" ? 4000 + i : null,
       gpu: ["ready", "starting"].includes(status) ? [String(i % 8)] : [], nextRetryAt: status === "crashed" ? new Date(NOW() + 8000).toISOString() : null,
-      inFlight: up ? i % 5 : 0, slots: up ? 4 : 0, queue: group === 0 && size > 1 ? 2 : 0, tokensPerSecond: up && i % 5 ? 38.5 + (i % 7) : 0,
+      inFlight: up ? (size <= 6 ? 3 - 2 * (i % 2) : i % 5) : 0, slots: up ? 4 : 0, queue: group === 0 && size > 1 ? 2 : 0, tokensPerSecond: up && (size <= 6 || i % 5) ? 38.5 + (i % 7) : 0,
       seq: 1, maxRetries: 5, restarts: i % 3, wantUp: status !== "idle", adopted: false, foreign: false, dynamic: false, onDemand: status === "idle", until: null,
       stateSince: new Date(since).toISOString(), loadTime: 14.2, endpoint: "unix:/run/llama-supervisor/x.sock", modelPath: `${models[group]}.gguf`, logPath: "/var/log/llama-supervisor/x.log", context: 16384, build: "b6123",
     });
@@ -292,8 +292,8 @@ export function tellFleet(size) {
 
 const FEED_KEYS = ["status", "models", "lastError", "retries", "uptime", "startedAt", "pid", "gpu", "nextRetryAt", "inFlight", "slots", "queue", "tokensPerSecond"];
 
-export function feedMessage(one) {
-  return JSON.stringify({ type: "llama_status", instance: one.name, seq: one.seq, timestamp: NOW(), data: Object.fromEntries(FEED_KEYS.map((key) => [key, one[key]])) });
+export function feedMessage(one, at = NOW()) {
+  return JSON.stringify({ type: "llama_status", instance: one.name, seq: one.seq, timestamp: at, data: Object.fromEntries(FEED_KEYS.map((key) => [key, one[key]])) });
 }
 
 /** Puts told instances in the place of the daemon's: returns {socket()} to tell more. The page itself stays the real one. */
@@ -301,7 +301,12 @@ export async function actFleet(page, instances, answers = {}) {
   let socket = null;
   await page.routeWebSocket(/\/ws$/, (ws) => {
     socket = ws;
-    for (const one of instances) ws.send(feedMessage(one));
+    for (const one of instances) {
+      // What a page that was open for three minutes would have seen.
+      if (instances.length <= 6 && one.inFlight)
+        for (let back = 180; back > 0; back -= 3) ws.send(feedMessage({ ...one, tokensPerSecond: one.tokensPerSecond * (0.75 + 0.25 * Math.sin(back / 11) ** 2) }, NOW() - 1000 * back));
+      ws.send(feedMessage(one));
+    }
   });
   const states = Object.fromEntries(instances.map((one) => {
     const steps = [{ since: NOW() - 86400e3, status: "ready" }];

@@ -26,6 +26,10 @@ for (const size of [1, 6, 200])
         assert.ok((await sticksOut(page)) <= 0, `${width} px: the page scrolls sideways`);
         await shot(page, `fleet-${size}-${width}-${theme}`);
       }
+      if (size === 6) {
+        await page.setViewportSize({ width: 1280, height: 640 });
+        await shot(page, `readme-${theme}`);
+      }
       if (size !== 200) assert.deepEqual(await accessibility(page), []);
     }
   });

@@ -5,9 +5,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/text.h"
+#include "fleet/activity.h"
 #include "fleet/fleet.h"
+#include "fleet/relay.h"
 
 enum { FAKE_MAX = 1100, FAKE_SUBSCRIBERS = 8, FAKE_FOLLOWERS = 300 };
 
@@ -34,6 +37,8 @@ struct fleet {
                 void *owner;
         } subscribers[FAKE_SUBSCRIBERS];
         struct follower *followers[FAKE_FOLLOWERS];
+        struct activity *activity;
+        struct activity_record *running; /* the last that began */
 };
 
 static struct fake_instance *fake_find(struct fleet *f, const char *name)
@@ -67,6 +72,8 @@ static struct fleet *fake_fleet_new(struct loop *loop)
         struct fleet *f = calloc(1, sizeof(*f));
 
         f->loop = loop;
+        if (activity_new(&f->activity) < 0)
+                abort();
         return f;
 }
 
@@ -106,6 +113,11 @@ static void fake_command(struct fleet *f, char *line)
                 in->gone = in->changed = true;
         } else if (streq(verb, "line") && rest) {
                 fake_line(f, name, rest);
+        } else if (streq(verb, "begin")) {
+                f->running = activity_begin(f->activity, name, loop_now(f->loop), loop_realtime(f->loop));
+        } else if (streq(verb, "end") && f->running) {
+                activity_end(f->activity, f->running, "ok", loop_now(f->loop));
+                f->running = NULL;
         } else if (streq(verb, "flood") && rest) {
                 for (int i = 0; i < atoi(rest); i++)
                         fake_line(f, name, "a line of the flood that is about sixty-four bytes long, or so");
@@ -237,6 +249,16 @@ struct follower *fleet_unfollow(struct follower *x)
                         x->fleet->followers[i] = NULL;
         free(x);
         return NULL;
+}
+
+struct activity *fleet_activity(struct fleet *f)
+{
+        return f->activity;
+}
+
+void relay_note_positions(struct fleet *f)
+{
+        (void)f; /* nobody waits here */
 }
 
 #endif

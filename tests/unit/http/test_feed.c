@@ -147,6 +147,7 @@ static int serve(const char *address)
         server_free(h.server);
         loop_remove_turn(h.loop, fake_settle, h.fleet);
         loop_free(h.loop);
+        activity_free(h.fleet->activity);
         free(h.fleet);
         return 0;
 }
@@ -630,6 +631,39 @@ static void logs_are_followed(void **state)
         (void)close(fd);
 }
 
+static void activity_is_told(void **state)
+{
+        struct child *c = *state;
+        char buf[4096];
+        int fd;
+
+        tell(c, "add a");
+        tell(c, "begin old");
+        tell(c, "end old");
+        fd = open_ws(c, "/ws");
+        expect_text(fd, "\"instance\":\"a\"");
+        say(fd, "{\"type\":\"subscribe\",\"topics\":[\"activity\",\"activity\"]}");
+        /* What was before, once; then nothing as long as nothing runs. */
+        expect_text(fd, "{\"type\":\"activity\",\"activity\":{\"total\":0,\"running\":[],\"recent\":[{\"id\":"
+                        "\"req-000000000001\"");
+        expect_text(fd, "{\"type\":\"subscribed\",\"topics\":[\"status\",\"activity\"]}");
+        expect_silence(fd, 1300);
+        tell(c, "begin new");
+        expect_text(fd, "\"total\":1,\"running\":[{\"id\":\"req-000000000002\",\"model\":\"new\"");
+        expect_text(fd, "\"recent\":[]}}"); /* it still runs: each second */
+        tell(c, "end new");
+        do /* a second may just have been over */
+                assert_int_equal(next_frame(fd, buf, sizeof(buf)), 0x81);
+        while (strstr(buf, "\"total\":1"));
+        assert_non_null(strstr(buf, "\"total\":0,\"running\":[],\"recent\":[{\"id\":\"req-000000000002\""));
+        expect_silence(fd, 1300);
+        say(fd, "{\"type\":\"unsubscribe\",\"topics\":[\"activity\"]}");
+        expect_text(fd, "{\"type\":\"subscribed\",\"topics\":[\"status\"]}");
+        tell(c, "begin unheard");
+        expect_silence(fd, 1300);
+        (void)close(fd);
+}
+
 /* What comes behind lines that were skipped is counted with them, and not put next to those in front of them. */
 static void a_flood_has_no_gaps(void **state)
 {
@@ -957,6 +991,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup_teardown(a_flood_has_no_gaps, start, stop),
                 cmocka_unit_test_setup_teardown(logs_are_followed_by_so_many, start, stop),
                 cmocka_unit_test_setup_teardown(logs_are_followed, start, stop),
+                cmocka_unit_test_setup_teardown(activity_is_told, start, stop),
                 cmocka_unit_test_setup_teardown(figures_wait_for_their_second, start, stop),
                 cmocka_unit_test_setup_teardown(slow_readers_get_the_newest, start, stop),
                 cmocka_unit_test_setup_teardown(too_big_and_too_many, start, stop),
