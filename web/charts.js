@@ -40,7 +40,9 @@ function pieces(spans, now, window) {
   for (let i = 0; i < spans.length; i++) {
     const from = Math.max(start, spans[i].since);
     const to = Math.min(now, spans[i + 1]?.since ?? now);
-    if (to > from && spans[i].status) found.push({ from, to, status: spans[i].status });
+    if (to <= from || !spans[i].status) continue;
+    if (found.at(-1)?.status === spans[i].status) found.at(-1).to = to;
+    else found.push({ from, to, status: spans[i].status });
   }
   return found;
 }

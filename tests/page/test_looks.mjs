@@ -27,7 +27,7 @@ for (const size of [1, 6, 200])
         await shot(page, `fleet-${size}-${width}-${theme}`);
       }
       if (size === 6) {
-        await page.setViewportSize({ width: 1280, height: 640 });
+        await page.setViewportSize({ width: 1280, height: 668 });
         await shot(page, `readme-${theme}`);
       }
       if (size !== 200) assert.deepEqual(await accessibility(page), []);
