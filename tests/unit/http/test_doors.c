@@ -351,7 +351,7 @@ static void ask_routes(struct world *w)
         expect(w, 501, "BREW", "/health", NULL, NULL, NULL);
         expect(w, 204, "OPTIONS", "/health", NULL, NULL, "Allow: GET, HEAD, OPTIONS\r\n");
         expect(w, 405, "DELETE", "/api/v1/reload", NULL, NULL, "Allow: POST, OPTIONS\r\n");
-        expect(w, 204, "OPTIONS", "*", NULL, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n");
+        expect(w, 204, "OPTIONS", "*", NULL, NULL, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         expect(w, 400, "GET", "/api/v1/instances/..%2f..", NULL, NULL, NULL);
         expect(w, 400, "GET", "//health", NULL, NULL, NULL);
         expect(w, 400, "GET", "/%00", NULL, NULL, NULL);
