@@ -1,4 +1,4 @@
-"""The Debian package on a booted machine: installed, upgraded with an edited configuration, downgraded, removed, purged, installed again;
+"""The Debian package on a booted machine: installed, upgraded with an edited configuration, downgraded, removed, purged, again;
 and what becomes of the models meanwhile: an upgrade reloads none, also under load."""
 import os
 import shutil
@@ -32,7 +32,8 @@ def versions(suite, packages, tmp_path_factory):
         with open(tree + CONFIG, "a") as f:
             f.write("// of version %s\n" % version)
         found[name] = os.path.join(folder, "llama-supervisor_%s_test.deb" % version)
-        subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", tree, found[name]], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree, found[name]], check=True,
+                       stdout=subprocess.DEVNULL)
         shutil.rmtree(tree)
     return found
 
