@@ -2,11 +2,8 @@
 #include "fleet/handover.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -15,8 +12,6 @@
 #include "host/notify.h"
 #include "host/record.h"
 #include "host/reexec.h"
-
-enum { CHECK_OUTPUT_MAX = 4096 };
 
 static const usec_t LOOK_WAITING = 50 * USEC_PER_MSEC, LOOK_HELD = 5 * USEC_PER_MSEC;
 /* Of HANDOVER_HOLD: for the goodbyes of feeds and of answers that were just sent. */
@@ -56,22 +51,13 @@ static void tell_asker(struct handover *h, int r, const char *message)
 
 /* --- ends ------------------------------------------------------------------------------------------------------------ */
 
-static void stop_check(struct handover *h)
-{
-        if (h->check && !process_has_exited(h->check))
-                (void)process_signal_group(h->check, SIGKILL);
-        h->check = process_free(h->check);
-        close_fd(&h->check_output);
-        h->check_output = -1;
-}
-
 /* Everything is as before. */
 static void undo(struct handover *h)
 {
         enum handover_stage stage = h->stage;
 
         timer_set(h->timer, USEC_INFINITY);
-        stop_check(h);
+        handover_stop_check(h);
         h->stage = STAGE_NONE;
         h->held_at = 0;
         if (h->doors && stage >= STAGE_HOLDING)
@@ -80,7 +66,7 @@ static void undo(struct handover *h)
                 h->doors->set_closing(h->doors_owner, false);
 }
 
-static void give_up(struct handover *h, int error, const char *state, const char *message)
+void handover_give_up(struct handover *h, int error, const char *state, const char *message)
 {
         undo(h);
         note(h, state, message);
@@ -225,7 +211,7 @@ static void become_next(struct handover *h)
         message = text_format("%s could not be run: %s; version " LSV_VERSION " goes on", reexec_binary(),
                               strerror(-r));
         notify_ready();
-        give_up(h, r, "failed", message ? message : strerror(-r));
+        handover_give_up(h, r, "failed", message ? message : strerror(-r));
 }
 
 static void begin_leaving(struct handover *h, usec_t now)
@@ -258,7 +244,7 @@ static void postpone(struct handover *h)
         _cleanup_free_ char *names = name_blockers(h);
         _cleanup_free_ char *message = text_format("%s outlasted the drain deadline", names ? names : "work");
 
-        give_up(h, -EBUSY, "postponed", message ? message : "work outlasted the drain deadline");
+        handover_give_up(h, -EBUSY, "postponed", message ? message : "work outlasted the drain deadline");
 }
 
 static void cut(struct handover *h)
@@ -317,6 +303,16 @@ static void look_leaving(struct handover *h, usec_t now)
         become_next(h);
 }
 
+void handover_begin_waiting(struct handover *h, usec_t now)
+{
+        log_info(NULL, "upgrade: %s likes the configuration; waiting for what runs", reexec_binary());
+        h->after = now;
+        h->give_up_at = usec_add(now, h->fleet->config->stop.drain);
+        set_stage(h, STAGE_WAITING);
+        h->doors->set_closing(h->doors_owner, true);
+        timer_set(h->timer, now);
+}
+
 static void on_timer(void *owner, usec_t now)
 {
         struct handover *h = owner;
@@ -335,91 +331,7 @@ static void on_timer(void *owner, usec_t now)
                 timer_set(h->timer, usec_add(now, h->stage == STAGE_WAITING ? LOOK_WAITING : LOOK_HELD));
 }
 
-/* --- the check ----------------------------------------------------------------------------------------------------------- */
-
-/* What the new program said, on one line; malloc'd. */
-static char *read_output(struct handover *h)
-{
-        char text[CHECK_OUTPUT_MAX + 1];
-        ssize_t n = pread(h->check_output, text, CHECK_OUTPUT_MAX, 0);
-        size_t len;
-
-        text[MAX(n, 0)] = '\0';
-        len = strlen(text);
-        while (len && text[len - 1] == '\n')
-                text[--len] = '\0';
-        for (char *p = text; *p; p++)
-                if (*p == '\n')
-                        *p = ';';
-        (void)text_harmless(text);
-        return text_dup(text);
-}
-
-/* Children are found by their records, below one directory. */
-static bool keeps_its_place(struct handover *h, char **ret_message)
-{
-        _cleanup_buffer_ struct buffer errors = {0};
-        struct config *next = NULL;
-        bool same = true;
-
-        buffer_init(&errors, 64 * 1024);
-        /* The new program may know keys that we do not. */
-        if (h->load(h->load_owner, &next, &errors) == 0 && next) {
-                same = streq(next->runtime_dir, h->fleet->config->runtime_dir);
-                if (!same)
-                        *ret_message = text_format("runtime_dir has changed in the configuration (%s, now "
-                                                   "%s): this needs a restart, "
-                                                   "since the children are found by it",
-                                                   h->fleet->config->runtime_dir, next->runtime_dir);
-        }
-        config_free(next);
-        return same;
-}
-
-static void on_checked(void *owner, const struct process_exit *ended, usec_t now)
-{
-        struct handover *h = owner;
-        _cleanup_free_ char *said = read_output(h), *message = NULL;
-        bool good = ended->kind == EXIT_CODE && ended->value == 0;
-
-        if (!good && ended->kind == EXIT_CODE)
-                message = text_format("%s refuses the configuration: %s", reexec_binary(),
-                                      said && said[0] ? said : "it did not say why");
-        else if (!good)
-                message = text_format("%s check %s", reexec_binary(),
-                                      now >= h->stage_until ? "did not end in time and was killed"
-                                                            : "was killed");
-        stop_check(h);
-        if (!good || !keeps_its_place(h, &message)) {
-                give_up(h, -EBADMSG, "failed", message ? message : "the new program is not fit");
-                return;
-        }
-        log_info(NULL, "upgrade: %s likes the configuration; waiting for what runs", reexec_binary());
-        h->after = now;
-        h->give_up_at = usec_add(now, h->fleet->config->stop.drain);
-        set_stage(h, STAGE_WAITING);
-        h->doors->set_closing(h->doors_owner, true);
-        timer_set(h->timer, now);
-}
-
-static int start_check(struct handover *h)
-{
-        _cleanup_free_ char *cwd = getcwd(NULL, 0);
-        char *argv[] = {(char *)reexec_binary(), (char *)"check", (char *)"--config",
-                        (char *)h->fleet->config->file, NULL};
-        struct process_spec spec = {
-                .binary = argv[0], .argv = argv, .envp = environ, .cwd = cwd, .umask = 077};
-        int r;
-
-        h->check_output = memfd_create("check", MFD_CLOEXEC);
-        if (h->check_output < 0)
-                return -errno;
-        spec.output = h->check_output;
-        r = process_spawn(h->loop, &spec, on_checked, h, &h->check);
-        if (r < 0)
-                stop_check(h);
-        return r;
-}
+/* --- the order --------------------------------------------------------------------------------------------------------- */
 
 int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void *owner, const char **ret_why)
 {
@@ -439,7 +351,7 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
                 *ret_why = "it is not known which file this program was started from";
                 return -ENOENT;
         }
-        r = start_check(h);
+        r = handover_check(h);
         if (r < 0) {
                 message = text_format("%s could not be run: %s", reexec_binary(), strerror(-r));
                 note(h, "failed", message ? message : strerror(-r));
@@ -472,7 +384,7 @@ void handover_abandon(struct handover *h)
 {
         if (!h || h->stage == STAGE_NONE)
                 return;
-        give_up(h, -ESHUTDOWN, "failed", "the supervisor stops");
+        handover_give_up(h, -ESHUTDOWN, "failed", "the supervisor stops");
 }
 
 /* --- reports --------------------------------------------------------------------------------------------------------------- */
@@ -540,7 +452,7 @@ struct handover *handover_free(struct handover *h)
 {
         if (!h)
                 return NULL;
-        stop_check(h);
+        handover_stop_check(h);
         h->timer = timer_free(h->timer);
         h->inherited = inherited_free(h->inherited);
         for (size_t i = h->next_connection; i < h->n_connections; i++)

@@ -1,4 +1,4 @@
-/* handover_private.h: what handover.c (the stages) and handover_text.c (what is handed on) share. */
+/* handover_private.h: what handover.c (the stages), handover_check.c (is it fit?) and handover_text.c (what is handed on) share. */
 #ifndef LSV_FLEET_HANDOVER_PRIVATE_H
 #define LSV_FLEET_HANDOVER_PRIVATE_H
 
@@ -44,7 +44,8 @@ struct handover {
         handover_end_fn *on_end;
         void *end_owner;
         struct process *check;
-        int check_output; /* memfd */
+        int check_output;    /* memfd */
+        struct place *place; /* the configuration is being read */
         struct timer *timer;
         usec_t begun, give_up_at, after, held_at, stage_until;
 
@@ -55,6 +56,16 @@ struct handover {
         usec_t took, held;
         struct buffer blockers; /* JSON array */
 };
+
+/* handover.c */
+/* Everything goes on as before; error and message for who asked, state for everybody. */
+void handover_give_up(struct handover *h, int error, const char *state, const char *message);
+void handover_begin_waiting(struct handover *h, usec_t now);
+
+/* handover_check.c */
+/* Ends in handover_give_up or handover_begin_waiting; a SIGKILL to h->check ends it, too. 0, or -errno: it cannot even be started. */
+int handover_check(struct handover *h);
+void handover_stop_check(struct handover *h); /* nothing is called any more */
 
 /* handover_text.c */
 /* Reads what reexec_receive gave; descriptors are taken over. */

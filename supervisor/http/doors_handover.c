@@ -27,6 +27,23 @@ static int add_doorway(struct doors *d, struct listener *l, const char *name, en
         return 0;
 }
 
+static bool is_named(const struct doors *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_doorways; i++)
+                if (streq(d->doorways[i].name, name))
+                        return true;
+        return false;
+}
+
+/* Two addresses with port 0 are told apart by their order in the configuration. */
+static void make_name(const struct doors *d, const char *address, char name[INHERITED_NAME_MAX])
+{
+        size_t n = strlen(inherited_name(address, name, INHERITED_NAME_MAX - 8));
+
+        for (unsigned i = 2; is_named(d, name) && i < INHERITED_MAX; i++)
+                (void)snprintf(name + n, 8, "_%u", i);
+}
+
 int doors_listen(struct doors *d, const struct endpoint *at, const char *address, const char *tag,
                  struct listener **ret)
 {
@@ -35,7 +52,7 @@ int doors_listen(struct doors *d, const struct endpoint *at, const char *address
         char name[INHERITED_NAME_MAX];
         int r;
 
-        (void)inherited_name(address, name, sizeof(name));
+        make_name(d, address, name);
         if (inherited_take(in, at, name, &s))
                 r = server_listen_on(d->server, s.fd, &s.at, s.from != INHERITED_UNIT, 0660, tag, ret);
         else

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ import websockets.exceptions
 
 import harness
 from faults import deaths, one
+from test_tls import certificate
 
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 
@@ -189,6 +191,46 @@ def test_under_load(make_daemon, server):
     assert "llama_supervisor" in figures
 
 
+def test_under_load_over_tls(make_daemon, folder):
+    """Handshakes and requests that have begun are finished; who comes later waits for the next program."""
+    pem, private = certificate(folder)
+    # Two of the same words, of which one speaks TLS: they must not change places.
+    doors = [{"address": "127.0.0.1:0"}, {"address": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": private}}]
+    daemon = make_daemon(one("", {"stop": {"drain": "20s"}, "listen": doors}))
+    daemon.wait_state("a", "ready")
+    address = urllib.parse.urlsplit(daemon.listen[1])
+    tls = ssl.create_default_context(cafile=pem)
+    over, wrong, done = threading.Event(), [], []
+
+    def client():
+        while not over.is_set():
+            connection = http.client.HTTPSConnection(address.hostname, address.port, context=tls, timeout=harness.PATIENCE)
+            try:
+                connection.request("POST", "/v1/chat/completions", json.dumps(CHAT), {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                done.append(response.status)
+                if response.status != 200 or not response.read():
+                    wrong.append(response.status)
+            except Exception as error:
+                wrong.append(repr(error))
+            connection.close()
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for i in range(3):
+            asked = len(done)
+            harness.wait_for(lambda: len(done) > asked + 10, what="load")
+            assert upgraded(daemon, timeout=2 * harness.PATIENCE)["generation"] == i + 1
+        asked = len(done)
+        harness.wait_for(lambda: len(done) > asked + 10, what="load afterwards")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(harness.PATIENCE)
+    assert not wrong, (len(done), wrong[:5], daemon.output())
+
+
 def test_connections_go_on(make_daemon):
     """One that is idle, and one that has sent half of a request, are the new program's."""
     daemon = make_daemon(one())
@@ -264,7 +306,13 @@ def test_another_program_takes_over(make_daemon, own_program):
 
 
 def descriptors(pid):
-    return sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid))
+    found = []
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        try:
+            found.append(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0])
+        except FileNotFoundError:       # closed meanwhile
+            pass
+    return sorted(found)
 
 
 def test_no_descriptor_is_left_over(make_daemon):
