@@ -110,5 +110,7 @@ struct peek_pieces {
  * move. */
 int peek_splice(const struct peek *p, const struct peek_edit *edit, struct peek_pieces *ret);
 void peek_pieces_finish(struct peek_pieces *p);
+size_t
+peek_pieces_copied(const struct peek_pieces *p); /* bytes of the text that were copied: 0, or all of it */
 
 #endif

@@ -182,6 +182,11 @@ int peek_splice(const struct peek *p, const struct peek_edit *edit, struct peek_
         return r;
 }
 
+size_t peek_pieces_copied(const struct peek_pieces *p)
+{
+        return p->memory && p->memory == p->one.iov_base ? p->len : 0;
+}
+
 void peek_pieces_finish(struct peek_pieces *p)
 {
         free(p->memory);

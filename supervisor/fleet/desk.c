@@ -32,12 +32,18 @@ static const struct config_gateway *gateway_of(const struct desk *desk)
 
 /* --- use, which keeps on-demand models loaded ------------------------------------------------------------------ */
 
+/* A look at a model is no use of it; work that somebody sends past the queue is. */
+static bool is_look(const struct ticket *t)
+{
+        return t->no_wake && !t->overbooks;
+}
+
 void desk_began(struct ticket *t, struct desk *home)
 {
         home->tickets++; /* it stays as long as the lease */
         t->home = home;
-        if (t->no_wake)
-                return; /* a look at it is no use of it */
+        if (is_look(t))
+                return;
         home->held++;
         demand_used(home->dispatch->fleet, home->name);
 }
@@ -50,7 +56,7 @@ void desk_ended(struct ticket *t, usec_t keep_alive)
                 return;
         if (--home->tickets == 0 && desk_is_left_over(home))
                 dispatch_config_changed(home->dispatch);
-        if (t->no_wake)
+        if (is_look(t))
                 return;
         home->held--;
         demand_idle(home->dispatch->fleet, home->name, keep_alive);
@@ -148,11 +154,37 @@ static bool carries(const struct seat *s, const void *spread)
         return false;
 }
 
+static unsigned questions_of(const struct seat *s)
+{
+        return s->held - s->leased;
+}
+
+/* But for a death that was told in this turn and is not settled yet, or that shows already. */
+static bool may_take(const struct seat *s, const struct ticket *t)
+{
+        return s->ready && !s->dying && !s->member->facts.exited && (!t->only || t->only == s);
+}
+
+bool desk_is_full_of_questions(const struct desk *desk, const struct ticket *t)
+{
+        bool any = false;
+
+        for (size_t i = 0; i < desk->n_seats; i++) {
+                const struct seat *s = desk->seats[i];
+
+                if (!may_take(s, t))
+                        continue;
+                any = true;
+                if (questions_of(s) < DISPATCH_QUESTIONS_MAX)
+                        return false;
+        }
+        return any;
+}
+
 static void fill_candidate(struct balancer_candidate *c, const struct seat *s, const struct ticket *t,
                            usec_t now)
 {
-        /* A death that was told in this turn, but is not settled yet, or that shows already. */
-        c->ready = s->ready && !s->dying && !s->member->facts.exited && (!t->only || t->only == s);
+        c->ready = may_take(s, t) && (!t->ignores_slots || questions_of(s) < DISPATCH_QUESTIONS_MAX);
         c->ejected = !t->only && ejection_is_out(&s->ejection, now);
         c->weight = config_weight(s->member->entry, s->member->replica);
         c->slots = s->slots;
@@ -179,7 +211,7 @@ static void count_wait(struct desk *desk, usec_t waited)
 bool desk_lease(struct desk *desk, struct ticket *t, usec_t now)
 {
         struct balancer_ask ask = {.affinity = t->affinity,
-                                   .no_slot = t->ignores_slots,
+                                   .no_slot = t->ignores_slots || t->overbooks,
                                    .slow_start = gateway_of(desk)->slow_start,
                                    .now = now,
                                    .random = &desk->random};

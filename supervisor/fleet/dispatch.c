@@ -25,6 +25,7 @@ static const char *const refusal_names[TICKET_REFUSALS] = {
         [REFUSAL_DOWN] = "model_down",
         [REFUSAL_LOAD_FAILED] = "load_failed",
         [REFUSAL_NO_ROOM] = "no_room",
+        [REFUSAL_QUESTIONS] = "too_many_questions",
         [REFUSAL_TRIES] = "tries_exhausted",
         [REFUSAL_STOPPING] = "stopping",
         [REFUSAL_REMOVED] = "model_removed",
@@ -128,6 +129,13 @@ static int seek(struct ticket *t, bool front, usec_t now)
         if ((!line || line->count == 0) && (line != &desk->queue || !desk_has_rivals(desk)) &&
             desk_lease(desk, t, now))
                 return t->state == TICKET_LEASED;
+        if (t->ignores_slots && !front && desk_is_full_of_questions(desk, t)) {
+                ticket_refuse(t, REFUSAL_QUESTIONS, 1,
+                              text_format("%d questions are on their way to %s already",
+                                          DISPATCH_QUESTIONS_MAX,
+                                          t->only ? t->only->member->name : "each instance of this model"));
+                return 0;
+        }
         r = desk_enter(t, front, now);
         if (r == -ENOSPC) {
                 usec_t wait = queue_estimate(&desk->queue, desk->queue.count, now);
@@ -170,6 +178,7 @@ int dispatch_ask(struct fleet *f, const struct ticket_spec *spec, const struct t
         t->spread = spec->spread;
         t->timeout = spec->timeout ? spec->timeout : f->config->gateway.queue_timeout;
         t->ignores_slots = spec->ignores_slots;
+        t->overbooks = spec->overbooks;
         t->no_wake = spec->no_wake;
         (void)text_copy(t->key, sizeof t->key, spec->key);
         *ret = t;

@@ -38,6 +38,9 @@ const char *dispatch_shared(struct fleet *f, const char *model);
 
 /* --- asking ----------------------------------------------------------------------------------------------------- */
 
+/* Leases without a slot that an instance has at a time: llama-server has few threads for HTTP. */
+enum { DISPATCH_QUESTIONS_MAX = 32 };
+
 enum ticket_priority { TICKET_HIGH, TICKET_NORMAL, TICKET_LOW, TICKET_PRIORITIES };
 
 /* Why a ticket was not served. Each is a counter in /metrics and has its own words. */
@@ -49,6 +52,7 @@ enum ticket_refusal {
         REFUSAL_DOWN,       /* no instance is up or on its way: 503, with the last error of the nearest one */
         REFUSAL_LOAD_FAILED, /* it was to be loaded on demand, and that failed: 503 */
         REFUSAL_NO_ROOM,     /* on demand: nothing that could be evicted would make room: 503 */
+        REFUSAL_QUESTIONS,   /* DISPATCH_QUESTIONS_MAX are on the way to each that could answer: 429 */
         REFUSAL_TRIES,       /* gateway.retries instances failed before the first byte: 502 */
         REFUSAL_STOPPING,    /* the daemon stops: 503 */
         REFUSAL_REMOVED,     /* the model is not in the configuration any more: 404 */
@@ -69,6 +73,7 @@ struct ticket_spec {
                 spread; /* tickets with the same mark avoid each other's instances as long as there are others (ensembles) */
         usec_t timeout; /* of waiting; 0: gateway.queue.timeout */
         bool ignores_slots; /* a question that takes no slot (/props, /tokenize, /slots): leased without waiting for a free one */
+        bool overbooks; /* work that does not wait for a free slot, but takes one that others then cannot have (/upstream) */
         bool no_wake; /* does not start an on-demand model: -EHOSTDOWN instead */
 };
 
@@ -160,7 +165,8 @@ const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k);
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret);
 /* Of one instance: leases now, slots, ejected until (monotonic, 0: no), times ejected. -ENOENT. */
 struct dispatch_seat {
-        unsigned leased, slots;
+        unsigned leased, slots; /* leased may be more: ticket_spec.overbooks */
+        unsigned questions;     /* leases that take no slot */
         usec_t ejected_until;
         uint64_t ejections, served, failed, cancelled;
 };

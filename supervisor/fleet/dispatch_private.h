@@ -137,7 +137,7 @@ struct ticket {
         enum ticket_priority priority;
         uint64_t affinity;
         const void *spread;
-        bool ignores_slots, no_wake;
+        bool ignores_slots, overbooks, no_wake;
         char key[CONFIG_NAME_MAX], instance[CONFIG_NAME_MAX];
         struct life leased, tried[TICKET_TRIES_MAX], doubts[TICKET_TRIES_MAX];
         unsigned n_tried, tries, n_doubts, forgiven; /* forgiven: of tries, those that do not count */
@@ -165,6 +165,7 @@ int desk_new(struct dispatch *d, const char *name, struct desk **ret);
 void desk_touch(struct desk *desk);
 void desk_changed_figures(struct desk *desk);
 unsigned desk_waiting(const struct desk *desk);
+bool desk_is_full_of_questions(const struct desk *desk, const struct ticket *t); /* all that are ready are */
 bool desk_lease(struct desk *desk, struct ticket *t, usec_t now); /* a seat for it, if there is one */
 void desk_settle(struct desk *desk, usec_t now);
 void desk_leave(struct ticket *t); /* out of the queue it waits in */

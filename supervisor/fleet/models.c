@@ -330,6 +330,7 @@ static void seat_of(const struct member *m, struct dispatch_seat *ret)
         *ret = (struct dispatch_seat){
                 .leased = s->leased,
                 .slots = s->ready ? s->slots : 0,
+                .questions = s->held - s->leased,
                 .ejected_until =
                         ejection_is_out(&s->ejection, loop_now(m->fleet->loop)) ? s->ejection.until : 0,
                 .ejections = s->ejections,

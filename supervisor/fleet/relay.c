@@ -651,8 +651,10 @@ static void on_grant(void *owner, struct ticket *t)
 static void on_refuse(void *owner, struct ticket *t, enum ticket_refusal why, const char *message,
                       unsigned retry_after)
 {
-        static const int statuses[TICKET_REFUSALS] = {
-                [REFUSAL_QUEUE_FULL] = 429, [REFUSAL_TRIES] = 502, [REFUSAL_REMOVED] = 404};
+        static const int statuses[TICKET_REFUSALS] = {[REFUSAL_QUEUE_FULL] = 429,
+                                                      [REFUSAL_QUESTIONS] = 429,
+                                                      [REFUSAL_TRIES] = 502,
+                                                      [REFUSAL_REMOVED] = 404};
         struct relay *r = owner;
 
         r->waited = ticket_waited(t, now_of(r));

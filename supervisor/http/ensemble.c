@@ -502,6 +502,8 @@ static int start_member(struct member *m, const char *model, const struct config
         edit.set = m->set;
         r = peek_splice(p, &edit, &m->pieces);
         if (r == 0)
+                r = request_hold(e->req, peek_pieces_copied(&m->pieces) + (m->set ? strlen(m->set) : 0));
+        if (r == 0)
                 r = errand_fill_spec(e, model, entry, &target, &spec);
         if (r < 0)
                 return r;
@@ -557,7 +559,10 @@ void ensemble_run_begin(struct errand *e, const struct peek *p)
                 r = start_member(m, w.n_models ? w.models[i % w.n_models] : e->model, entries[i], p);
                 if (r < 0) {
                         failure = r;
-                        fail_member(m, 503, NULL, "it could not be started", 0);
+                        fail_member(m, 503, r == -ENOBUFS ? "too_many_bodies" : NULL,
+                                    r == -ENOBUFS ? "too many large bodies at once: try again later"
+                                                  : "it could not be started",
+                                    0);
                 }
                 started += r == 0;
         }

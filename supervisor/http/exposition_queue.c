@@ -66,6 +66,12 @@ static void seat_slots(const struct exposition_queue *q, const struct family *f,
         put_seat(q, f, s, NULL, out, s->seat.slots);
 }
 
+static void seat_questions(const struct exposition_queue *q, const struct family *f,
+                           const struct seat_sample *s, struct buffer *out)
+{
+        put_seat(q, f, s, NULL, out, s->seat.questions);
+}
+
 static void seat_requests(const struct exposition_queue *q, const struct family *f,
                           const struct seat_sample *s, struct buffer *out)
 {
@@ -125,6 +131,8 @@ static const struct family families[] = {
          .seat = seat_leases},
         {PREFIX "instance_lease_slots", "gauge",
          "Slots that may be given to requests, 0 when it is not ready.", .seat = seat_slots},
+        {PREFIX "instance_questions", "gauge", "Requests on their way to the instance that take no slot.",
+         .seat = seat_questions},
         {PREFIX "instance_requests_total", "counter", "Tries on the instance that ended, by outcome.",
          .seat = seat_requests},
         {PREFIX "instance_ejected", "gauge", "1 while the instance is left alone since it fails requests.",

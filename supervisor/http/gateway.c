@@ -248,6 +248,27 @@ static struct slice direct_path(struct slice path)
         return path;
 }
 
+/* What goes straight to an instance may keep it busy as all other work does. POSTs of which we know that they do not are few. */
+static bool is_work(const struct errand *e)
+{
+        static const char *const cheap[] = {"/slots", "/props", "/lora-adapters", "/models"};
+        const struct http1_request *head = request_head(e->req);
+        struct slice path = direct_path(head->path);
+
+        if (head->method != HTTP1_POST)
+                return false;
+        for (const struct route *r = doors_routes; r->pattern; r++)
+                if (r->handle == gateway_ask && slice_eq_str(path, r->pattern))
+                        return false;
+        for (size_t i = 0; i < ARRAY_SIZE(cheap); i++) {
+                size_t n = strlen(cheap[i]);
+
+                if (slice_starts_with(path, slice_str(cheap[i])) && (path.n == n || path.p[n] == '/'))
+                        return false;
+        }
+        return true;
+}
+
 /* Most have no query, and are where they are. */
 static struct slice make_target(const struct errand *e, struct buffer *out)
 {
@@ -265,6 +286,12 @@ static struct slice make_target(const struct errand *e, struct buffer *out)
         return (struct slice){out->data, out->len};
 }
 
+static void refuse_bodies(struct errand *e)
+{
+        errand_refuse(e, GATEWAY_REFUSED_BODIES, 503, "too_many_bodies", NULL,
+                      "too many large bodies at once: try again later");
+}
+
 void errand_refuse_start(struct errand *e, int r)
 {
         switch (r) {
@@ -279,6 +306,9 @@ void errand_refuse_start(struct errand *e, int r)
                 errand_refuse(e, GATEWAY_REFUSED_PARAMETER, 400, "invalid_header", NULL,
                               "the target or a header cannot be forwarded");
                 break;
+        case -ENOBUFS:
+                refuse_bodies(e);
+                break;
         default:
                 errand_refuse(e, GATEWAY_REFUSED_MEMORY, 503, NULL, NULL, "not enough memory");
                 break;
@@ -290,6 +320,7 @@ int errand_fill_spec(const struct errand *e, const char *model, const struct con
 {
         const struct http1_request *head = request_head(e->req);
         bool direct = e->kind == ERRAND_DIRECT, aside = direct || e->kind == ERRAND_LOOK;
+        bool works = direct && is_work(e);
         struct slice where;
 
         buffer_init(target, ERRAND_TARGET_MAX);
@@ -303,7 +334,8 @@ int errand_fill_spec(const struct errand *e, const char *model, const struct con
                            .key = e->caller.name ? e->caller.name : "",
                            .priority = e->priority,
                            .affinity = e->affinity,
-                           .ignores_slots = aside || e->kind == ERRAND_ASK,
+                           .ignores_slots = (aside && !works) || e->kind == ERRAND_ASK,
+                           .overbooks = works,
                            .no_wake = aside},
                 .method = head->method_name,
                 .target = where,
@@ -335,6 +367,14 @@ static void start(struct errand *e, const struct config_instance *entry)
                 errand_wait(e);
 }
 
+bool errand_hold(struct errand *e, size_t n)
+{
+        if (request_hold(e->req, n) == 0)
+                return true;
+        refuse_bodies(e);
+        return false;
+}
+
 void errand_go(struct errand *e, struct slice body, const struct peek *p)
 {
         const struct config_instance *entry;
@@ -357,7 +397,8 @@ void errand_go(struct errand *e, struct slice body, const struct peek *p)
                 errand_refuse(e, GATEWAY_REFUSED_MEMORY, 503, NULL, NULL, "not enough memory");
                 return;
         }
-        start(e, entry);
+        if (errand_hold(e, peek_pieces_copied(&e->pieces) + (e->set ? strlen(e->set) : 0)))
+                start(e, entry);
 }
 
 /* --- JSON bodies ----------------------------------------------------------------------------------------------------------- */
@@ -574,8 +615,7 @@ static void begin(struct call *call, enum errand_kind kind)
         server_set_bodies_max(d->server, max * GATEWAY_BODIES);
         r = request_read_body(call->req, max, on_body, e);
         if (r == -ENOBUFS)
-                errand_refuse(e, GATEWAY_REFUSED_BODIES, 503, "too_many_bodies", NULL,
-                              "too many large bodies at once: try again later");
+                refuse_bodies(e);
         else if (r < 0 && r != -EPIPE)
                 errand_refuse(e, GATEWAY_REFUSED_MEMORY, 503, NULL, NULL, "cannot read the body: %s",
                               strerror(-r));

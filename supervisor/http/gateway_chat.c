@@ -45,7 +45,7 @@ bool chat_make_body(struct errand *e, struct peek *p)
                 r = peek_scan((struct slice){e->made.data, e->made.len}, p, &error);
         if (r < 0)
                 errand_refuse(e, GATEWAY_REFUSED_MEMORY, 503, NULL, NULL, "not enough memory");
-        return r == 0;
+        return r == 0 && errand_hold(e, e->made.len);
 }
 
 void chat_answer(struct errand *e)

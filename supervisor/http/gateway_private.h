@@ -107,6 +107,8 @@ bool errand_resolve(struct errand *e, const struct config_instance **ret);
 /* For a model by the name that was asked for, which is `entry` or several. Where it goes and what goes along, but for the body; ret points into *target, which the caller frees. 0 or -EINVAL. */
 int errand_fill_spec(const struct errand *e, const char *model, const struct config_instance *entry,
                      struct buffer *target, struct relay_spec *ret);
+/* What its body is beside what came counts among the bodies. False: there are too many, and it was refused. */
+bool errand_hold(struct errand *e, size_t n);
 /* relay_start said no. */
 void errand_refuse_start(struct errand *e, int r);
 /* The members that are for the gateway and never forwarded. */

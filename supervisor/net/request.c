@@ -60,7 +60,7 @@ static void on_later(struct deferred *d)
 
 void request_retire(struct request *req)
 {
-        req->server->counts.bodies -= req->body.len;
+        req->server->counts.bodies -= req->body.len + req->held;
         loop_defer(req->server->loop, &req->later);
 }
 
@@ -182,17 +182,35 @@ static void refuse_body(struct request *req, int error)
         conn_refuse(c, status, reason);
 }
 
+static bool fits(const struct server *s, size_t n)
+{
+        return n <= s->limits.bodies_max && s->counts.bodies <= s->limits.bodies_max - n;
+}
+
 static int keep_body(struct request *req, struct slice data)
 {
         struct server *s = req->server;
         int r;
 
-        if (data.n > s->limits.bodies_max || s->counts.bodies > s->limits.bodies_max - data.n)
+        if (!fits(s, data.n))
                 return -ENOBUFS;
         r = buffer_append(&req->body, data.p, data.n);
         if (r == 0)
                 s->counts.bodies += data.n;
         return r;
+}
+
+int request_hold(struct request *req, size_t n)
+{
+        struct server *s = req->server;
+
+        if (!fits(s, n)) {
+                s->counts.refused_bodies++;
+                return -ENOBUFS;
+        }
+        s->counts.bodies += n;
+        req->held += n;
+        return 0;
 }
 
 bool request_feed(struct request *req)

@@ -142,6 +142,10 @@ void request_on_gone(struct request *req, request_gone_fn *fn, void *owner);
 typedef void request_body_fn(void *owner, struct request *req, const char *body, size_t len);
 int request_read_body(struct request *req, size_t max, request_body_fn *on_body, void *owner);
 
+/* n bytes more that live as long as this request, such as a copy of its body: they count among the bodies until it ends. 0 or -ENOBUFS (it
+ * does not fit into bodies_max, and is counted as refused: answer 503). */
+int request_hold(struct request *req, size_t n);
+
 bool request_body_is_whole(const struct request *req); /* all of it has come, whoever has read it */
 
 /* headers: further header lines each ended by CRLF, or NULL. Framing, Date-less, Connection and Content-Length are ours. HEAD is

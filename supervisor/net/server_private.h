@@ -106,6 +106,7 @@ struct request {
         struct http1_request head;
         struct buffer raw; /* the head's bytes, which head points into */
         struct buffer body, out;
+        size_t held; /* bytes that its owner holds for it, beside the body */
         struct http1_body decoder;
         request_gone_fn *on_gone;
         request_body_fn *on_body;

@@ -427,6 +427,44 @@ def test_bodies_of_all_are_bounded(gate, peer):
     assert post(daemon, "/v1/chat/completions", body).status == 200
 
 
+@pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"], ids=["chat", "spliced"])
+def test_copies_of_bodies_count_as_bodies(gate, peer, path):
+    """A body that we had to copy (into another one, or since too much was cut out of it) is held twice."""
+    strip = ["cut%d" % i for i in range(40)]
+    daemon = gate({"gateway": {"body_max": "64k"}}, slots=1, request={"strip": strip})
+    release = threading.Event()
+    peer.answer = lambda request: release.wait(60) and reply({"choices": [{"message": {"content": "hi"}}]})
+    body = {"message": "hi", "model": "m"}
+    for i in range(40):
+        body.update({"cut%d" % i: 0, "stays%d" % i: "x" * 1400})
+    body = json.dumps(body).encode()
+    assert 56000 < len(body) < 65536
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(post(daemon, path, body, timeout=60))) for _ in range(10)]
+
+    def held():
+        return next(float(line.split()[-1]) for line in daemon.get("/metrics").text.splitlines()
+                    if line.startswith('llama_supervisor_http_buffered_bytes{of="bodies"}'))
+
+    assert held() == 0
+    threads[0].start()
+    harness.wait_for(lambda: held() > 1.9 * len(body), what=held)
+    for thread in threads[1:]:
+        thread.start()
+    # Eight times 64 KB holds four and their copies; /chat makes a copy of its own, which is cut again: three copies in all.
+    fit = 2 if path == "/chat" else 4
+    harness.wait_for(lambda: len(answers) >= 10 - fit - 1, what=lambda: "%d refusals" % len(answers))
+    assert held() <= 8 * 65536
+    for answer in answers:
+        error_of(answer, 503, "too_many_bodies")
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    served = sum(answer.status == 200 for answer in answers)
+    assert 1 <= served <= fit + 1, [answer.status for answer in answers]
+    harness.wait_for(lambda: held() == 0, what=held)
+
+
 # ---- while it waits, and when it breaks ---------------------------------------------------------------------------------------
 
 class Stream:
@@ -699,3 +737,42 @@ def test_methods_and_options(gate, peer):
         error_of(post(daemon, "/v1/chat/completions", {"model": "m"}, headers={"Origin": origin}), 403)
     error_of(post(daemon, "/v1/chat/completions", b"{}", headers={"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}), 415)
     assert peer.requests == []
+
+
+def test_work_that_goes_straight_to_an_instance_is_seen(gate, peer):
+    """It does not wait for a slot, but takes one that others then wait for; a question takes none."""
+    daemon = gate(slots=1)
+    release = threading.Event()
+    peer.answer = lambda request: release.wait(60) and reply({})
+    answers = []
+
+    def start(path, n=1):
+        threads = [threading.Thread(target=lambda: answers.append((path, post(daemon, path, {"model": "m"}, timeout=60)))) for _ in range(n)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def figure(name):
+        return next(float(line.split()[-1]) for line in daemon.get("/metrics").text.splitlines()
+                    if line.startswith("llama_supervisor_" + name + "{"))
+
+    threads = start("/upstream/m/v1/chat/completions", 2)
+    harness.wait_for(lambda: figure("instance_leases") == 2 and daemon.instance("m")["inFlight"] == 2)
+    assert [r["instance"] for r in daemon.get("/api/v1/requests").json["running"]] == ["m", "m"]
+    threads += start("/v1/chat/completions")
+    harness.wait_for(lambda: figure("model_queue") == 1)
+    # Questions have a bound of their own, whichever way they come.
+    threads += start("/upstream/m/tokenize", 12) + start("/upstream/m/slots/0", 4) + start("/tokenize", 16)
+    harness.wait_for(lambda: figure("instance_questions") == 32)
+    for path in ("/tokenize", "/upstream/m/apply-template", "/upstream/m/props"):
+        answer = post(daemon, path, {"model": "m"})
+        assert "32 questions are on their way" in error_of(answer, 429, "too_many_questions")["message"]
+        assert answer.headers["Retry-After"] == "1"
+    error_of(daemon.get("/slots?model=m"), 429, "too_many_questions")
+    assert 'llama_supervisor_model_refused_total{model="m",reason="too_many_questions"} 4' in daemon.get("/metrics").text
+    assert figure("instance_leases") == 2 and len(answers) == 0
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.status for _, answer in answers] == [200] * 35
+    assert figure("instance_leases") == 0 and figure("instance_questions") == 0

@@ -343,6 +343,71 @@ static void questions_need_no_slot(void **state)
         ends(&waits);
 }
 
+/* They keep threads of the server busy, if not slots. */
+static void questions_have_a_bound(void **state)
+{
+        struct world *w = *state;
+        struct client c[2 * DISPATCH_QUESTIONS_MAX] = {0}, more = {0}, pinned = {0};
+        struct ticket_spec spec = {.key = "", .priority = TICKET_NORMAL, .ignores_slots = true};
+        struct dispatch_figures g;
+        struct dispatch_seat seat;
+
+        begin(w, NULL, TWO_OF("1"));
+        wait_both(w);
+        for (unsigned i = 0; i < ARRAY_SIZE(c); i++)
+                assert_int_equal(asks_for(&c[i], spec, "q"), 1);
+        assert_int_equal(dispatch_seat(fleet, "q-1", &seat), 0);
+        assert_int_equal(seat.questions, DISPATCH_QUESTIONS_MAX);
+        assert_int_equal(seat.leased, 0);
+        assert_int_equal(asks_for(&more, spec, "q"), 0);
+        wait_for(w, &more.refused, 1);
+        assert_int_equal(more.why, REFUSAL_QUESTIONS);
+        assert_int_equal(more.retry_after, 1);
+        assert_string_equal(ticket_refusal_name(more.why), "too_many_questions");
+        assert_int_equal(dispatch_figures(fleet, "q", &g), 0);
+        assert_int_equal(g.refused[REFUSAL_QUESTIONS], 1);
+        /* Work is not concerned, and one that ends makes room on its own instance. */
+        assert_int_equal(asks(&more, ""), 1);
+        ends(&more);
+        spec.instance = c[0].instance;
+        spec.no_wake = true;
+        assert_int_equal(asks_for(&pinned, spec, "q"), 0);
+        wait_for(w, &pinned.refused, 1);
+        assert_non_null(strstr(pinned.message, c[0].instance));
+        ends(&c[0]);
+        assert_int_equal(asks_for(&pinned, spec, "q"), 1);
+        ends(&pinned);
+        for (unsigned i = 1; i < ARRAY_SIZE(c); i++)
+                ends(&c[i]);
+}
+
+/* An administrator's work does not wait, but others see the slot that it takes. */
+static void overbooked_slots_count(void **state)
+{
+        struct world *w = *state;
+        struct client direct[3] = {0}, waits = {0};
+        struct ticket_spec spec = {
+                .key = "", .priority = TICKET_NORMAL, .instance = "q", .overbooks = true, .no_wake = true};
+        struct dispatch_seat seat;
+
+        begin(w, NULL, ONE_OF("2"));
+        wait_status(w, "q", "ready");
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(asks_for(&direct[i], spec, "q"), 1);
+        assert_int_equal(dispatch_seat(fleet, "q", &seat), 0);
+        assert_int_equal(seat.leased, 3);
+        assert_int_equal(seat.slots, 2);
+        assert_int_equal(seat.questions, 0);
+        assert_int_equal(asks(&waits, ""), 0);
+        ends(&direct[0]);
+        (void)turn(w);
+        assert_int_equal(waits.granted, 0);
+        ends(&direct[1]);
+        wait_for(w, &waits.granted, 1);
+        ends(&direct[2]);
+        ends(&waits);
+}
+
 static void members_of_an_ensemble_stay_apart(void **state)
 {
         struct world *w = *state;
@@ -617,6 +682,8 @@ int main(void)
                 TEST(a_thousand_at_once_on_four_slots),
                 TEST(one_instance_may_be_meant),
                 TEST(questions_need_no_slot),
+                TEST(questions_have_a_bound),
+                TEST(overbooked_slots_count),
                 TEST(members_of_an_ensemble_stay_apart),
                 TEST(a_stop_waits_for_what_runs),
                 TEST(a_stop_does_not_wait_for_ever),
