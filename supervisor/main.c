@@ -20,6 +20,7 @@
 #include "host/record.h"
 #include "host/reexec.h"
 #include "http/doors.h"
+#include "net/tls.h"
 #include "main_reap.h"
 
 #define STOP_EXTENSION (30 * USEC_PER_SEC)
@@ -47,11 +48,15 @@ static const char *get_env(void *owner, const char *name)
 }
 
 /* All problems, one a line, into out; 0 (then they are warnings) or -EBADMSG. */
-static int load_config(const char *file, struct config **ret, struct buffer *out)
+static int load_config(const char *file, config_tls_check_fn *check_tls, struct config **ret,
+                       struct buffer *out)
 {
         _cleanup_free_ char *cwd = getcwd(NULL, 0);
-        struct config_env env = {
-                .files = &file_ops_real, .get = get_env, .is_root = geteuid() == 0, .cwd = cwd};
+        struct config_env env = {.files = &file_ops_real,
+                                 .get = get_env,
+                                 .is_root = geteuid() == 0,
+                                 .cwd = cwd,
+                                 .check_tls = check_tls};
         struct config_problems problems;
         int r;
 
@@ -73,7 +78,8 @@ static int load_again(void *owner, struct config **ret, struct buffer *ret_words
 {
         const struct daemon *d = owner;
 
-        return load_config(d->config_file, ret, ret_words);
+        /* A certificate that is being renewed is no reason to refuse the rest: http/doors_tls keeps the old one, and says so. */
+        return load_config(d->config_file, NULL, ret, ret_words);
 }
 
 static void on_all_stopped(void *owner)
@@ -303,7 +309,7 @@ static int run_daemon(const char *config_file)
         int r;
 
         buffer_init(&problems, 256 * 1024);
-        r = load_config(config_file, &config, &problems);
+        r = load_config(config_file, tls_check, &config, &problems);
         if (problems.len)
                 (void)!write(STDERR_FILENO, problems.data, problems.len);
         if (r < 0) {
@@ -391,5 +397,5 @@ int main(int argc, char **argv)
         }
         if (argc > 1 && streq(argv[1], "reap"))
                 return reap_main(argc - 1, argv + 1);
-        return cli_main(argc, argv);
+        return cli_main(argc, argv, tls_check);
 }

@@ -17,11 +17,15 @@ static const char *real_getenv(void *owner, const char *name)
         return getenv(name);
 }
 
-static int load(const char *file, struct config **ret, struct config_problems *problems)
+static int load(const char *file, config_tls_check_fn *check_tls, struct config **ret,
+                struct config_problems *problems)
 {
         _cleanup_free_ char *cwd = getcwd(NULL, 0);
-        const struct config_env env = {
-                .files = &file_ops_real, .get = real_getenv, .cwd = cwd, .is_root = geteuid() == 0};
+        const struct config_env env = {.files = &file_ops_real,
+                                       .get = real_getenv,
+                                       .cwd = cwd,
+                                       .is_root = geteuid() == 0,
+                                       .check_tls = check_tls};
 
         return config_load(file, &env, ret, problems);
 }
@@ -75,13 +79,13 @@ static void print_json(const char *file, int r, const struct config *c,
                 (void)printf("%s\n", b.data);
 }
 
-int check_main(const char *file, bool json)
+int check_main(const char *file, bool json, config_tls_check_fn *check_tls)
 {
         struct config_problems problems = {0};
         struct config *c = NULL;
         int r;
 
-        r = load(file, &c, &problems);
+        r = load(file, check_tls, &c, &problems);
         if (json) {
                 print_json(file, r, c, &problems);
         } else {
@@ -104,7 +108,7 @@ int check_print(const char *file)
         struct config *c = NULL;
         int r;
 
-        r = load(file, &c, &problems);
+        r = load(file, NULL, &c, &problems);
         print_text(&problems);
         if (r == 0)
                 text = config_print(c);

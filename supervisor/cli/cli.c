@@ -354,7 +354,8 @@ static int check_file(struct cli *cli, const char *file)
         if (!file)
                 return cli_fail(cli, "not enough memory");
         /* The printed configuration is JSON already. */
-        r = options_get(&cli->options, "print") ? check_print(file) : check_main(file, cli->json);
+        r = options_get(&cli->options, "print") ? check_print(file)
+                                                : check_main(file, cli->json, cli->check_tls);
         return r == 0 ? cli_flush(cli) : r;
 }
 
@@ -450,7 +451,7 @@ static int find_and_run(struct cli *cli, int argc, char **argv)
         return run_verb(cli, argv + 1 + used + 1, n - (size_t)used - 1);
 }
 
-int cli_main(int argc, char **argv)
+int cli_main(int argc, char **argv, config_tls_check_fn *check_tls)
 {
         struct cli *cli = calloc(1, sizeof(*cli));
         int r;
@@ -459,6 +460,7 @@ int cli_main(int argc, char **argv)
                 (void)fputs("llama-supervisor: not enough memory\n", stderr);
                 return CLI_FAILED;
         }
+        cli->check_tls = check_tls;
         /* Only for wcwidth: everything else here is UTF-8 whatever the locale, and messages are English. */
         (void)setlocale(LC_CTYPE, "C.UTF-8");
         r = find_and_run(cli, argc, argv);

@@ -40,6 +40,7 @@ struct cli {
         const struct verb *verb;
         struct options options;
         bool json;
+        config_tls_check_fn *check_tls;
         const char *config;   /* --config, NULL: not given */
         char *socket, *note;  /* found when first needed: see where.h */
         struct screen screen; /* stdout */

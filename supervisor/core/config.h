@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/file.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "core/endpoint.h"
 
@@ -259,12 +260,18 @@ struct config_problems {
         size_t dropped; /* beyond CONFIG_PROBLEMS_MAX; errors displace warnings */
 };
 
+/* Do chain and key (the texts of these files) make a certificate that can be served? 0; -EINVAL with *ret_words (malloc'd, "FILE: why"), and
+ * whether the key is what is wrong; -ENOMEM. net/tls has it (tls_check); main.c hands it down, since neither core nor the CLI sees OpenSSL. */
+typedef int config_tls_check_fn(const char *cert_file, struct slice cert, const char *key_file,
+                                struct slice key, bool *ret_in_key, char **ret_words);
+
 struct config_env {
         const struct file_ops *files;
         const char *(*get)(void *owner, const char *name); /* getenv */
         void *owner;
         const char *cwd; /* absolute; what a relative `file` of config_load starts at (-EINVAL without it) */
         bool is_root;    /* picks the default directories when systemd gives none */
+        config_tls_check_fn *check_tls; /* NULL: what the files of `listen[].tls` hold is not judged */
 };
 
 /* Reads file, what it includes and its secret files, and checks everything. 0; -EBADMSG with errors in *problems; -ENOMEM.

@@ -131,46 +131,86 @@ static const char *shown(const char *s, char buf[80])
         return buf;
 }
 
-/* What is in the files is judged by the daemon, which has OpenSSL; that they can be read is known here. */
-static void check_tls_file(struct config_load *l, const struct config_seen *seen, const char *key,
-                           const char *path, bool is_secret)
+struct tls_text {
+        char *text; /* may be a secret */
+        size_t len;
+};
+
+static void tls_text_finish(struct tls_text *t)
+{
+        if (t->text)
+                explicit_bzero(t->text, t->len);
+        free(t->text);
+}
+
+/* False: it was told what is wrong. */
+static bool read_tls_file(struct config_load *l, const struct config_seen *seen, const char *key,
+                          const char *path, struct tls_text *ret)
 {
         const struct file_ops *files = l->env->files;
-        struct file_facts facts;
-        char *text = NULL;
-        size_t len = 0;
         int r;
 
         if (!path) {
                 KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, "tls", "needs both cert_file and key_file");
-                return;
+                return false;
         }
-        r = files->read(files->owner, path, TLS_FILE_MAX, &text, &len);
-        if (r < 0) {
+        r = files->read(files->owner, path, TLS_FILE_MAX, &ret->text, &ret->len);
+        if (r < 0)
                 KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, key, "%s cannot be read: %s", path,
                             strerror(-r));
-                return;
-        }
-        explicit_bzero(text, len);
-        free(text);
-        if (is_secret && files->stat(files->owner, path, &facts) >= 0 && S_ISREG(facts.mode) &&
-            (facts.mode & 07))
-                KEY_PROBLEM(config_warning, l, seen, PLACE_LISTEN, key,
+        return r >= 0;
+}
+
+static void check_key_mode(struct config_load *l, const struct config_seen *seen, const char *path)
+{
+        const struct file_ops *files = l->env->files;
+        struct file_facts facts;
+
+        if (files->stat(files->owner, path, &facts) >= 0 && S_ISREG(facts.mode) && (facts.mode & 07))
+                KEY_PROBLEM(config_warning, l, seen, PLACE_LISTEN, "tls.key_file",
                             "everybody on this machine can %s %s (mode %04o); chmod 600 it",
                             facts.mode & 02 ? "change" : "read", path, facts.mode & 07777U);
+}
+
+static void check_tls_texts(struct config_load *l, const struct config_listen *listen,
+                            const struct config_seen *seen, const struct tls_text *cert,
+                            const struct tls_text *private)
+{
+        _cleanup_free_ char *words = NULL;
+        bool in_key = false;
+        int r;
+
+        if (!l->env->check_tls)
+                return;
+        r = l->env->check_tls(listen->tls_cert_file, (struct slice){cert->text, cert->len},
+                              listen->tls_key_file, (struct slice){private->text, private->len}, &in_key,
+                              &words);
+        if (r == -ENOMEM)
+                l->failed_memory = true;
+        else if (r < 0)
+                KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, in_key ? "tls.key_file" : "tls.cert_file",
+                            "%s", words ? words : strerror(-r));
 }
 
 static void check_tls(struct config_load *l, const struct config_listen *listen,
                       const struct config_seen *seen)
 {
+        _cleanup_(tls_text_finish) struct tls_text cert = {0}, private = {0};
+        bool good;
+
         if (endpoint_is_unix(&listen->endpoint)) {
                 KEY_PROBLEM(config_error, l, seen, PLACE_LISTEN, "tls",
                             "has no meaning on a unix socket, which never leaves this machine");
                 return;
         }
-        check_tls_file(l, seen, "tls.cert_file", listen->tls_cert_file, false);
-        if (listen->tls_cert_file)
-                check_tls_file(l, seen, "tls.key_file", listen->tls_key_file, true);
+        good = read_tls_file(l, seen, "tls.cert_file", listen->tls_cert_file, &cert);
+        if (!listen->tls_cert_file)
+                return; /* said once for both */
+        if (!read_tls_file(l, seen, "tls.key_file", listen->tls_key_file, &private))
+                return;
+        check_key_mode(l, seen, listen->tls_key_file);
+        if (good)
+                check_tls_texts(l, listen, seen, &cert, &private);
 }
 
 static void check_listen(struct config_load *l, size_t i)

@@ -266,6 +266,31 @@ static int load(const char *cert_file, const char *key_file, SSL_CTX **ret,
         return 0;
 }
 
+int tls_check(const char *cert_file, struct slice cert, const char *key_file, struct slice key,
+              bool *ret_in_key, char **ret_error)
+{
+        SSL_CTX *ssl = make_ssl();
+        BIO *chain = BIO_new_mem_buf(cert.p ? cert.p : "", (int)MIN(cert.n, (size_t)TLS_FILE_MAX)),
+            *private = BIO_new_mem_buf(key.p ? key.p : "", (int)MIN(key.n, (size_t)TLS_FILE_MAX));
+        X509 *x = NULL;
+        int r = ssl && chain && private ? 0 : -ENOMEM;
+
+        *ret_error = NULL;
+        *ret_in_key = false;
+        if (r == 0)
+                r = take_chain(ssl, chain, cert_file, &x, ret_error);
+        if (r == 0) {
+                r = take_key(ssl, private, cert_file, key_file, ret_error);
+                *ret_in_key = r < 0;
+        }
+        X509_free(x);
+        (void)BIO_free(private);
+        (void)BIO_free(chain);
+        SSL_CTX_free(ssl);
+        ERR_clear_error();
+        return r;
+}
+
 int tls_context_new(const char *cert_file, const char *key_file, struct tls_context **ret, char **ret_error)
 {
         struct tls_context *c = calloc(1, sizeof(*c));

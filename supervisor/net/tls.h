@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "base/slice.h"
 #include "base/time.h"
 
 /* --- the certificate ------------------------------------------------------------------------------------------- */
@@ -29,6 +30,9 @@ struct tls_certificate {
 /* Reads chain and key (PEM, the server's own certificate first; the key without a passphrase), blocking. 0, or -errno with
  * *ret_error (malloc'd, may be NULL without memory), which names the file. */
 int tls_context_new(const char *cert_file, const char *key_file, struct tls_context **ret, char **ret_error);
+/* Whether these texts of two files would do, in the same words: a config_tls_check_fn (core/config.h). */
+int tls_check(const char *cert_file, struct slice cert, const char *key_file, struct slice key,
+              bool *ret_in_key, char **ret_error);
 struct tls_context *tls_context_free(struct tls_context *c); /* sessions go on; NULL is fine, always NULL */
 /* Reads the files again; sessions from now on use what they hold. On failure, and when the new certificate is out of its time
  * while the old one is not (now: realtime), all stays as it was. 0: *ret_changed says whether it is another one. */

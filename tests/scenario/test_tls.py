@@ -121,6 +121,36 @@ def common_name(daemon):
 
 # ---- what is spoken -----------------------------------------------------------------------------------------------------------
 
+def test_a_certificate_that_cannot_be_served_is_told_before_and_at_the_start(make_daemon):
+    """`check` and `run` say the same: which key of the configuration, which file, and why."""
+    daemon = make_daemon(ONE, start=False)
+    pem, private = certificate(daemon.root)
+    other, other_private = certificate(daemon.root, "other")
+    junk = os.path.join(daemon.root, "junk.pem")
+    with open(junk, "w", encoding="ascii") as f:
+        f.write("no certificate\n")
+    locked = os.path.join(daemon.root, "locked.key")
+    subprocess.run(["openssl", "pkey", "-in", private, "-aes256", "-passout", "pass:secret", "-out", locked], check=True, capture_output=True)
+    assert other and other_private
+    for cert, key, which, words in (
+            (pem, os.path.join(daemon.root, "none"), "key_file", "none cannot be read: No such file or directory"),
+            (junk, private, "cert_file", "junk.pem: holds no certificate in PEM format"),
+            (pem, junk, "key_file", "junk.pem: holds no private key in PEM format"),
+            (pem, other_private, "key_file", "this key does not belong to the certificate in " + pem),
+            (pem, locked, "key_file", "the key is encrypted with a passphrase")):
+        daemon.write_config(with_tls(cert, key))
+        told = daemon.cli("check", daemon.config_file)
+        line = next(line for line in told.stderr.splitlines() if words in line)
+        assert told.returncode == 1 and ": listen[1].tls.%s: " % which in line, told.stderr
+        number, column = line[len(daemon.config_file) + 1:].split(":")[:2]
+        text = open(daemon.config_file, encoding="utf-8").read().splitlines()[int(number) - 1][int(column) - 1:]
+        assert text.startswith('"%s"' % (key if which == "key_file" else cert)), (line, text)
+        started = subprocess.run([harness.PROGRAM, "run", "--config", daemon.config_file], capture_output=True, text=True, timeout=60, check=False)
+        assert started.returncode == 1 and line in started.stderr.splitlines(), started.stderr
+    daemon.write_config(with_tls(pem, private))
+    assert daemon.cli("check", daemon.config_file).returncode == 0
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_requests_over_tls(daemon, version):
     answer = ask(daemon, c=context(daemon, low=version, high=version))
