@@ -196,3 +196,32 @@ def test_purge_leaves_nothing_but_models(host, versions):
     m.sh("rm -rf " + STATE)
     installed(m, versions["1"])
     assert m.show("ActiveState") == "active"
+
+
+def test_a_configuration_that_the_new_version_refuses_stops_nothing(host, versions):
+    """The upgrade is told to have failed, the installation is not; once it is repaired, the upgrade is one order."""
+    m = host
+    installed(m, versions["1"])
+    configured(m, fleet("a"))
+    children, daemon, good = m.children(), m.main_pid, m.read(CONFIG)
+    m.write(CONFIG, good.replace('"instances"', '"instance"'), mode="644")
+    told = installed(m, versions["2"], "--force-confdef", "--force-confold")
+    assert "not upgraded now" in told.stdout + told.stderr
+    assert m.children() == children and m.main_pid == daemon
+    m.write(CONFIG, good, mode="644")
+    m.cli("upgrade", timeout=4 * PATIENCE)
+    m.wait_ready(["a"])
+    assert m.children() == children and m.main_pid == daemon
+    assert m.sh("readlink /proc/%d/exe" % daemon).strip() == "/usr/bin/llama-supervisor"
+
+
+def test_nobody_is_surprised_by_what_is_enabled_or_open(host, versions):
+    m = host
+    installed(m, versions["1"])
+    assert m.systemctl("is-system-running", check=False).stdout.strip() == "running"
+    assert m.show("UnitFileState", "llama-supervisor.socket") == "disabled"
+    assert m.sh("systemctl --global is-enabled llama-supervisor.service || true").strip() == "disabled"
+    assert m.sh("ps -o user:20= -p %d" % m.main_pid).strip() == "llama-supervisor"
+    assert m.sh("stat -c '%%U %%a' %s /var/log/llama-supervisor %s" % (STATE, MODELS)).split() == [
+        "llama-supervisor", "750", "llama-supervisor", "750", "llama-supervisor", "755"]
+    assert m.sh("stat -c '%G %a' /run/llama-supervisor/control.sock").strip() == "llama-supervisor 660"
