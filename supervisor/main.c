@@ -193,9 +193,9 @@ static void on_change(void *owner, const struct fleet_change *changes, size_t n,
         if (!notify_is_on())
                 return;
         summary_of(d->fleet, &summary);
-        if (!streq(summary.sentence, d->told))
-                notify_status(summary.sentence);
-        (void)snprintf(d->told, sizeof d->told, "%s", summary.sentence);
+        if (!streq(summary.line, d->told))
+                notify_status(summary.line);
+        (void)snprintf(d->told, sizeof d->told, "%s", summary.line);
 }
 
 /* A core of ours would hold prompts, answers, keys and TLS keys of everybody who was being served, so none is written, and no

@@ -50,7 +50,8 @@ static void put_line(struct cli *cli, struct buffer *out, enum colour c, const c
         (void)buffer_printf(out, "%s\n", screen_end(&cli->screen, c));
 }
 
-unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sentence, const char *reload_error)
+unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sentence, const char *reload_error,
+                          const char *limits_problem)
 {
         if (!sentence)
                 sentence = "";
@@ -58,7 +59,9 @@ unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sente
         if (reload_error)
                 put_line(cli, out, COLOUR_RED, "the last reload failed: ", reload_error,
                          strcspn(reload_error, "\n"));
-        return 1 + (reload_error != NULL);
+        if (limits_problem)
+                put_line(cli, out, COLOUR_AMBER, "", limits_problem, strcspn(limits_problem, "\n"));
+        return 1 + (reload_error != NULL) + (limits_problem != NULL);
 }
 
 static void put_field(struct buffer *out, const struct screen *s, const char *name, const char *value)
@@ -115,6 +118,26 @@ static void put_wish(struct buffer *out, const struct screen *s, const struct ro
         }
 }
 
+/* What it uses of what it may, where a control group tells. */
+static void put_group(struct buffer *out, const struct screen *s, const struct json_value *v)
+{
+        const struct json_value *usage = json_get(v, "usage"), *limits = json_get(v, "limits");
+        int64_t memory = json_get_int(usage, "memory", -1), max = json_get_int(usage, "memoryMax", 0);
+        double cpu = json_get_double(usage, "cpuSeconds", -1);
+        char text[64], size[24], most[24], span[TIME_SPAN_MAX];
+
+        if (memory >= 0) {
+                (void)snprintf(text, sizeof(text), "%s%s%s", text_size((uint64_t)memory, size, sizeof(size)),
+                               max > 0 ? " of " : "",
+                               max > 0 ? text_size((uint64_t)max, most, sizeof(most)) : "");
+                put_field(out, s, "memory", text);
+        }
+        if (cpu >= 0)
+                put_field(out, s, "cpu time",
+                          time_span((usec_t)(cpu * (double)USEC_PER_SEC), span, sizeof(span)));
+        put_field(out, s, "limits", json_get_string(limits, "problem"));
+}
+
 static void put_one(struct buffer *out, const struct screen *s, const struct json_value *v,
                     const struct row *row)
 {
@@ -149,6 +172,7 @@ static void put_one(struct buffer *out, const struct screen *s, const struct jso
                 (void)snprintf(text, sizeof(text), "%" PRId64 " tokens", json_get_int(v, "context", 0));
                 put_field(out, s, "context", text);
         }
+        put_group(out, s, v);
         if (load > 0)
                 put_field(out, s, "last load",
                           time_span((usec_t)(load * (double)USEC_PER_SEC), span, sizeof(span)));
@@ -245,7 +269,8 @@ static int show(struct cli *cli, const struct json_value *status, const struct j
         }
         if (!cli->options.n_plain) {
                 (void)cli_put_sentence(cli, &out, json_get_string(status, "sentence"),
-                                       json_get_string(status, "reloadError"));
+                                       json_get_string(status, "reloadError"),
+                                       json_get_string(status, "limitsProblem"));
                 if (n)
                         (void)buffer_putc(&out, '\n');
         }

@@ -61,8 +61,8 @@ int cli_print(struct cli *cli, const struct buffer *text);
 int cli_flush(struct cli *cli);
 
 /* The fleet's sentence, and the first line of the last reload's errors (NULL: it went well), as `status` begins. Lines. */
-unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sentence,
-                          const char *reload_error);
+unsigned cli_put_sentence(struct cli *cli, struct buffer *out, const char *sentence, const char *reload_error,
+                          const char *limits_problem);
 
 /* --- asking ---------------------------------------------------------------------------------------------------------- */
 

@@ -18,7 +18,7 @@ struct watch {
         struct cli *cli;
         struct client_stream *stream;
         struct rows rows;
-        char *sentence, *reload_error;
+        char *sentence, *reload_error, *limits_problem;
         int signals; /* signalfd, -1: not on a terminal */
         bool stale;  /* the list (or the sentence that a person sees) is another one: it is asked for again */
         bool ended;
@@ -92,6 +92,8 @@ static int ask_again(struct watch *w)
                 r = text_set(&w->sentence, json_get_string(status, "sentence"));
         if (r == 0)
                 r = text_set(&w->reload_error, json_get_string(status, "reloadError"));
+        if (r == 0)
+                r = text_set(&w->limits_problem, json_get_string(status, "limitsProblem"));
         w->stale = false;
         return r < 0 ? cli_broken(w->cli, r == -EBADMSG ? -EPROTO : r) : CLI_DONE;
 }
@@ -177,7 +179,7 @@ static void draw(const struct watch *w)
                 return;
         for (size_t i = 0; i < w->rows.n; i++)
                 which[i] = is_wanted(w, w->rows.list[i].name);
-        top = 1 + cli_put_sentence(w->cli, &text, w->sentence, w->reload_error);
+        top = 1 + cli_put_sentence(w->cli, &text, w->sentence, w->reload_error, w->limits_problem);
         (void)buffer_putc(&text, '\n');
         if (w->rows.n)
                 (void)rows_print(&w->rows, which, s, time_realtime(),
@@ -316,6 +318,7 @@ int watch_main(struct cli *cli)
         rows_finish(&w.rows);
         free(w.sentence);
         free(w.reload_error);
+        free(w.limits_problem);
         close_fd(&w.signals);
         return r;
 }

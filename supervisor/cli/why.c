@@ -110,6 +110,7 @@ static void put_story(const struct story *s, const struct json_value *why)
                 put_part(s, "it wrote", json_get_string(evidence, "line"));
         }
         put_counts(s, why);
+        put_part(s, "limits", json_get_string(why, "limitsProblem"));
         if (json_is_object(json_get(why, "command"))) {
                 _cleanup_free_ char *line =
                         text_format("llama-supervisor why %s --command", json_get_string(why, "instance"));

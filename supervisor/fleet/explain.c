@@ -140,6 +140,7 @@ void member_put_why(struct member *m, struct json_writer *w)
         report_put_moment(w, "lastDeathAt", m->last_death_at);
         json_uint(w, "deaths", m->deaths);
         json_uint(w, "restarts", m->restarts);
+        json_string(w, "limitsProblem", r.limits.problem);
         json_string(w, "logPath", r.log_path);
         json_key(w, "evidence");
         if (m->evidence)

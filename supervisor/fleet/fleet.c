@@ -697,6 +697,11 @@ const struct report *fleet_find(struct fleet *f, const char *name)
         return &m->report;
 }
 
+unsigned fleet_queued(struct fleet *f)
+{
+        return dispatch_waiting(f->dispatch);
+}
+
 const char *fleet_nearest(const struct fleet *f, const char *name)
 {
         const char **names = calloc(f->n_members + f->config->n_instances + 1, sizeof *names);

@@ -43,6 +43,7 @@ const struct report *fleet_find(struct fleet *f, const char *name); /* NULL: no 
 const struct report *fleet_aggregate(struct fleet *f);
 /* Enough instances ready for /ready (config: ready.min); *ret_ready, *ret_total may be NULL. */
 bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total);
+unsigned fleet_queued(struct fleet *f); /* requests that wait for any model */
 /* The nearest instance name, for "did you mean"; NULL if none is near. */
 const char *fleet_nearest(const struct fleet *f, const char *name);
 
@@ -84,6 +85,9 @@ const char *fleet_reload_error(const struct fleet *f);
 
 /* Which limits cannot be kept and why, one line a cause; NULL: all are. Shown on every door. */
 const char *fleet_limits_problem(const struct fleet *f);
+/* Has the figures of the control groups read again, for the reports that follow: of one instance, or (NULL) of all. At most once a second
+ * for each, and of so many in one turn; the others are read in the next turns, and reports tell what is known. */
+void fleet_look(struct fleet *f, const char *name);
 
 /* --- evidence -------------------------------------------------------------------------------------------------- */
 /* {"instance","status","cause","hint","evidence":{"exit","log":[…],…},"lastDeathAt",

@@ -97,12 +97,43 @@ static void list_problems(struct fleet *f, struct buffer *out)
         }
 }
 
+/* What its own limits lack, for its own report. Whether its group could be written is for limit() to say. */
+static void note_problem(struct member *m)
+{
+        struct fleet *f = m->fleet;
+        unsigned wanted = member_is_foreign_only(m) ? 0 : wanted_by(m->entry), missing = wanted;
+        _cleanup_buffer_ struct buffer text = {0};
+
+        if (f->cgroups)
+                missing = wanted & ~cgroups_enable(f->cgroups, wanted);
+        if (!missing)
+                return;
+        buffer_init(&text, 2048);
+        for (size_t i = 0; f->cgroups && i < ARRAY_SIZE(kinds); i++)
+                if (missing & kinds[i].bit) {
+                        (void)buffer_printf(&text, "%s%s is not kept: ", text.len ? "; " : "", kinds[i].key);
+                        put_reason(f, i, &text);
+                }
+        if (!f->cgroups)
+                (void)buffer_printf(&text, "limits are not kept: %s",
+                                    f->cgroups_why ? f->cgroups_why : "no control groups");
+        if (text.len)
+                (void)text_set(&m->limits_problem, text.data);
+}
+
 void groups_check(struct fleet *f)
 {
         _cleanup_buffer_ struct buffer text;
 
         buffer_init(&text, 16 * 1024);
         list_problems(f, &text);
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+
+                if (!m->group) /* else it was told when they were written */
+                        (void)text_set(&m->limits_problem, NULL);
+                note_problem(m);
+        }
         if (streq_ptr(f->limits_problem, text.len ? text.data : NULL))
                 return;
         (void)text_set(&f->limits_problem, text.len ? text.data : NULL);
@@ -152,10 +183,11 @@ static void limit(struct member *m)
                         (void)buffer_printf(&text, "%s%s is not kept: %s", text.len ? "; " : "", kinds[i].key,
                                             strerror(-errors[i]));
         }
-        if (text.len && !streq_ptr(m->limits_problem, text.data)) {
+        if (text.len && !streq_ptr(m->limits_problem, text.data))
                 member_tell(m, LOG_WARNING, "limits", text.data);
-        }
         (void)text_set(&m->limits_problem, text.len ? text.data : NULL);
+        if (!text.len)
+                note_problem(m);
 }
 
 void member_limits_changed(struct member *m)
@@ -178,8 +210,10 @@ int member_enter_group(struct member *m)
         struct fleet *f = m->fleet;
         int r;
 
-        if (!f->cgroups)
+        if (!f->cgroups) {
+                note_problem(m);
                 return 0;
+        }
         r = cgroup_make(f->cgroups, m->name, &m->group);
         if (r < 0) {
                 /* It serves without it, as it would without systemd. */
@@ -394,24 +428,53 @@ static void on_usage_timer(void *owner, usec_t now)
         }
 }
 
-const struct cgroup_usage *member_usage(struct member *m)
+static void look(struct member *m, usec_t now)
 {
         struct fleet *f = m->fleet;
-        usec_t now = loop_now(f->loop);
 
+        if (!is_stale(m, now))
+                return;
         if (f->usage_turn != now) {
                 f->usage_turn = now;
                 f->usage_count = 0;
         }
-        if (is_stale(m, now)) {
-                if (f->usage_count < USAGE_A_TURN) {
-                        f->usage_count++;
-                        read_usage(m, now);
-                } else if (!m->usage_asked &&
-                           (f->usage_timer || timer_new(f->loop, on_usage_timer, f, &f->usage_timer) == 0)) {
-                        m->usage_asked = true;
-                        timer_set(f->usage_timer, now);
-                }
+        if (f->usage_count < USAGE_A_TURN) {
+                f->usage_count++;
+                read_usage(m, now);
+        } else if (!m->usage_asked &&
+                   (f->usage_timer || timer_new(f->loop, on_usage_timer, f, &f->usage_timer) == 0)) {
+                m->usage_asked = true;
+                timer_set(f->usage_timer, now);
         }
-        return m->group && m->usage_at ? &m->usage : NULL;
+}
+
+void fleet_look(struct fleet *f, const char *name)
+{
+        usec_t now = loop_now(f->loop);
+
+        for (size_t i = 0; f->cgroups && i < f->n_members; i++)
+                if (!name || streq(f->members[i]->name, name))
+                        look(f->members[i], now);
+}
+
+void member_report_group(const struct member *m, struct report *ret)
+{
+        const struct cgroup_usage *now = &m->usage, *before = &m->usage_of_earlier;
+
+        ret->limits = (struct report_limits){.memory = m->entry->limit_memory,
+                                             .cpus = m->entry->limit_cpus,
+                                             .pids = m->entry->limit_pids,
+                                             .problem = m->limits_problem};
+        if (!m->group || !m->usage_at)
+                return;
+        ret->usage = (struct report_usage){
+                .has_memory = now->known & CGROUP_MEMORY,
+                .has_cpu = now->known & CGROUP_CPU,
+                .has_tasks = now->known & CGROUP_PIDS,
+                .memory = now->memory,
+                .memory_max = now->memory_max,
+                .oom_kills = before->oom_kills + now->oom_kills,
+                .tasks = now->pids,
+                .cpu_seconds = (double)(before->cpu_usec + now->cpu_usec) / (double)USEC_PER_SEC,
+        };
 }

@@ -830,4 +830,5 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .load_time = m->load_time,
                 .state_since = m->state_since,
         };
+        member_report_group(m, ret);
 }

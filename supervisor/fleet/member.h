@@ -96,7 +96,7 @@ struct member {
 
         /* Its group */
         struct cgroup_limits limits;                 /* as they were last written */
-        char *limits_problem;                        /* why its own group does not keep them, NULL: it does */
+        char *limits_problem;                        /* why they are not kept, NULL: they are */
         struct cgroup_usage usage, usage_of_earlier; /* at usage_at; counts of its earlier groups */
         usec_t usage_at;                             /* monotonic, 0: never */
         bool usage_asked;                            /* somebody has, and its turn has not come */
@@ -174,8 +174,8 @@ bool member_was_oom_killed(struct member *m, char *detail, size_t size);
 /* By the record of an earlier daemon: of a living process, and of one that is gone (true: by an out-of-memory killer). */
 void member_adopt_group(struct member *m, const struct json_value *record);
 bool member_end_recorded_group(struct member *m, const struct json_value *record, int *ret_left);
-/* NULL: it has no group, or its turn has not come. At most a second old if somebody asks so often. */
-const struct cgroup_usage *member_usage(struct member *m);
+/* limits and usage */
+void member_report_group(const struct member *m, struct report *ret);
 
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);

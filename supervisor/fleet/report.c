@@ -91,6 +91,47 @@ void report_put_message(struct json_writer *w, const struct report *r, usec_t re
         json_close_object(w);
 }
 
+static void put_uint_or_null(struct json_writer *w, const char *key, bool known, uint64_t value)
+{
+        if (known)
+                json_uint(w, key, value);
+        else
+                json_null(w, key);
+}
+
+static void put_limits(struct json_writer *w, const struct report_limits *l)
+{
+        json_key(w, "limits");
+        json_open_object(w);
+        put_uint_or_null(w, "memory", l->memory > 0, l->memory);
+        if (l->cpus > 0)
+                json_double(w, "cpus", l->cpus, 3);
+        else
+                json_null(w, "cpus");
+        put_uint_or_null(w, "pids", l->pids > 0, l->pids);
+        json_string(w, "problem", l->problem);
+        json_close_object(w);
+}
+
+static void put_usage(struct json_writer *w, const struct report_usage *u)
+{
+        if (!u->has_memory && !u->has_cpu && !u->has_tasks) {
+                json_null(w, "usage");
+                return;
+        }
+        json_key(w, "usage");
+        json_open_object(w);
+        put_uint_or_null(w, "memory", u->has_memory, u->memory);
+        put_uint_or_null(w, "memoryMax", u->memory_max > 0, u->memory_max);
+        put_uint_or_null(w, "oomKills", u->has_memory, u->oom_kills);
+        if (u->has_cpu)
+                json_double(w, "cpuSeconds", u->cpu_seconds, 3);
+        else
+                json_null(w, "cpuSeconds");
+        put_uint_or_null(w, "tasks", u->has_tasks, u->tasks);
+        json_close_object(w);
+}
+
 void report_put_instance(struct json_writer *w, const struct report *r)
 {
         json_open_object(w);
@@ -123,5 +164,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
         else
                 json_null(w, "context");
         json_string(w, "build", r->build);
+        put_limits(w, &r->limits);
+        put_usage(w, &r->usage);
         json_close_object(w);
 }

@@ -17,6 +17,20 @@ struct report_model {
         int64_t modified_at;    /* unix seconds of the file, 0 unknown */
 };
 
+/* Of all processes of an instance together: what it was promised, and (in a control group of its own) what it uses. */
+struct report_limits {
+        uint64_t memory; /* bytes; each 0: none */
+        double cpus;
+        unsigned pids;
+        const char *problem; /* why they are not kept, NULL: they are */
+};
+struct report_usage {
+        bool has_memory, has_cpu, has_tasks; /* all false: not known (no group, or no controller for it) */
+        uint64_t memory, memory_max;         /* bytes; max 0: no limit in force */
+        uint64_t oom_kills, tasks; /* processes killed by an out-of-memory killer; processes and threads */
+        double cpu_seconds; /* counts are of all its processes since the daemon's start, or the group's */
+};
+
 struct report {
         const char *instance; /* "qwen-0", or "*" for the aggregate */
         const char *model;    /* what clients ask for: the entry's name */
@@ -49,6 +63,8 @@ struct report {
         uint64_t restarts;      /* times started again since the counts began */
         usec_t load_time;       /* spawn to ready of the last start, 0 unknown */
         usec_t state_since;     /* realtime */
+        struct report_limits limits;
+        struct report_usage usage; /* as it was last asked for: fleet_look */
 };
 
 /* {"status":…,"models":[…],…}: the feed's data object, one value, with every key of DESIGN §2 in every state: unknown numbers
@@ -59,7 +75,8 @@ void report_put_data(struct json_writer *w, const struct report *r);
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
 /* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
  * "wantUp","adopted","foreign","dynamic","onDemand","until","stateSince","loadTime" (seconds, null unknown),"endpoint",
- * "modelPath","logPath","weight","context","build"}. */
+ * "modelPath","logPath","weight","context","build","limits","usage"}: limits {"memory","cpus","pids" (null: none),"problem"},
+ * usage null without a group, else {"memory","memoryMax","oomKills","cpuSeconds","tasks"}, each null when unknown. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 /* "2026-11-20T10:00:00.123Z", null for 0: for what people count down to. */
 void report_put_moment(struct json_writer *w, const char *key, usec_t realtime);

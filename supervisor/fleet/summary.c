@@ -44,7 +44,33 @@ static void put_sentence(struct fleet *f, struct summary *s)
                         (void)buffer_printf(&b, ", %u %s", s->counts[phrases[i].status], phrases[i].words);
         if (fleet_reload_error(f))
                 (void)buffer_puts(&b, "; the last reload failed");
+        if (fleet_limits_problem(f))
+                (void)buffer_puts(&b, "; limits are not kept");
         (void)snprintf(s->sentence, sizeof(s->sentence), "%s", b.data ? b.data : "");
+}
+
+/* What everybody looks for first: how many, and whether somebody waits; then what is wrong. */
+static void put_line(struct fleet *f, struct summary *s)
+{
+        const char *between = "; ";
+        struct buffer b = {0};
+
+        buffer_init(&b, SUMMARY_SENTENCE_MAX - 1);
+        (void)buffer_printf(&b, "%u/%zu ready", s->counts[READY], s->total);
+        if (s->queued)
+                (void)buffer_printf(&b, ", %u queued", s->queued);
+        for (size_t i = 0; i < ARRAY_SIZE(phrases); i++)
+                if (s->counts[phrases[i].status]) {
+                        (void)buffer_printf(&b, "%s%u %s", between, s->counts[phrases[i].status],
+                                            phrases[i].words);
+                        between = ", ";
+                }
+        if (fleet_reload_error(f))
+                (void)buffer_puts(&b, "; the last reload failed");
+        if (fleet_limits_problem(f))
+                (void)buffer_puts(&b, "; limits are not kept");
+        (void)snprintf(s->line, sizeof(s->line), "%s", b.data ? b.data : "");
+        buffer_finish(&b);
 }
 
 void summary_of(struct fleet *f, struct summary *ret)
@@ -52,5 +78,7 @@ void summary_of(struct fleet *f, struct summary *ret)
         *ret = (struct summary){.total = fleet_count(f)};
         for (size_t i = 0; i < ret->total; i++)
                 ret->counts[summary_status_index(fleet_report(f, i)->status)]++;
+        ret->queued = fleet_queued(f);
         put_sentence(f, ret);
+        put_line(f, ret);
 }

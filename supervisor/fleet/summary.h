@@ -13,7 +13,9 @@ size_t summary_status_index(const char *status);
 struct summary {
         size_t total;
         unsigned counts[SUMMARY_STATUSES];
+        unsigned queued;                     /* requests that wait */
         char sentence[SUMMARY_SENTENCE_MAX]; /* "2 of 4 instances are ready, 1 starting, 1 crashed" */
+        char line[SUMMARY_SENTENCE_MAX];     /* for `systemctl status`: "3/4 ready, 2 queued; 1 crashed" */
 };
 void summary_of(struct fleet *f, struct summary *ret);
 

@@ -91,6 +91,7 @@ void status_handle(struct call *call)
         json_close_object(&w);
         json_bool(&w, "ready", fleet_is_ready(d->fleet, NULL, NULL));
         json_string(&w, "reloadError", fleet_reload_error(d->fleet));
+        json_string(&w, "limitsProblem", fleet_limits_problem(d->fleet));
         json_key(&w, "listen");
         json_open_array(&w);
         for (char **a = d->addresses; a && *a; a++)
@@ -110,6 +111,7 @@ void instances_handle(struct call *call)
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
 
+        fleet_look(f, NULL);
         buffer_init(&b, 0);
         json_begin(&w, &b);
         json_open_object(&w);
@@ -124,10 +126,12 @@ void instances_handle(struct call *call)
 
 void instance_handle(struct call *call)
 {
-        const struct report *r = fleet_find(call->doors->fleet, call->name);
         _cleanup_buffer_ struct buffer b = {0};
+        const struct report *r;
         struct json_writer w;
 
+        fleet_look(call->doors->fleet, call->name);
+        r = fleet_find(call->doors->fleet, call->name);
         if (!r) {
                 call_no_instance(call, call->name);
                 return;

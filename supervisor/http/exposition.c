@@ -28,6 +28,7 @@ struct sample {
         uint64_t uptime, restarts, retries, in_flight, slots, queue;
         double tokens_per_second, load_seconds;
         bool want_up;
+        struct report_usage usage;
         struct fleet_figures figures; /* its pointers are not used after the snapshot */
 };
 
@@ -93,6 +94,35 @@ static void each_want(const struct exposition *x, const struct family *f, const 
                       struct buffer *out)
 {
         put_sample(x, f, s, NULL, NULL, out, s->want_up);
+}
+
+/* Only of those that live in a control group which tells it. */
+static void each_memory(const struct exposition *x, const struct family *f, const struct sample *s,
+                        struct buffer *out)
+{
+        if (s->usage.has_memory)
+                each_u64(x, f, s, out);
+}
+
+static void each_memory_limit(const struct exposition *x, const struct family *f, const struct sample *s,
+                              struct buffer *out)
+{
+        if (s->usage.memory_max)
+                each_u64(x, f, s, out);
+}
+
+static void each_tasks(const struct exposition *x, const struct family *f, const struct sample *s,
+                       struct buffer *out)
+{
+        if (s->usage.has_tasks)
+                each_u64(x, f, s, out);
+}
+
+static void each_cpu(const struct exposition *x, const struct family *f, const struct sample *s,
+                     struct buffer *out)
+{
+        if (s->usage.has_cpu)
+                each_double(x, f, s, out);
 }
 
 /* The first cause ("unknown") is always there, so that every instance has a series before its first death; the others
@@ -272,6 +302,18 @@ static const struct family families[] = {
          .offset = OF_SAMPLE(queue)},
         {PREFIX "instance_tokens_per_second", "gauge", "Tokens that the instance generates per second.",
          .each = each_double, .offset = OF_SAMPLE(tokens_per_second)},
+        {PREFIX "instance_memory_bytes", "gauge",
+         "Main memory of all processes of the instance, page cache included (its control group).",
+         .each = each_memory, .offset = OF_SAMPLE(usage.memory)},
+        {PREFIX "instance_memory_limit_bytes", "gauge", "The limit that is in force for it.",
+         .each = each_memory_limit, .offset = OF_SAMPLE(usage.memory_max)},
+        {PREFIX "instance_oom_kills_total", "counter",
+         "Processes of the instance that an out-of-memory killer took.", .each = each_memory,
+         .offset = OF_SAMPLE(usage.oom_kills)},
+        {PREFIX "instance_cpu_seconds_total", "counter", "CPU time of all processes of the instance.",
+         .each = each_cpu, .offset = OF_SAMPLE(usage.cpu_seconds)},
+        {PREFIX "instance_tasks", "gauge", "Processes and threads of the instance.", .each = each_tasks,
+         .offset = OF_SAMPLE(usage.tasks)},
         {PREFIX "probes_total", "counter", "Health probes sent.", .each = each_u64,
          .offset = OF_SAMPLE(figures.probes)},
         {PREFIX "probe_failures_total", "counter", "Health probes that failed.", .each = each_u64,
@@ -421,6 +463,7 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
         s->tokens_per_second = r->tokens_per_second;
         s->load_seconds = (double)r->load_time / (double)USEC_PER_SEC;
         s->want_up = r->want_up;
+        s->usage = r->usage;
         s->labels = x->arena.len;
         (void)buffer_puts(&x->arena, "instance=\"");
         exposition_put_label_value(&x->arena, r->instance);
@@ -448,6 +491,7 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
         x->samples = calloc(MAX(n, 1U), sizeof(*x->samples));
         if (!x->samples)
                 r = -ENOMEM;
+        fleet_look(fleet, NULL);
         for (size_t i = 0; i < n && r == 0; i++)
                 r = take_sample(x, fleet, i);
         if (r == 0)

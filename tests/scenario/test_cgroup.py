@@ -238,6 +238,19 @@ def test_limits_without_a_group(make_daemon, server):
     pid = daemon.wait_state("a", "ready")["pid"]
     lines = told(daemon, "limits")
     assert len(lines) == 1 and "limits are not kept for a, b: " in lines[0], lines
+    reason = lines[0].split("limits are not kept for a, b: ")[1]
+    status = daemon.get("/api/v1/status").json
+    assert status["limitsProblem"] == "limits are not kept for a, b: " + reason
+    assert "limits are not kept" in status["sentence"]
+    assert daemon.instance("a")["limits"] == {"memory": 512 << 20, "cpus": 1.5, "pids": 300,
+                                              "problem": "limits are not kept: " + reason}
+    assert daemon.instance("c")["limits"] == {"memory": None, "cpus": None, "pids": None, "problem": None}
+    assert daemon.instance("a")["usage"] is None
+    assert daemon.get("/api/v1/instances/a/why").json["limitsProblem"] == "limits are not kept: " + reason
+    for words in (["status"], ["status", "a"], ["why", "a"]):
+        assert "limits are not kept" in daemon.cli(*words).stdout, words
+    assert "limits are not kept" not in daemon.cli("status", "c").stdout
+    assert "instance_cpu_seconds_total{" not in daemon.get("/metrics").text
     assert len(events(daemon, "limits", None)) == 1
     assert daemon.api("POST", "/api/v1/reload").status == 200
     assert len(told(daemon, "limits")) == 1
@@ -255,6 +268,31 @@ def test_limits_without_controllers(start, unit, server):
         lines = told(daemon, "limits.%s is not kept for a: " % key)
         assert len(lines) == (key in missing), (key, missing, daemon.output())
     assert group_of(pid) == unit.path + "/instance-a"
+    assert daemon.get("/api/v1/status").json["limitsProblem"].count("\n") == max(len(missing) - 1, 0)
+    problem = daemon.instance("a")["limits"]["problem"]
+    assert [key for key in LIMITS if "limits.%s is not kept: " % key in (problem or "")] == missing
+
+
+def test_what_it_uses(start, unit, fake_llama_server):
+    """Figures of the group, on the doors that tell of one instance and to Prometheus; over a restart counts go on."""
+    daemon = start(one())
+    pid = daemon.wait_state("a", "ready")["pid"]
+
+    def used():
+        usage = daemon.instance("a")["usage"]
+        return usage and usage["cpuSeconds"] > 0 and usage
+    usage = harness.wait_for(used, what="CPU time")
+    assert set(usage) == {"memory", "memoryMax", "oomKills", "cpuSeconds", "tasks"}
+    text = daemon.get("/metrics").text
+    rows = [line for line in text.splitlines() if line.startswith('llama_supervisor_instance_cpu_seconds_total{instance="a"')]
+    assert len(rows) == 1 and float(rows[0].split()[-1]) > usage["cpuSeconds"] - 0.002     # rounded there
+    assert "cpu time" in daemon.cli("status", "a").stdout
+    order(daemon, "restart")
+    daemon.wait("a", lambda now: now["status"] == "ready" and now["pid"] != pid)
+    assert harness.wait_for(used)["cpuSeconds"] >= usage["cpuSeconds"]
+    order(daemon, "stop")
+    daemon.wait_state("a", "initial")
+    assert daemon.instance("a")["usage"] is None
 
 
 def test_other_limits_restart_nobody(start, unit, server):

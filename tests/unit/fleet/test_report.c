@@ -44,6 +44,15 @@ static const struct report full = {
         .restarts = 2,
         .load_time = 1234567,
         .state_since = UINT64_C(1795168800) * USEC_PER_SEC + 7000,
+        .limits = {.memory = 1 << 20, .cpus = 1.5, .pids = 40, .problem = "limits.cpus is not kept"},
+        .usage = {.has_memory = true,
+                  .has_cpu = true,
+                  .has_tasks = true,
+                  .memory = 4096,
+                  .memory_max = 1 << 20,
+                  .oom_kills = 1,
+                  .tasks = 17,
+                  .cpu_seconds = 1.5},
 };
 /* Nothing known but that it died. */
 static const struct report down = {
@@ -114,6 +123,7 @@ static void message_wraps_the_data(void **state)
 
 static void instance_tells_everything(void **state)
 {
+        struct report some = down;
         struct buffer b;
 
         (void)state;
@@ -124,7 +134,11 @@ static void instance_tells_everything(void **state)
                         "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                         "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
                         "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
-                        "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,\"build\":\"b1\"}");
+                        "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,\"build\":\"b1\","
+                        "\"limits\":{\"memory\":1048576,\"cpus\":1.500,\"pids\":40,"
+                        "\"problem\":\"limits.cpus is not kept\"},"
+                        "\"usage\":{\"memory\":4096,\"memoryMax\":1048576,\"oomKills\":1,"
+                        "\"cpuSeconds\":1.500,\"tasks\":17}}");
         buffer_finish(&b);
         put(&b, report_put_instance, &down);
         assert_string_equal(b.data,
@@ -132,7 +146,14 @@ static void instance_tells_everything(void **state)
                             ",\"seq\":1,\"maxRetries\":null,\"restarts\":0,\"wantUp\":false,\"adopted\":"
                             "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                             "\"stateSince\":null,\"loadTime\":null,\"endpoint\":null,\"modelPath\":null,"
-                            "\"logPath\":null,\"weight\":1.000,\"context\":null,\"build\":null}");
+                            "\"logPath\":null,\"weight\":1.000,\"context\":null,\"build\":null,"
+                            "\"limits\":{\"memory\":null,\"cpus\":null,\"pids\":null,\"problem\":null},"
+                            "\"usage\":null}");
+        buffer_finish(&b);
+        some.usage.has_cpu = true; /* a group without controllers */
+        put(&b, report_put_instance, &some);
+        assert_non_null(strstr(b.data, "\"usage\":{\"memory\":null,\"memoryMax\":null,\"oomKills\":null,"
+                                       "\"cpuSeconds\":0.000,\"tasks\":null}"));
         buffer_finish(&b);
 }
 

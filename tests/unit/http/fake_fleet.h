@@ -35,6 +35,9 @@ struct fleet {
         size_t n_models; /* the models of the first reports; 0: there is "tiny" alone */
         unsigned asked;  /* reports that were looked at */
         const char *reload_error;
+        const char *limits_problem;
+        unsigned queued;
+        unsigned looks; /* how often figures were asked for */
         unsigned orders, reloads, dry_runs;
         char last_order[128];
         usec_t last_limit;
@@ -124,6 +127,22 @@ bool fleet_is_ready(struct fleet *f, unsigned *ret_ready, unsigned *ret_total)
 const char *fleet_reload_error(const struct fleet *f)
 {
         return f->reload_error;
+}
+
+const char *fleet_limits_problem(const struct fleet *f)
+{
+        return f->limits_problem;
+}
+
+unsigned fleet_queued(struct fleet *f)
+{
+        return f->queued;
+}
+
+void fleet_look(struct fleet *f, const char *name)
+{
+        (void)name;
+        f->looks++;
 }
 
 int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)

@@ -97,7 +97,18 @@ static void figures_arrive(void **state)
         f->figures[1].probe_latency[FLEET_LATENCY_BUCKETS] = 1;
         f->figures[1].probe_latency_sum = 6.0125;
         f->reload_error = "x";
+        f->reports[1].usage = (struct report_usage){
+                .has_memory = true, .has_cpu = true, .memory = 4096, .oom_kills = 2, .cpu_seconds = 1.5};
         text = render(f, &facts, 1 << 20, NULL);
+        assert_int_equal(f->looks, 1);
+        assert_line(text, "llama_supervisor_instance_memory_bytes{instance=\"in-1\",model=\"tiny\"} 4096");
+        assert_line(text, "llama_supervisor_instance_oom_kills_total{instance=\"in-1\",model=\"tiny\"} 2");
+        assert_line(text,
+                    "llama_supervisor_instance_cpu_seconds_total{instance=\"in-1\",model=\"tiny\"} 1.5");
+        /* What is not known is not told: no limit, no controller for tasks, no group at all. */
+        assert_null(strstr(text, "instance_memory_limit_bytes{"));
+        assert_null(strstr(text, "instance_tasks{"));
+        assert_null(strstr(text, "instance_memory_bytes{instance=\"in-0\""));
 
         assert_true(starts_with(text, "# HELP "));
         assert_line(text, "llama_supervisor_build_info{version=\"" LSV_VERSION "\"} 1");
