@@ -81,6 +81,7 @@ export function createCard(item, { order, openDetails }) {
   const tags = h("span", { class: "tags" });
   const busy = slots();
   const tokens = h("span", { class: "card-pace num" });
+  const first = h("span", { class: "card-first num" });
   const chart = sparkline(t.paceChart);
   const hour = strip(t.lastHour, HOUR);
   const note = h("p", { class: "card-note" });
@@ -88,7 +89,7 @@ export function createCard(item, { order, openDetails }) {
   const progress = h("div", { class: "countdown", "aria-hidden": "true" }, bar);
   const gpu = h("span", { class: "card-gpu num" });
   const buttons = h("div", { class: "card-buttons" });
-  const work = h("div", { class: "card-work" }, busy.element, tokens, chart.element);
+  const work = h("div", { class: "card-work" }, busy.element, tokens, chart.element, first);
   const element = h("article", { class: "card", "data-instance": item.name, "aria-label": item.name },
     h("header", { class: "card-head" }, shape, name, word, since),
     model, work, note, progress,
@@ -131,6 +132,8 @@ export function createCard(item, { order, openDetails }) {
       setAttribute(model, "title", item.more?.modelPath);
       busy.draw(data.inFlight, data.slots);
       setText(tokens, data.tokensPerSecond ? t.tokensPerSecond(pace(data.tokensPerSecond)) : t.noPace);
+      setText(first, item.firstToken === undefined ? "" : t.firstToken(short(item.firstToken)));
+      show(first, item.firstToken !== undefined);
       show(work, ["ready", "unhealthy", "draining"].includes(data.status));
       const told = [item.more?.foreign && t.foreign, item.more?.onDemand && t.onDemand, item.more?.dynamic && t.dynamic].filter(Boolean);
       if (tags.dataset.drawn !== told.join()) {

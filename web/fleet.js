@@ -108,6 +108,7 @@ export function createFleet({ store, order, openDetails }) {
   }
 
   let visible = false;
+  let stop = null;
   const view = {
     element,
     title: t.views.fleet,
@@ -120,10 +121,13 @@ export function createFleet({ store, order, openDetails }) {
     },
     enter() {
       visible = true;
+      stop = store.watchFirstTokens();
       view.draw(null);
     },
     leave() {
       visible = false;
+      stop?.();
+      stop = null;
     },
     tick(now) {
       for (const card of cards.values()) card.tick(now);

@@ -3,6 +3,7 @@
 import { everyFrame } from "./dom.js";
 
 const PACE_KEPT = 90; // points of the small chart
+const FIRSTS_KEPT = 9;
 const PACE_STEP = 2000; // ms between them
 const HOUR = 3600e3;
 export const DAY = 24 * HOUR;
@@ -120,6 +121,17 @@ export function createStore(feed, api) {
     }
   }
 
+  /** How long the last streamed answers took to begin: the median of a few, by instance. */
+  function takeActivity({ activity }) {
+    for (const { instance, stream, timeToFirstToken } of [...activity.recent].reverse()) {
+      const item = items.get(instance);
+      if (!item || !stream || timeToFirstToken === null) continue;
+      item.firsts = [...(item.firsts ?? []), timeToFirstToken].slice(-FIRSTS_KEPT);
+      item.firstToken = [...item.firsts].sort((a, b) => a - b)[item.firsts.length >> 1];
+      touch(instance);
+    }
+  }
+
   feed.subscribe((instances, changed) => {
     if (changed === null) for (const message of instances.values()) take(message);
     else if (instances.has(changed)) take(instances.get(changed));
@@ -133,6 +145,11 @@ export function createStore(feed, api) {
 
   return {
     items,
+    /** As long as somebody wants to see how fast answers begin; returns its end. */
+    watchFirstTokens() {
+      for (const item of items.values()) item.firsts = [];
+      return feed.follow("activity", takeActivity);
+    },
     get daemon() {
       return daemon;
     },

@@ -62,6 +62,7 @@ export const t = {
   since: (span) => `for ${span}`,
   slots: (busy, total) => `${busy} of ${total} slots busy`,
   slotsUnknown: "slots unknown",
+  firstToken: (span) => `first token ${span}`,
   paceChart: "Tokens per second in the last minutes",
   context: (n) => `${n} context`,
   lastHour: "last hour",

@@ -307,6 +307,11 @@ export async function actFleet(page, instances, answers = {}) {
         for (let back = 180; back > 0; back -= 3) ws.send(feedMessage({ ...one, tokensPerSecond: one.tokensPerSecond * (0.75 + 0.25 * Math.sin(back / 11) ** 2) }, NOW() - 1000 * back));
       ws.send(feedMessage(one));
     }
+    // How fast answers began.
+    const recent = instances.filter((one) => one.inFlight).map((one, index) => ({ id: `req-${index}`, model: one.model, instance: one.name, key: null, path: "/v1/chat/completions",
+      peer: "127.0.0.1", source: "http", state: "ended", outcome: "ok", status: 200, position: null, estimate: null, tries: 1, stream: true, at: new Date(NOW()).toISOString(),
+      wait: 0, timeToFirstToken: 0.17 + index / 100, duration: 2, tokensIn: 7, tokensOut: 80, tokensPerSecond: 40 }));
+    ws.onMessage((text) => text.includes('"activity"') && text.includes('"subscribe"') && ws.send(JSON.stringify({ type: "activity", activity: { total: 0, running: [], recent } })));
   });
   const states = Object.fromEntries(instances.map((one) => {
     const steps = [{ since: NOW() - 86400e3, status: "ready" }];

@@ -1,6 +1,7 @@
 /* The fleet view in a real Chromium, against the real daemon: states, deaths, orders, reconnecting, keys, sub-paths. */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
+import http from "node:http";
 import { after, test } from "node:test";
 import { card, closeBrowser, eventually, inState, LIMIT, openPage, shot, startDaemon, startProxy } from "./harness.mjs";
 
@@ -38,7 +39,7 @@ test("states have a word, a shape and a reason", LIMIT, async (t) => {
   assert.match(await text(details), /smaller context/);
   await page.keyboard.press("Escape");
   await details.waitFor({ state: "detached" });
-  assert.match(page.url(), /#\/fleet$/);
+  await eventually("the address without it", () => /#\/fleet$/.test(page.url()));
 });
 
 test("a kill -9 is seen, counted down, and repaired by hand", LIMIT, async (t) => {
@@ -160,6 +161,44 @@ test("a key is asked for, kept in this tab only, and can be forgotten", LIMIT, a
   await page.getByRole("button", { name: "Forget the key" }).click();
   await prompt.waitFor();
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+test("figures of work: slots, pace, first token", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [{ name: "one", model: "tiny.gguf", args: ["--tok-s", "20", "--tokens", "100000", "--prompt-ms", "200"] }] });
+  await daemon.wait("one", "ready");
+  const page = await openPage(t);
+  await page.goto(daemon.address);
+  await inState(page, "one", "ready");
+  const work = new AbortController();
+  const answer = await fetch(`${daemon.address}/v1/chat/completions`, { method: "POST", signal: work.signal, headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "one", stream: true, messages: [{ role: "user", content: "x" }] }) });
+  assert.equal(answer.status, 200);
+  await eventually("a busy slot", async () => (await card(page, "one").locator(".slot.busy").count()) === 1);
+  await eventually("its pace", async () => /^\d[\d.]* tok\/s/.test(await text(card(page, "one").locator(".card-pace"))));
+  assert.match(await text(page.locator(".figures")), /1 running/);
+  work.abort();
+  await eventually("how fast it began", async () => /^first token [\d.]+ m?s$/.test(await text(card(page, "one").locator(".card-first"))));
+  await eventually("idle again", async () => (await card(page, "one").locator(".slot.busy").count()) === 0);
+});
+
+test("feed.js in a page of somebody else", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [{ name: "one", model: "tiny.gguf" }] });
+  const { pid } = await daemon.wait("one", "ready");
+  const theirs = http.createServer((req, res) => res.writeHead(200, { "content-type": "text/html" }).end(`<!doctype html><title>x</title><ul></ul><script type="module">
+    import { createFeed } from "${daemon.address}/web/feed.js";
+    const feed = createFeed();
+    const list = document.querySelector("ul");
+    feed.subscribe((instances) => list.replaceChildren(...[...instances].map(([name, { data }]) => Object.assign(document.createElement("li"), { textContent: name + " " + data.status }))));
+    feed.follow("log:one", ({ lines }) => (document.title = lines.at(-1)));
+    </script>`));
+  await new Promise((resolve) => theirs.listen(0, "127.0.0.1", resolve));
+  t.after(() => (theirs.closeAllConnections(), theirs.close()));
+  const page = await openPage(t, { forgive: /favicon/ });
+  await page.goto(`http://127.0.0.1:${theirs.address().port}/`);
+  await page.getByText("one ready").waitFor();
+  process.kill(pid, "SIGKILL");
+  await eventually("the next one's log", async () => (await page.title()) !== "x");
+  await page.getByText("one ready").waitFor();
 });
 
 test("below a path of a proxy", LIMIT, async (t) => {

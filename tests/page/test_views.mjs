@@ -48,7 +48,7 @@ test("logs: past and live lines, levels, search, hostile bytes", LIMIT, async (t
   // Live, and no line twice.
   await page.getByLabel("Instance").selectOption("one");
   await eventually("its own log", async () => /listening on/.test(await rows.last().innerText()));
-  assert.match(page.url(), /#\/logs\/one$/);
+  await eventually("its address", () => /#\/logs\/one$/.test(page.url()));
   const before = await rows.allInnerTexts();
   assert.equal(new Set(before).size, before.length);
   await daemon.api("POST", "/v1/chat/completions", { model: "one", messages: [{ role: "user", content: "hello" }] });
