@@ -4,6 +4,7 @@ import { everyFrame } from "./dom.js";
 
 const PACE_KEPT = 90; // points of the small chart
 const FIRSTS_KEPT = 9;
+const QUIET = 300; // ms
 const PACE_STEP = 2000; // ms between them
 const HOUR = 3600e3;
 export const DAY = 24 * HOUR;
@@ -17,7 +18,8 @@ export function createStore(feed, api) {
   let pendingAll = false;
   let asking = null;
   let asked = false;
-  let askAgain = false;
+  let wishes = 0; // numbers of what is to be asked for
+  let quietTimer = 0;
   let daemon = null;
   let loaded = false;
   let skew = null; // the browser's clock minus the daemon's, the smallest seen: what is left is the way
@@ -66,21 +68,27 @@ export function createStore(feed, api) {
     if (isNew || before.status !== data.status) item.changedAt = timestamp;
     record(item, data.status, timestamp);
     notePace(item, timestamp);
-    if (isNew || !item.more || before.pid !== data.pid || before.status !== data.status) ask();
+    if ((isNew || before.pid !== data.pid || before.status !== data.status) && !fits(item)) {
+      item.wants = ++wishes;
+      ask();
+    }
     touch(isNew ? null : name);
   }
 
-  /** One question at a time; what changed meanwhile is asked for when it is answered. */
+  /** Is what we asked for of the process and the state that the feed tells? */
+  function fits(item) {
+    return item.more?.status === item.data.status && item.more.pid === item.data.pid;
+  }
+
+  /** One question at a time; what changed after it was asked is asked for when it is answered. */
   async function ask() {
-    if (asking) {
-      askAgain = true;
-      return;
-    }
+    if (asking) return;
+    clearTimeout(quietTimer);
     // What changes together is asked for together; the first question waits for nobody.
     asking = asked ? new Promise((resolve) => setTimeout(resolve, 100)) : Promise.resolve();
     asked = true;
     await asking;
-    askAgain = false;
+    const until = wishes;
     try {
       const { instances } = await api.get("api/v1/instances");
       const order = new Map(instances.map((one, index) => [one.name, index]));
@@ -98,10 +106,8 @@ export function createStore(feed, api) {
       touch(null);
     }
     asking = null;
-    if (askAgain) {
-      askAgain = false;
-      ask();
-    }
+    for (const item of items.values()) if (item.wants && (item.wants <= until || fits(item))) item.wants = 0;
+    if ([...items.values()].some((item) => item.wants)) ask();
   }
 
   async function askHistory() {
@@ -139,7 +145,9 @@ export function createStore(feed, api) {
   });
   feed.onConnection(({ state }) => {
     if (state !== "live") return;
-    ask();
+    // Whatever the feed tells first asks; what did not change while it was away is asked for nevertheless.
+    clearTimeout(quietTimer);
+    quietTimer = setTimeout(ask, QUIET);
     askHistory();
   });
 
