@@ -383,5 +383,9 @@ void events_handle(struct call *call)
 
 void socketio_handle(struct call *call)
 {
-        feed_socketio(call->doors->feed, call->req);
+        bool may_read = caller_may(&call->caller, CONFIG_SCOPE_READ);
+
+        if (may_read)
+                request_set_mark(call->req, caller_mark(&call->caller, CONFIG_SCOPE_READ));
+        feed_socketio(call->doors->feed, call->req, may_read);
 }

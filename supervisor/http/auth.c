@@ -382,6 +382,23 @@ static enum auth_verdict find_account(struct auth *a, struct slice shown, struct
         return AUTH_PASS;
 }
 
+bool auth_has_keys(const struct auth *a)
+{
+        return a->keys != NULL;
+}
+
+enum auth_verdict auth_judge(struct auth *a, struct slice key, bool needs_key, unsigned anonymous,
+                             struct caller *ret)
+{
+        *ret = (struct caller){0};
+        if (a->keys && key.n)
+                return find_account(a, key, ret);
+        if (needs_key)
+                return AUTH_MISSING;
+        *ret = (struct caller){.scopes = anonymous, .priority = KEY_PRIORITY_NORMAL, .id = ID_ANONYMOUS};
+        return AUTH_PASS;
+}
+
 enum auth_verdict auth_identify(struct auth *a, const struct http1_request *head, bool needs_key,
                                 unsigned anonymous, struct caller *ret)
 {
@@ -397,16 +414,11 @@ enum auth_verdict auth_identify(struct auth *a, const struct http1_request *head
                         v = show_api_key(head, &shown);
                 if (v == AUTH_PASS)
                         v = show_subprotocol(head, &shown);
-                if (v == AUTH_PASS && shown.key.n)
-                        v = find_account(a, shown.key, ret);
-                secret_forget(shown.decoded, sizeof(shown.decoded));
-                if (v != AUTH_PASS || shown.key.n)
-                        return v;
         }
-        if (needs_key)
-                return AUTH_MISSING;
-        *ret = (struct caller){.scopes = anonymous, .priority = KEY_PRIORITY_NORMAL, .id = ID_ANONYMOUS};
-        return AUTH_PASS;
+        if (v == AUTH_PASS)
+                v = auth_judge(a, shown.key, needs_key, anonymous, ret);
+        secret_forget(shown.decoded, sizeof(shown.decoded));
+        return v;
 }
 
 void auth_control(struct caller *ret)

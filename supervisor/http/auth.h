@@ -2,7 +2,8 @@
  *
  * auth_identify is asked once for each request, right behind the gate. A key comes as `Authorization: Bearer KEY`, as
  * `x-api-key: KEY`, or, where a browser cannot set headers (WebSocket), as sub-protocol `key.` + base64url of the key beside
- * "llama-status"; never in the URL, which logs and histories keep. All go through one function and one comparison.
+ * "llama-status"; never in the URL, which logs and histories keep. Socket.IO's clients show theirs in the CONNECT packet (`auth: {token}`),
+ * which the feed hands to auth_judge. All go through one function and one comparison.
  *
  * - The control socket may do everything.
  * - On loopback (and unix sockets) a caller without a key may do what auth.anonymous says. So may one on a listener that other
@@ -68,7 +69,11 @@ size_t auth_keys_in_force(const struct auth *a);
 /* needs_key: a listener where what "anonymous" may do (scopes: auth.anonymous) does not hold. *ret is nobody unless AUTH_PASS. */
 enum auth_verdict auth_identify(struct auth *a, const struct http1_request *head, bool needs_key,
                                 unsigned anonymous, struct caller *ret);
-void auth_control(struct caller *ret); /* the control socket's */
+/* The same for a key that did not come in a head (empty: none). */
+enum auth_verdict auth_judge(struct auth *a, struct slice key, bool needs_key, unsigned anonymous,
+                             struct caller *ret);
+bool auth_has_keys(const struct auth *a); /* without a keys file no key means anything */
+void auth_control(struct caller *ret);    /* the control socket's */
 bool caller_may(const struct caller *c, enum config_scope scope);
 /* What marks the requests and feeds of this caller that need this scope; 0 for the control socket, which nobody ends. */
 uint64_t caller_mark(const struct caller *c, enum config_scope scope);

@@ -396,6 +396,27 @@ static void on_turn(void *owner, usec_t now)
         doors_tls_reload(d);
 }
 
+static int on_key(void *owner, struct slice key, const char *peer, uint64_t *ret_mark, char *words,
+                  size_t size)
+{
+        struct doors *d = owner;
+        struct caller caller;
+        enum auth_verdict v;
+
+        if (!auth_has_keys(d->auth))
+                return 0;
+        v = auth_judge(d->auth, key, true, 0, &caller);
+        if (v == AUTH_PASS && !caller_may(&caller, CONFIG_SCOPE_READ))
+                v = AUTH_SCOPE;
+        if (v == AUTH_PASS) {
+                *ret_mark = caller_mark(&caller, CONFIG_SCOPE_READ);
+                return 1;
+        }
+        auth_refused(d->auth, v, peer, loop_now(d->loop));
+        (void)auth_verdict_words(v, &caller, "read", words, size);
+        return -EACCES;
+}
+
 static int open_auth(struct doors *d, char **ret_error)
 {
         static const struct auth_events events = {.on_revoked = on_revoked, .on_event = on_auth_event};
@@ -603,6 +624,8 @@ static int open_all(struct doors *d, char **ret_error)
                 r = follow_init(d);
         if (r >= 0)
                 r = feed_new(d->loop, d->fleet, &d->feed);
+        if (r >= 0)
+                feed_on_key(d->feed, on_key, d);
         if (r >= 0)
                 r = gateway_new(d, &d->gateway);
         if (r >= 0)

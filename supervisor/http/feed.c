@@ -604,6 +604,12 @@ struct feed *feed_free(struct feed *f)
         return NULL;
 }
 
+void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner)
+{
+        f->on_key = fn;
+        f->key_owner = owner;
+}
+
 int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
 {
         struct feed *f = calloc(1, sizeof(*f));

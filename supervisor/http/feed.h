@@ -21,6 +21,12 @@ struct feed_counts {
 int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret);
 struct feed *feed_free(struct feed *f);
 const struct feed_counts *feed_counts(const struct feed *f);
+/* Judges the key of a Socket.IO client's CONNECT (`auth: {token}`). 1: it may read, *ret_mark is for feed_end_marked; 0: keys mean nothing
+ * here; -EACCES with words for the client. Without it keys mean nothing. */
+typedef int feed_key_fn(void *owner, struct slice key, const char *peer, uint64_t *ret_mark, char *words,
+                        size_t size);
+enum { FEED_KEY_WORDS_MAX = 320 };
+void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner);
 /* Ends all that began with a request of this mark (request_mark): its key was revoked. Returns how many. */
 unsigned feed_end_marked(struct feed *f, uint64_t mark);
 
@@ -30,6 +36,7 @@ void feed_restart(struct feed *f);
 /* The router calls these once the gate (Host, Origin) is passed; each answers the request in every case. */
 void feed_websocket(struct feed *f, struct request *req); /* GET /ws */
 void feed_sse(struct feed *f, struct request *req);       /* GET /api/v1/events */
-void feed_socketio(struct feed *f, struct request *req);  /* GET, POST, OPTIONS /socket.io/ */
+/* GET, POST, OPTIONS /socket.io/. may_read: its caller may be told; else a session may begin, and its CONNECT must show a key. */
+void feed_socketio(struct feed *f, struct request *req, bool may_read);
 
 #endif

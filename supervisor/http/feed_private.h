@@ -90,6 +90,8 @@ struct feed {
         struct ws *ws;
         struct feed_counts counts;
         struct feed_times times;
+        feed_key_fn *on_key;
+        void *key_owner;
         struct list subscribers, ready;
         unsigned n_subscribers;
         unsigned users[ENCODINGS];

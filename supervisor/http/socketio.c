@@ -63,6 +63,8 @@ struct session {
         usec_t ping_at, pong_by, upgrade_by, noop_at, connect_by, paid_until;
         unsigned attachments; /* binary messages that belong to a packet we do not know */
         bool is_connected;
+        bool may_read; /* as its first request showed */
+        char peer[64];
 };
 
 static struct session *session_of(struct subscriber *sub)
@@ -214,7 +216,7 @@ static struct subject *instance_of(struct session *s, struct feed *f, struct req
 }
 
 /* Takes its place at the client's address; NULL: the request was answered. */
-static struct session *session_new(struct socketio *io, struct request *req, bool may_upgrade)
+static struct session *session_new(struct socketio *io, struct request *req, bool may_read, bool may_upgrade)
 {
         struct feed *f = io->feed;
         struct session *s = calloc(1, sizeof(*s));
@@ -235,6 +237,8 @@ static struct session *session_new(struct socketio *io, struct request *req, boo
                 return NULL;
         }
         s->io = io;
+        s->may_read = may_read;
+        (void)text_copy(s->peer, sizeof(s->peer), request_peer(req));
         buffer_init(&s->out, OUT_MAX);
         subscriber_join(&s->sub, f, &session_carrier, instance_of(s, f, req), request_mark(req),
                         &f->counts.subscribers_socketio);
@@ -292,12 +296,43 @@ static int put_connect_error(struct session *s, struct slice nsp, const char *me
         return 0;
 }
 
+/* 0: it may be told; -EACCES with words. A wrong key is wrong, also where none is needed. */
+static int judge_connect(struct session *s, struct slice data, char *words, size_t size)
+{
+        struct feed *f = s->sub.feed;
+        struct json_value *auth = NULL;
+        const char *token;
+        uint64_t mark = 0;
+        int r = 0;
+
+        if (data.n && json_parse(data.p, data.n, &auth, NULL) < 0)
+                auth = NULL;
+        token = json_get_string(auth, "token");
+        if (token && *token && f->on_key)
+                r = f->on_key(f->key_owner, slice_str(token), s->peer, &mark, words, size);
+        json_free(auth);
+        if (r == 1) {
+                s->sub.mark = mark;
+                s->may_read = true;
+        }
+        if (r < 0 || s->may_read)
+                return MIN(r, 0);
+        (void)snprintf(words, size, "a key is needed here: io(url, {auth: {token: KEY}})");
+        return -EACCES;
+}
+
 static int connect_namespace(struct session *s, const struct socketio_packet *p)
 {
+        char words[FEED_KEY_WORDS_MAX];
+
         if (!slice_eq(p->nsp, SLICE("/")))
                 return put_connect_error(s, p->nsp, "Invalid namespace");
         if (s->is_connected)
                 return -EPROTO;
+        if (judge_connect(s, p->data, words, sizeof(words)) < 0) {
+                s->sub.feed->counts.refused++;
+                return put_connect_error(s, p->nsp, words);
+        }
         if (s->no_instance)
                 return put_connect_error(s, p->nsp, s->no_instance);
         put_connected(s);
@@ -644,20 +679,21 @@ static void read_query(struct slice query, struct query *q)
                 memcpy(q->sid, "?", 2); /* there, but nobody's */
 }
 
-static void begin_websocket(struct socketio *io, struct request *req)
+static void begin_websocket(struct socketio *io, struct request *req, bool may_read)
 {
         struct session *s;
 
         if (!ws_check(io->feed->ws, req))
                 return;
-        s = session_new(io, req, false);
+        s = session_new(io, req, may_read, false);
         if (!s)
                 return;
         if (ws_accept(io->feed->ws, req, &session_events, s, &s->conn) < 0)
                 session_close(s);
 }
 
-static void begin_session(struct socketio *io, struct request *req, const struct query *q, bool is_websocket)
+static void begin_session(struct socketio *io, struct request *req, const struct query *q, bool is_websocket,
+                          bool may_read)
 {
         struct session *s;
 
@@ -671,9 +707,9 @@ static void begin_session(struct socketio *io, struct request *req, const struct
                 io->feed->counts.refused++;
                 respond_error_with(req, 503, NULL, "Retry-After: 5\r\n", "too many Socket.IO sessions");
         } else if (is_websocket) {
-                begin_websocket(io, req);
+                begin_websocket(io, req, may_read);
         } else {
-                s = session_new(io, req, true);
+                s = session_new(io, req, may_read, true);
                 if (s)
                         handle_poll(s, req);
         }
@@ -713,7 +749,7 @@ static void continue_session(struct socketio *io, struct request *req, const str
                 refuse(io->feed, req, BAD_REQUEST);
 }
 
-void feed_socketio(struct feed *f, struct request *req)
+void feed_socketio(struct feed *f, struct request *req, bool may_read)
 {
         const struct http1_request *head = request_head(req);
         bool is_websocket;
@@ -734,7 +770,7 @@ void feed_socketio(struct feed *f, struct request *req)
         else if (q.sid[0])
                 continue_session(f->socketio, req, &q, is_websocket);
         else
-                begin_session(f->socketio, req, &q, is_websocket);
+                begin_session(f->socketio, req, &q, is_websocket, may_read);
 }
 
 /* --- all of them ------------------------------------------------------------------------------------------------------------ */

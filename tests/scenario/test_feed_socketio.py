@@ -87,6 +87,39 @@ def test_one_instance(make_daemon, client):
     assert all(one["data"]["instance"] == "qwen-1" for one in node.said if one["what"] == "llamaStatus")
 
 
+def add_key(daemon, name, scope):
+    answer = daemon.cli("key", "add", name, "--scope", scope, "--config", daemon.config_file, socket_option=False)
+    assert answer.returncode == 0, answer
+    return answer.stdout.strip()
+
+
+def test_a_key_as_the_client_knows_it(make_daemon, client):
+    """`auth: {token}` travels in the CONNECT packet: judged like a key in a header, and told as the client's connect_error."""
+    daemon = make_daemon({**ONE, "listen": [{"address": "0.0.0.0:0"}], "auth": {"keys_file": "keys.json"}}, start=False)
+    key, other = add_key(daemon, "page", "read"), add_key(daemon, "worker", "infer")
+    daemon.start()
+    for options in ({}, {"transports": ["polling"]}, {"transports": ["websocket"]}):
+        node = client(daemon, {**options, "auth": {"token": key}})
+        node.wait("llamaStatus", is_status("ready"))
+        assert not node.count("connect_error")
+        for auth, words in ((None, "a key is needed here"), ({"token": ""}, "a key is needed here"), ({"token": 1}, "a key is needed here"),
+                            ({"token": key[:-1] + "!"}, "nobody"), ({"token": other}, "read")):
+            wrong = client(daemon, {**options, **({"auth": auth} if auth else {})})
+            error = wrong.wait("connect_error")
+            assert words in error["message"] or words == "nobody" and "key" in error["message"], error
+            assert key not in json.dumps(error) and not wrong.count("connect") and not wrong.count("llamaStatus")
+    page = client(daemon, {"auth": {"token": key}})
+    page.wait("llamaStatus", is_status("ready"))
+    assert daemon.cli("key", "revoke", "page", "--config", daemon.config_file, socket_option=False).returncode == 0
+    page.wait("disconnect")
+    page.wait("connect_error", lambda error: "revoked" in error["message"])
+
+
+def test_a_token_without_keys_means_nothing(make_daemon, client):
+    daemon = make_daemon(ONE)
+    client(daemon, {"auth": {"token": "whatever"}}).wait("llamaStatus", is_status("ready"))
+
+
 def test_acknowledgement(make_daemon, client):
     node = client(make_daemon(ONE))
     node.wait("llamaStatus", is_status("ready"))

@@ -60,8 +60,16 @@ void feed_sse(struct feed *f, struct request *req)
         say(req, "sse");
 }
 
-void feed_socketio(struct feed *f, struct request *req)
+void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner)
 {
+        (void)f;
+        (void)fn;
+        (void)owner;
+}
+
+void feed_socketio(struct feed *f, struct request *req, bool may_read)
+{
+        (void)may_read;
         (void)f;
         say(req, "socketio");
 }

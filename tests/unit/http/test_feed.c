@@ -44,7 +44,7 @@ static void on_request(void *owner, struct request *req)
         else if (slice_eq(path, SLICE("/api/v1/events")))
                 feed_sse(h->feed, req);
         else if (slice_eq(path, SLICE("/socket.io/")))
-                feed_socketio(h->feed, req);
+                feed_socketio(h->feed, req, true);
         else
                 doors_respond_error(req, 404, "nothing here");
 }
