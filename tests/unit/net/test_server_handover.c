@@ -30,6 +30,27 @@ static void nobody_is_served_while_held(void **state)
         scene_free(s);
 }
 
+/* Nor is what came right behind a request that is being answered. */
+static void pipelined_requests_wait(void **state)
+{
+        struct scene *s = scene_new(NULL, NULL);
+        int fd = client(s);
+
+        (void)state;
+        say(fd, "GET /later HTTP/1.1\r\nHost: a\r\n\r\nGET /hi HTTP/1.1\r\nHost: a\r\n\r\n");
+        wait_for(s, &s->n_reqs, 1);
+        server_hold(s->server, true);
+        request_respond(s->reqs[0], 200, NULL, NULL, "first", 5);
+        assert_true(hear(s, fd, "first"));
+        run_for(s, 5000);
+        assert_int_equal(s->seen, 1);
+        assert_true(server_is_quiet(s->server));
+        server_hold(s->server, false);
+        assert_true(hear(s, fd, "hi"));
+        close(fd);
+        scene_free(s);
+}
+
 /* A pause of accepting that was under way does not open the door. */
 static void held_is_held(void **state)
 {
@@ -246,6 +267,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(nobody_is_served_while_held),
+                cmocka_unit_test(pipelined_requests_wait),
                 cmocka_unit_test(held_is_held),
                 cmocka_unit_test(answers_close_their_connections),
                 cmocka_unit_test(who_is_busy),
