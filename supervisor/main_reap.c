@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -89,11 +90,16 @@ static int find_place(struct reap *x)
 /* Whose children they are: with that user's rights we can neither meet nor harm anybody else's. */
 static int become_owner(const struct reap *x)
 {
+        const struct passwd *user;
         struct stat st;
+        gid_t gid;
 
         if (geteuid() != 0 || stat(x->runtime_dir, &st) < 0 || st.st_uid == 0)
                 return CLI_DONE;
-        if (setgroups(0, NULL) < 0 || setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
+        /* Processes show themselves to those of the same user and group only. */
+        user = getpwuid(st.st_uid);
+        gid = user ? user->pw_gid : st.st_gid;
+        if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 ||
             setresuid(st.st_uid, st.st_uid, st.st_uid) < 0)
                 return fail("cannot become the owner of %s (user %u): %s", x->runtime_dir,
                             (unsigned)st.st_uid, strerror(errno));

@@ -2,6 +2,7 @@
 """`reap`: what a daemon that is gone has left is found and ended, and nobody else is."""
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -148,6 +149,43 @@ def test_without_records(make_daemon):
     done = reap(daemon)
     assert done.returncode == 0 and "a: 1 process of it: SIGTERM" in done.stdout, done
     all_gone(pids)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may become somebody else")
+def test_of_another_user(make_daemon, folder):
+    """Root does it with the rights of the owner of the runtime directory."""
+    user = pwd.getpwnam("nobody")
+    os.chmod(os.path.dirname(folder), 0o711)
+    program, server = os.path.join(folder, "llama-supervisor"), os.path.join(folder, "llama-server")
+    shutil.copy(harness.PROGRAM, program)
+    shutil.copy(harness.FAKE, server)
+    os.chmod(folder, 0o755)
+    daemon = make_daemon(one(), start=False, server=server)
+    model = os.path.join(daemon.models, "tiny.gguf")
+    real = os.path.realpath(model)
+    os.unlink(model)
+    shutil.copy(real, model)
+    for path in [daemon.root, daemon.config_file, model, daemon.runtime, daemon.state, daemon.log, daemon.models]:
+        os.chown(path, user.pw_uid, -1)
+
+    def become():
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    known, harness.PROGRAM = harness.PROGRAM, program
+    try:
+        daemon.start(preexec_fn=become)
+    finally:
+        harness.PROGRAM = known
+    pid = daemon.wait_state("a", "ready")["pid"]
+    assert os.stat("/proc/%d" % pid).st_uid == user.pw_uid
+    daemon.kill9()
+    told = json.loads(reap(daemon, "--json", "--dry-run").stdout)
+    assert told["found"] == 1 and told["events"][0]["pid"] == pid, told
+    os.unlink(record_of(daemon)[0])
+    done = reap(daemon)
+    assert done.returncode == 0 and "a: 1 process of it: SIGTERM" in done.stdout, done
+    all_gone([pid])
 
 
 def test_without_a_good_configuration(make_daemon):
