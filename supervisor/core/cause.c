@@ -35,6 +35,9 @@ enum {
         CAUSE_LOAD_TIMEOUT,
 };
 
+/* Of the unit: what lies there looks missing or forbidden, and no permission helps. */
+#define HIDDEN "; as a systemd service it sees nothing of /home, /root and /run/user (ProtectHome)"
+
 const struct cause causes[] = {
         [CAUSE_UNKNOWN] = {"unknown", "for a reason we could not see", "look at the end of its log"},
         [CAUSE_EXITED] = {"exited", "it ended by itself", "look at the end of its log"},
@@ -58,12 +61,12 @@ const struct cause causes[] = {
         [CAUSE_BAD_MODEL] = {"bad_model", "the model file is damaged or not a GGUF file",
                              "download it again and compare its size and checksum"},
         [CAUSE_MODEL_MISSING] = {"model_missing", "the model file is not there",
-                                 "check \"model\" and models_dir"},
+                                 "check \"model\" and models_dir" HIDDEN},
         [CAUSE_MODEL_FORBIDDEN] =
                 {"model_forbidden", "the model file may not be read",
-                 "give the daemon's user read permission on it and on every folder above it"},
+                 "give the daemon's user read permission on it and on every folder above it" HIDDEN},
         [CAUSE_MODEL_READ] = {"model_unreadable", "the model file could not be loaded",
-                              "check that it is a whole GGUF file which the daemon's user may read"},
+                              "check that it is a whole GGUF file which the daemon's user may read" HIDDEN},
         [CAUSE_ENDPOINT_TAKEN] = {"endpoint_taken", "its address is taken by another program",
                                   "free the port or the path, or choose another \"endpoint\""},
         [CAUSE_ARGUMENT] = {"bad_argument", "llama-server refused an argument",
@@ -75,9 +78,9 @@ const struct cause causes[] = {
         [CAUSE_DOWNLOAD] = {"download_failed", "the model could not be downloaded",
                             "check the hf: name, the network, and the token for gated models"},
         [CAUSE_BINARY_MISSING] = {"binary_missing", "the llama-server program was not found",
-                                  "set llama_server.binary, or install llama-server on PATH"},
+                                  "set llama_server.binary, or install llama-server on PATH" HIDDEN},
         [CAUSE_BINARY_FORBIDDEN] = {"binary_forbidden", "the llama-server program may not be executed",
-                                    "check its permissions, and noexec of its file system"},
+                                    "check its permissions, and noexec of its file system" HIDDEN},
         [CAUSE_BINARY_FORMAT] = {"binary_format", "the llama-server program is not for this machine",
                                  "it is built for another architecture, or is not a program"},
         [CAUSE_SPAWN] = {"spawn_failed", "the process could not be started",
