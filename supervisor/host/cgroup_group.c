@@ -96,7 +96,7 @@ bool cgroup_of_text(char *text, const char **ret)
 
 char *cgroup_of_pid(pid_t pid)
 {
-        char file[48], text[2 * PATH_MAX];
+        char file[48], text[2 * PATH_MAX] = "";
         const char *path;
 
         if (pid > 0)
