@@ -14,6 +14,8 @@
 #include "host/reexec.h"
 
 static const usec_t LOOK_WAITING = 50 * USEC_PER_MSEC, LOOK_HELD = 5 * USEC_PER_MSEC;
+/* A check that is older says too little of what will be run: files are replaced, and configurations edited, while we wait. */
+static const usec_t CHECK_FRESH = 2 * USEC_PER_SEC;
 /* Of HANDOVER_HOLD: for the goodbyes of feeds and of answers that were just sent. */
 static const usec_t LEAVE = USEC_PER_SEC;
 
@@ -62,7 +64,7 @@ static void undo(struct handover *h)
         h->held_at = 0;
         if (h->doors && stage >= STAGE_HOLDING)
                 h->doors->hold(h->doors_owner, false);
-        if (h->doors && stage >= STAGE_WAITING)
+        if (h->doors)
                 h->doors->set_closing(h->doors_owner, false);
 }
 
@@ -231,6 +233,21 @@ static void begin_leaving(struct handover *h, usec_t now)
 
 /* --- stages ------------------------------------------------------------------------------------------------------------- */
 
+static void check_again(struct handover *h, usec_t now)
+{
+        _cleanup_free_ char *message = NULL;
+        int r = handover_check(h);
+
+        if (r < 0) {
+                message = text_format("%s could not be run: %s", reexec_binary(), strerror(-r));
+                handover_give_up(h, r, "failed", message ? message : strerror(-r));
+                return;
+        }
+        set_stage(h, STAGE_CHECKING);
+        h->stage_until = usec_add(now, HANDOVER_CHECK);
+        timer_set(h->timer, h->stage_until);
+}
+
 static void hold(struct handover *h, usec_t now)
 {
         h->held_at = now;
@@ -257,22 +274,22 @@ static void cut(struct handover *h)
 
 static void look_waiting(struct handover *h, usec_t now)
 {
-        bool is_late = now >= h->give_up_at;
+        bool is_late = now >= h->give_up_at, is_free = !is_busy(h);
 
-        if (!is_busy(h)) {
-                hold(h, now);
-                return;
-        }
-        if (is_late && !h->force) {
+        if (!is_free && is_late && !h->force) {
                 postpone(h);
                 return;
         }
         /* Whoever was there before the last look has to be done first: a hold that must fail only keeps others waiting. */
-        if (!is_late &&
+        if (!is_free && !is_late &&
             (oldest_work(h) <= h->after || in_transit(h->fleet) || binaries_is_asking(h->fleet->binaries)))
                 return;
+        if (usec_sub(now, h->checked_at) > CHECK_FRESH) {
+                check_again(h, now);
+                return;
+        }
         hold(h, now);
-        if (is_late)
+        if (!is_free && is_late)
                 cut(h);
 }
 
@@ -305,11 +322,14 @@ static void look_leaving(struct handover *h, usec_t now)
 
 void handover_begin_waiting(struct handover *h, usec_t now)
 {
-        log_info(NULL, "upgrade: %s likes the configuration; waiting for what runs", reexec_binary());
-        h->after = now;
-        h->give_up_at = usec_add(now, h->fleet->config->stop.drain);
+        h->checked_at = now;
+        if (!h->give_up_at) {
+                log_info(NULL, "upgrade: %s likes the configuration; waiting for what runs", reexec_binary());
+                h->after = now;
+                h->give_up_at = usec_add(now, h->fleet->config->stop.drain);
+                h->doors->set_closing(h->doors_owner, true);
+        }
         set_stage(h, STAGE_WAITING);
-        h->doors->set_closing(h->doors_owner, true);
         timer_set(h->timer, now);
 }
 
@@ -318,7 +338,11 @@ static void on_timer(void *owner, usec_t now)
         struct handover *h = owner;
 
         if (h->stage == STAGE_CHECKING) {
-                (void)process_signal_group(h->check, SIGKILL); /* on_checked follows */
+                if (h->check)
+                        (void)process_signal_group(h->check, SIGKILL); /* on_checked follows */
+                else
+                        handover_give_up(h, -ETIMEDOUT, "failed",
+                                         "the configuration could not be read in time");
                 return;
         }
         if (h->stage == STAGE_WAITING)
@@ -327,7 +351,7 @@ static void on_timer(void *owner, usec_t now)
                 look_holding(h, now);
         if (h->stage == STAGE_LEAVING)
                 look_leaving(h, now);
-        if (h->stage != STAGE_NONE)
+        if (h->stage > STAGE_CHECKING)
                 timer_set(h->timer, usec_add(now, h->stage == STAGE_WAITING ? LOOK_WAITING : LOOK_HELD));
 }
 
@@ -341,6 +365,11 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
 
         if (h->stage != STAGE_NONE) {
                 *ret_why = "an upgrade is under way already";
+                return -EALREADY;
+        }
+        if (h->place) {
+                *ret_why =
+                        "the upgrade before still reads the configuration, from a disk that does not answer";
                 return -EALREADY;
         }
         if (h->fleet->stopping || !h->doors) {
@@ -364,7 +393,7 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
         h->on_end = on_end;
         h->end_owner = owner;
         h->begun = now;
-        h->held_at = 0;
+        h->held_at = h->give_up_at = 0;
         buffer_clear(&h->blockers);
         note(h, NULL, NULL);
         set_stage(h, STAGE_CHECKING);
@@ -453,6 +482,7 @@ struct handover *handover_free(struct handover *h)
         if (!h)
                 return NULL;
         handover_stop_check(h);
+        handover_forget_place(h);
         h->timer = timer_free(h->timer);
         h->inherited = inherited_free(h->inherited);
         for (size_t i = h->next_connection; i < h->n_connections; i++)

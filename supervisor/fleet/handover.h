@@ -1,8 +1,9 @@
 /* handover.h: the conductor of an upgrade: the installed program takes this process over, and nobody who asks us notices.
  *
  * The way: the installed program is asked whether it likes the configuration (`check`, a child with a deadline). Then answers say
- * Connection: close, and it is waited until all that was asked before has its answer. Then *held*: nobody is accepted and no request is
- * begun (what comes waits in the kernel) until those that came meanwhile have their answers, too. If some go on, the hold is lifted and
+ * Connection: close, and it is waited until all that was asked before has its answer (if that took long, the new program is asked
+ * again). Then *held*: nobody is accepted and no request is begun (what comes waits in the kernel) until those that came meanwhile have
+ * their answers, too. If some go on, the hold is lifted and
  * tried again when they are over. What outlasts the drain deadline (stop.drain) postpones the upgrade, by name; with force it is
  * cut. Then feeds are ended with a hint to come back, what is known is written, and the new program runs in our process:
  * same pid, children, lock, listeners, and the connections on which nothing is under way. From the hold to the exec it takes

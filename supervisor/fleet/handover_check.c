@@ -13,7 +13,7 @@
 enum { CHECK_OUTPUT_MAX = 4096 };
 
 struct place {
-        struct handover *handover; /* NULL: nobody waits for it any more */
+        struct handover *handover; /* NULL: it is gone */
         fleet_load_fn *load;
         void *load_owner;
         struct config *next;
@@ -28,6 +28,11 @@ void handover_stop_check(struct handover *h)
         h->check = process_free(h->check);
         close_fd(&h->check_output);
         h->check_output = -1;
+        h->wants_place = false;
+}
+
+void handover_forget_place(struct handover *h)
+{
         if (h->place)
                 h->place->handover = NULL;
         h->place = NULL;
@@ -65,8 +70,10 @@ static void know_place(void *job)
         struct handover *h = p->handover;
         _cleanup_free_ char *message = NULL;
 
-        if (h) {
+        if (h)
                 h->place = NULL;
+        if (h && h->wants_place) {
+                h->wants_place = false;
                 /* The new program likes it: what we ourselves do not understand may be keys that came with it. */
                 if (p->r == 0 && p->next && !streq(p->next->runtime_dir, h->fleet->config->runtime_dir))
                         message =
@@ -98,6 +105,7 @@ static int ask_place(struct handover *h)
                 return r;
         }
         h->place = p;
+        h->wants_place = true;
         return 0;
 }
 
@@ -115,7 +123,6 @@ static void on_checked(void *owner, const struct process_exit *ended, usec_t now
                                       now >= h->stage_until ? "did not end in time and was killed"
                                                             : "was killed");
         handover_stop_check(h);
-        timer_set(h->timer, USEC_INFINITY);
         if (!good)
                 handover_give_up(h, -EBADMSG, "failed", message ? message : "the new program is not fit");
         else if (ask_place(h) < 0)

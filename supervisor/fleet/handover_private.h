@@ -7,10 +7,10 @@
 
 enum handover_stage {
         STAGE_NONE,
-        STAGE_CHECKING, /* `check` of the new program runs */
-        STAGE_WAITING,  /* for what was asked before */
-        STAGE_HOLDING,  /* for what came since */
-        STAGE_LEAVING,  /* feeds end, records are written */
+        STAGE_CHECKING, /* `check` of the new program runs, then the configuration is read; again after a long wait */
+        STAGE_WAITING, /* for what was asked before */
+        STAGE_HOLDING, /* for what came since */
+        STAGE_LEAVING, /* feeds end, records are written */
 };
 
 struct handover {
@@ -45,9 +45,10 @@ struct handover {
         void *end_owner;
         struct process *check;
         int check_output;    /* memfd */
-        struct place *place; /* the configuration is being read */
+        struct place *place; /* the configuration is being read; that may outlast the upgrade that wants it */
+        bool wants_place;
         struct timer *timer;
-        usec_t begun, give_up_at, after, held_at, stage_until;
+        usec_t begun, give_up_at, after, held_at, stage_until, checked_at;
 
         /* The last one */
         const char *state; /* NULL: there was none; "checking" … "done" */
@@ -60,12 +61,13 @@ struct handover {
 /* handover.c */
 /* Everything goes on as before; error and message for who asked, state for everybody. */
 void handover_give_up(struct handover *h, int error, const char *state, const char *message);
-void handover_begin_waiting(struct handover *h, usec_t now);
+void handover_begin_waiting(struct handover *h, usec_t now); /* or goes on with it */
 
 /* handover_check.c */
-/* Ends in handover_give_up or handover_begin_waiting; a SIGKILL to h->check ends it, too. 0, or -errno: it cannot even be started. */
+/* Ends in handover_give_up or handover_begin_waiting. A SIGKILL to h->check ends it, too; without a child it is the disk that is waited for. 0, or -errno: it cannot even be started. */
 int handover_check(struct handover *h);
-void handover_stop_check(struct handover *h); /* nothing is called any more */
+void handover_stop_check(struct handover *h);   /* nothing is called any more */
+void handover_forget_place(struct handover *h); /* h goes away */
 
 /* handover_text.c */
 /* Reads what reexec_receive gave; descriptors are taken over. */

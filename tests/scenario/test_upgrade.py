@@ -500,6 +500,28 @@ def test_a_wrong_configuration(make_daemon):
     assert upgraded(daemon)["generation"] == 1
 
 
+def test_a_configuration_that_became_wrong_meanwhile(make_daemon):
+    """It was good when the upgrade was ordered, and is not any more when those who were waited for have ended."""
+    daemon = make_daemon(one("--tok-s 5", {"stop": {"drain": "60s"}}), start=True)
+    pid = daemon.wait_state("a", "ready")["pid"]
+    stream = Stream(daemon, max_tokens=30)
+    result = []
+    asking = threading.Thread(target=lambda: result.append(daemon.cli("upgrade")))
+    asking.start()
+    harness.wait_for(lambda: (daemon.get("/api/v1/status").json["upgrade"] or {}).get("state") == "waiting", what=daemon.output)
+    good = dict(daemon.config)
+    with open(daemon.config_file, "w") as f:
+        json.dump(dict(good, lisen=[]), f)
+    assert not stream.over.is_set()
+    assert stream.over.wait(harness.PATIENCE) and stream.is_whole(), stream.error
+    asking.join(harness.PATIENCE)
+    assert result[0].returncode == 1 and "refuses the configuration" in result[0].stderr, (result, daemon.output())
+    goes_on(daemon, pid)
+    with open(daemon.config_file, "w") as f:
+        json.dump(good, f)
+    assert upgraded(daemon)["generation"] == 1
+
+
 @pytest.mark.parametrize("script, words", [
     ("exit 3\n", "refuses the configuration"),
     ("kill -SEGV $$\n", "check was killed"),
