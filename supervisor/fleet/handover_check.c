@@ -12,6 +12,7 @@
 
 enum { CHECK_OUTPUT_MAX = 4096 };
 
+/* Children are found by their records, below one directory. The configuration is read in the pool, as for a reload. */
 struct place {
         struct handover *handover; /* NULL: it is gone */
         fleet_load_fn *load;
@@ -56,7 +57,6 @@ static char *read_output(struct handover *h)
         return text_dup(text);
 }
 
-/* Children are found by their records, below one directory. The configuration is read in the pool, as for a reload. */
 static void read_place(void *job)
 {
         struct place *p = job;
