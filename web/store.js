@@ -4,7 +4,11 @@ import { everyFrame } from "./dom.js";
 
 const PACE_KEPT = 90; // points of the small chart
 const FIRSTS_KEPT = 9;
-const QUIET = 300; // ms
+/* ms: when the feed tells nothing; after a change; and when the last question was less than so long ago. */
+const QUIET = 300;
+const SOON = 100;
+const STORM = 1000;
+const CALM = 500;
 const PACE_STEP = 2000; // ms between them
 const HOUR = 3600e3;
 export const DAY = 24 * HOUR;
@@ -17,7 +21,7 @@ export function createStore(feed, api) {
   const pending = new Set(); // names that changed since the last frame
   let pendingAll = false;
   let asking = null;
-  let asked = false;
+  let askedAt = 0;
   let wishes = 0; // numbers of what is to be asked for
   let quietTimer = 0;
   let daemon = null;
@@ -84,10 +88,11 @@ export function createStore(feed, api) {
   async function ask() {
     if (asking) return;
     clearTimeout(quietTimer);
-    // What changes together is asked for together; the first question waits for nobody.
-    asking = asked ? new Promise((resolve) => setTimeout(resolve, 100)) : Promise.resolve();
-    asked = true;
+    // What changes together is asked for together; the first question waits for nobody, and in a storm a second passes between two.
+    const wait = askedAt ? (Date.now() - askedAt < CALM ? STORM : SOON) : 0;
+    asking = wait ? new Promise((resolve) => setTimeout(resolve, wait)) : Promise.resolve();
     await asking;
+    askedAt = Date.now();
     const until = wishes;
     try {
       const { instances } = await api.get("api/v1/instances");
@@ -95,11 +100,16 @@ export function createStore(feed, api) {
       for (const one of instances) {
         const item = items.get(one.name);
         if (!item) continue;
+        const key = JSON.stringify([one.status, one.pid, one.stateSince, one.wantUp, one.until, one.restarts, one.loadTime, one.context, one.maxRetries, one.modelPath]);
+        const moved = !item.more || item.model !== one.model || item.order !== order.get(one.name);
+        const changed = moved || item.key !== key;
         item.more = one;
         item.model = one.model;
         item.order = order.get(one.name);
+        item.key = key;
+        // Only what is another one is drawn again.
+        if (changed) touch(moved ? null : one.name);
       }
-      touch(null);
     } catch {
       // The feed notices and tells; it asks again when it is back. Until then an instance stands for itself.
       for (const item of items.values()) item.more ??= {};
