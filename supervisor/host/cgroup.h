@@ -67,6 +67,8 @@ int cgroup_fd(const struct cgroup *g);           /* its directory, for process_s
 /* It was there and could not be removed first, since somebody lives in it. Linux 6.14 and later (seen on 6.18) kill whoever is cloned
  * into a group that cgroup.kill was ever written to; who moves there lives. */
 bool cgroup_is_used(const struct cgroup *g);
+/* A daemon is at work in its unit (which it locks): for who finds a group by a record whose daemon may be an earlier one. */
+bool cgroup_is_watched(const struct cgroup *g);
 bool cgroup_has(const struct cgroup *g, pid_t pid); /* in it or below it */
 int cgroup_add(struct cgroup *g, pid_t pid);
 

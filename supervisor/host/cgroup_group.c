@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 
@@ -509,6 +510,14 @@ int cgroup_remove(int parent, const char *file)
 const char *cgroup_path(const struct cgroup *g)
 {
         return g->path;
+}
+
+bool cgroup_is_watched(const struct cgroup *g)
+{
+        if (flock(g->parent, LOCK_EX | LOCK_NB) < 0)
+                return errno == EWOULDBLOCK;
+        (void)flock(g->parent, LOCK_UN);
+        return false;
 }
 
 bool cgroup_is_used(const struct cgroup *g)

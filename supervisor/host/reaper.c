@@ -239,6 +239,9 @@ static void take_record(struct hunt *h, const char *file)
                 report(h, p, REAPER_FAILED, 0, r);
         if (group)
                 (void)cgroup_find(h->loop, NULL, group, name, p->process ? pid : 0, &p->group);
+        /* Without its leader the group is known by its name alone, which a daemon with another runtime_dir may use by now. */
+        if (p->group && !p->process && cgroup_is_watched(p->group))
+                p->group = cgroup_free(p->group);
         json_free(v);
 }
 

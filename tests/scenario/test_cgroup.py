@@ -4,6 +4,7 @@ there is none. The limits themselves are tested under a real kernel (tests/syste
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -225,6 +226,22 @@ def test_two_daemons_in_one_group(start, unit, make_daemon):
     stays(first, pid)
     second.stop()
     stays(first, pid)
+
+
+def test_an_old_record_reaps_nobody_elses(start, unit, make_daemon):
+    """Left by a daemon with another runtime_dir, of an instance that died: its group is that of today's daemon by now."""
+    first = start(one())
+    pid = first.wait_state("a", "ready")["pid"]
+    first.kill9()
+    os.kill(pid, signal.SIGKILL)
+    harness.wait_for(lambda: not harness.is_alive(pid))
+    second = make_daemon(one(), start=False).start(preexec_fn=unit.enter)
+    pid = second.wait_state("a", "ready")["pid"]
+    assert group_of(pid) == unit.path + "/instance-a" == record_of(first)["cgroup"]
+    result = subprocess.run([harness.PROGRAM, "reap", "--config", first.config_file], capture_output=True, text=True, check=False,
+                            timeout=2 * harness.PATIENCE, env=first.environment(), stdin=subprocess.DEVNULL)
+    assert result.returncode == 0 and "nothing is left" in result.stdout, result
+    stays(second, pid)
 
 
 # ---- limits that cannot be kept ------------------------------------------------------------------------------------------
