@@ -588,7 +588,7 @@ static void conn_accept(int fd)
         (void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         c->fd = client;
         c->slot = -1;
-        c->idle_at = now_usec() + keep_alive();
+        c->idle_at = now_usec() + KEEP_ALIVE_USEC; /* --idle-ms is about those that were used */
         c->next = conns;
         conns = c;
         ev.data.ptr = c;
