@@ -11,7 +11,7 @@
 #include "host/cgroup.h"
 #include "host/oom.h"
 
-/* Figures are read at most once a second for each instance, and of so many in one turn (about 25 µs each): the others wait for the
+/* Figures are read at most once a second for each instance, and of so many in one turn: the others wait for the
  * next turns. */
 enum { USAGE_A_TURN = 48, NAMES_MAX = 20 };
 #define USAGE_AGE USEC_PER_SEC
