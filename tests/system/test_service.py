@@ -112,6 +112,16 @@ def test_stop_of_a_daemon_that_hangs_leaves_nothing(service):
     m.wait_ready(["a", "b"])
 
 
+def test_what_the_unit_hides_is_said(service):
+    """A program in /home is there for everybody but the service: no permission would help, so the way out is told."""
+    m = service.machine
+    m.sh("cp /usr/local/bin/llama-server /home/llama-server")
+    service.configure({"instances": entries("a", llama_server={"binary": "/home/llama-server"})})
+    m.systemctl("start", UNIT)
+    wait_for(lambda: m.instances().get("a", {}).get("lastError"), what=lambda: "an error: %s" % m.instances())
+    assert "ProtectHome" in m.cli("why", "a", check=False).stdout
+
+
 def test_power_off_stops_the_fleet(service):
     """The machine goes down (so this is the last test here): the service is stopped in order, as by systemctl stop."""
     m = service.machine
