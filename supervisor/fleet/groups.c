@@ -337,6 +337,15 @@ void member_adopt_group(struct member *m, const struct json_value *record)
         mark_oom(m);
 }
 
+/* Without its leader it is known by its name alone, which a daemon with another runtime_dir may use by now. */
+static bool is_anothers(const struct fleet *f, const struct cgroup *g)
+{
+        const char *unit = f->cgroups ? cgroups_unit(f->cgroups) : NULL;
+
+        return !(unit && starts_with(cgroup_path(g), unit) && cgroup_path(g)[strlen(unit)] == '/') &&
+               cgroup_is_watched(g);
+}
+
 bool member_end_recorded_group(struct member *m, const struct json_value *record, int *ret_left)
 {
         struct cgroup *g = NULL;
@@ -346,6 +355,10 @@ bool member_end_recorded_group(struct member *m, const struct json_value *record
         *ret_left = 0;
         if (find_recorded(m, record, 0, &g) < 0)
                 return false;
+        if (is_anothers(m->fleet, g)) {
+                (void)cgroup_free(g);
+                return false;
+        }
         if (cgroup_read_oom(g, &oom, &kills))
                 oom_killed = kills > (uint64_t)json_get_int(record, "oomKills", 0);
         *ret_left = (int)cgroup_count(g);

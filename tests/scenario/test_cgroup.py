@@ -228,7 +228,8 @@ def test_two_daemons_in_one_group(start, unit, make_daemon):
     stays(first, pid)
 
 
-def test_an_old_record_reaps_nobody_elses(start, unit, make_daemon):
+@pytest.mark.parametrize("who", ["reap", "daemon"])
+def test_an_old_record_ends_nobody_elses(start, unit, make_daemon, who):
     """Left by a daemon with another runtime_dir, of an instance that died: its group is that of today's daemon by now."""
     first = start(one())
     pid = first.wait_state("a", "ready")["pid"]
@@ -238,9 +239,12 @@ def test_an_old_record_reaps_nobody_elses(start, unit, make_daemon):
     second = make_daemon(one(), start=False).start(preexec_fn=unit.enter)
     pid = second.wait_state("a", "ready")["pid"]
     assert group_of(pid) == unit.path + "/instance-a" == record_of(first)["cgroup"]
-    result = subprocess.run([harness.PROGRAM, "reap", "--config", first.config_file], capture_output=True, text=True, check=False,
-                            timeout=2 * harness.PATIENCE, env=first.environment(), stdin=subprocess.DEVNULL)
-    assert result.returncode == 0 and "nothing is left" in result.stdout, result
+    if who == "reap":
+        result = subprocess.run([harness.PROGRAM, "reap", "--config", first.config_file], capture_output=True, text=True, check=False,
+                                timeout=2 * harness.PATIENCE, env=first.environment(), stdin=subprocess.DEVNULL)
+        assert result.returncode == 0 and "nothing is left" in result.stdout, result
+    else:                               # without a unit this time
+        first.start().wait_state("a", "ready")
     stays(second, pid)
 
 
