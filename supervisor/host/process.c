@@ -250,6 +250,13 @@ static void set_nice(pid_t pid, int nice_value)
         /* Where autogroups are on (sched(7)), nice counts only inside a session; its own value counts among them. */
         (void)snprintf(path, sizeof path, "/proc/%d/autogroup", (int)pid);
         _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+        /* As for read_fresh_stat: for some µs it is still as undumpable as we are, and its files are root's. */
+        for (long wait_ns = 10000; fd < 0 && errno == EACCES && wait_ns < 4000000; wait_ns *= 2) {
+                const struct timespec pause = {.tv_nsec = wait_ns};
+
+                (void)nanosleep(&pause, NULL);
+                fd = open(path, O_WRONLY | O_CLOEXEC);
+        }
         if (fd < 0)
                 return;
         n = snprintf(text, sizeof text, "%d", nice_value);
@@ -311,8 +318,7 @@ static int take_child(struct process *p, const struct process_spec *spec)
 
         p->group = p->session = p->pid;
         p->spawned = p->is_child = true;
-        if (!p->report) /* else it has given it to itself */
-                set_nice(p->pid, spec->nice);
+        set_nice(p->pid, spec->nice);
         r = read_fresh_stat(p->pid, &st);
         if (r < 0)
                 return r;

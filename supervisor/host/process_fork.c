@@ -51,23 +51,6 @@ static void forget_signals(void)
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void set_own_nice(int nice_value)
-{
-        char text[16];
-        int n;
-
-        if (nice_value == 0)
-                return;
-        (void)setpriority(PRIO_PROCESS, 0, nice_value);
-        /* Where autogroups are on (sched(7)), nice counts only inside a session; its own value counts among them. */
-        int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
-        if (fd < 0)
-                return;
-        n = snprintf(text, sizeof text, "%d", nice_value);
-        (void)!write(fd, text, (size_t)n);
-        (void)close(fd);
-}
-
 /* Ours are all close-on-exec; this is for what we inherited. The pipe is moved out of the way to the first number that counts. */
 static int leave_descriptors(int pipe_fd, int output)
 {
@@ -106,7 +89,9 @@ __attribute__((noreturn)) static void become(const char *binary, const struct pr
         if (procs_fd >= 0 && write(procs_fd, "0", 1) != 1)
                 say(pipe_fd, STAGE_CGROUP, errno);
         (void)umask(spec->umask);
-        set_own_nice(spec->nice);
+        /* Its autogroup is given its own by who spawned it: until exec we are undumpable, and may not write there. */
+        if (spec->nice)
+                (void)setpriority(PRIO_PROCESS, 0, spec->nice);
         if (fchdir(cwd_fd) < 0) {
                 say(pipe_fd, STAGE_EXEC, errno);
                 _exit(127);

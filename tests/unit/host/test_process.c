@@ -4,12 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -869,6 +871,59 @@ static void test_boot_id_and_odd_names(void **state)
         scene_finish(&s);
 }
 
+static void stop_at_exit(void *owner, const struct process_exit *ended, usec_t now)
+{
+        (void)now;
+        assert_int_equal(ended->kind, EXIT_CODE);
+        loop_stop(owner);
+}
+
+/* As the daemon is under systemd: no root, no dumps, children in groups. */
+static void spawn_as_the_daemon_does(int group, int out)
+{
+        char *argv[] = {
+                (char *)"sh", (char *)"-c",
+                (char *)"i=0; while [ $i -lt 100 ] && ! grep -q 'nice 7' /proc/self/autogroup; do sleep "
+                        "0.1; i=$((i + 1)); done; cat /proc/self/autogroup",
+                NULL};
+        struct process_spec spec = {
+                .binary = argv[0], .argv = argv, .envp = environ, .output = out, .nice = 7, .umask = 077};
+        struct process *p;
+        struct loop *loop;
+
+        spec.cgroup = group;
+        spec.cgroup_is_used = true;
+        if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0))
+                _exit(2);
+        if (prctl(PR_SET_DUMPABLE, 0) < 0 || loop_new(&loop) < 0 ||
+            process_spawn(loop, &spec, stop_at_exit, loop, &p) < 0)
+                _exit(3);
+        loop_run(loop);
+        _exit(0);
+}
+
+static void test_nice_reaches_the_autogroup(void **state)
+{
+        struct scene s;
+        int group, status;
+        pid_t pid;
+
+        (void)state;
+        if (access("/proc/self/autogroup", F_OK) < 0)
+                skip();
+        scene_init(&s);
+        group = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* it stays outside, which is told */
+        assert_true(group > 0);
+        pid = fork();
+        if (pid == 0)
+                spawn_as_the_daemon_does(group, s.out);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_non_null(strstr(output(&s), "nice 7\n"));
+        (void)close(group);
+        scene_finish(&s);
+}
+
 int main(int argc, char **argv)
 {
         const struct CMUnitTest tests[] = {
@@ -893,6 +948,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_member_of_a_strangers_group_is_signalled_alone),
                 cmocka_unit_test(test_cpu_and_memory),
                 cmocka_unit_test(test_boot_id_and_odd_names),
+                cmocka_unit_test(test_nice_reaches_the_autogroup),
         };
         ssize_t n;
         int r;
