@@ -353,6 +353,10 @@ static int run_daemon(const char *config_file)
                 log_info(NULL, "stopped");
         }
         tear_down(&d);
+        if (loop_left_jobs()) {
+                (void)fflush(NULL);
+                _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+        }
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -246,6 +246,13 @@ static void close_leaked(uv_handle_t *handle, void *arg)
         uv_close(handle, NULL);
 }
 
+static bool left_jobs;
+
+bool loop_left_jobs(void)
+{
+        return left_jobs;
+}
+
 struct loop *loop_free(struct loop *loop)
 {
         usec_t give_up;
@@ -265,6 +272,7 @@ struct loop *loop_free(struct loop *loop)
         }
         if (loop->jobs) {
                 /* Its memory is in use by a pool thread: better a leak at exit than a crash. */
+                left_jobs = true;
                 log_err(NULL, "%u blocking jobs did not end within %u s of the end", loop->jobs,
                         (unsigned)(FREE_DEADLINE / USEC_PER_SEC));
                 return NULL;

@@ -19,6 +19,9 @@ int loop_new(struct loop **ret);
 /* Runs until every closing handle is gone (bounded), then frees. Everything created on the loop must be freed first;
  * what is still open is a leak, logged by the kind of handle. Always NULL. */
 struct loop *loop_free(struct loop *loop);
+/* A job in the pool did not end before loop_free gave up, on a disk that does not answer, say: libuv would wait for its thread at exit(3),
+ * so the program must end by _exit(2). */
+bool loop_left_jobs(void);
 
 void loop_run(struct loop *loop);  /* returns after loop_stop */
 void loop_stop(struct loop *loop); /* at the end of this turn */
