@@ -122,8 +122,8 @@ static void broken_forms(void **state)
                 "--b\r\nContent-Disposition: form-data; filename=x\r\n\r\nx\r\n--b--",
                 "--b\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n--b--",
                 "--b\r\nContent-Disposition: form-data; name=a; name=b\r\n\r\nx\r\n--b--",
-                "--b\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; "
-                "name=b\r\n\r\nx\r\n--b--",
+                ("--b\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; "
+                 "name=b\r\n\r\nx\r\n--b--"),
                 "--b\r\nContent-Disposition: form-data; name=\"a\\\"b\"\r\n\r\nx\r\n--b--",
                 "--b\r\nContent-Disposition: form-data; name=\"a\r\n\r\nx\r\n--b--",
                 "--b\r\nContent-Disposition: form-data; name*=utf-8''a\r\n\r\nx\r\n--b--",

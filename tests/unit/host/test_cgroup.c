@@ -418,9 +418,11 @@ struct real {
 
 static void on_guard(void *owner, usec_t now)
 {
+        const bool in_time = false;
+
         (void)owner;
         (void)now;
-        CHECK(!"in time");
+        CHECK(in_time);
 }
 
 static void on_pace(void *owner, usec_t now)
