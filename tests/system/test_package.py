@@ -17,7 +17,7 @@ STATE = "/var/lib/llama-supervisor"
 
 @pytest.fixture(scope="module")
 def versions(suite, packages, tmp_path_factory):
-    """{"0": …, "1": …, "2": …}: the package, and the same with an older and a newer version and another sample configuration."""
+    """{"0": …, "1": …, "2": …}: an older version, the package itself, a newer one; each with another sample configuration."""
     folder = str(tmp_path_factory.mktemp("packages"))
     one = packages(suite)[-1]
     found = {"1": one}

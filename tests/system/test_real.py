@@ -17,7 +17,7 @@ PLACE = "/opt/llama-server"
 @pytest.fixture(scope="module")
 def real(machine):
     """The real program, moved into the machine with its own C library."""
-    given = os.environ.get("LSV_LLAMA_SERVER") or os.path.join(machines.SOURCE, "build", "llama-server", "usr", "bin", "llama-server")
+    given = os.environ.get("LSV_LLAMA_SERVER") or os.path.join(machines.SOURCE, "build/llama-server/usr/bin/llama-server")
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(given))))
     if not os.path.exists(os.path.join(folder, ".unpacked")):
         pytest.skip("the llama-server here (%s) was not unpacked by scripts/fetch-llama-server, so it cannot be moved" % given)
