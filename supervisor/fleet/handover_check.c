@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -64,6 +66,60 @@ static void read_place(void *job)
         p->r = p->load(p->load_owner, &p->next, &p->words);
 }
 
+struct holding {
+        const struct endpoint *at;
+        bool held;
+};
+
+static void compare_listener(void *arg, int fd, const char *name, enum inherited_from from)
+{
+        struct holding *x = arg;
+        struct endpoint bound = {.len = sizeof(bound.addr)};
+
+        (void)name;
+        (void)from;
+        if (getsockname(fd, &bound.addr.sa, &bound.len) == 0 && endpoint_equal(&bound, x->at))
+                x->held = true;
+}
+
+static bool has_no_port(const struct endpoint *at)
+{
+        return at->addr.sa.sa_family == AF_INET ? !at->addr.in.sin_port : !at->addr.in6.sin6_port;
+}
+
+/* 0, or why the next program could not listen there, besides what it takes over from us: -errno. */
+static int try_to_bind(const struct handover *h, const struct endpoint *at)
+{
+        struct holding x = {.at = at};
+        int on = 1;
+
+        if (!at->len || endpoint_is_unix(at) || has_no_port(at))
+                return 0;
+        h->doors->each_listener(h->doors_owner, compare_listener, &x);
+        if (x.held)
+                return 0;
+        _cleanup_close_ int fd = socket(at->addr.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (at->addr.sa.sa_family == AF_INET6)
+                (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        return bind(fd, &at->addr.sa, at->len) < 0 ? -errno : 0;
+}
+
+/* The next program would end where it cannot open a door, and nobody would serve. Words, malloc'd; NULL: it can. */
+static char *find_closed_door(const struct handover *h, const struct config *next)
+{
+        for (size_t i = 0; i < next->n_listen; i++) {
+                int r = try_to_bind(h, &next->listen[i].endpoint);
+
+                if (r < 0)
+                        return text_format("%s: the new program could not listen there: %s",
+                                           next->listen[i].address, strerror(-r));
+        }
+        return NULL;
+}
+
 static void know_place(void *job)
 {
         struct place *p = job;
@@ -80,6 +136,8 @@ static void know_place(void *job)
                                 text_format("runtime_dir has changed in the configuration (%s, now %s): this "
                                             "needs a restart, since the children are found by it",
                                             h->fleet->config->runtime_dir, p->next->runtime_dir);
+                else if (p->r == 0 && p->next)
+                        message = find_closed_door(h, p->next);
                 if (message)
                         handover_give_up(h, -EBADMSG, "failed", message);
                 else

@@ -500,6 +500,22 @@ def test_a_wrong_configuration(make_daemon):
     assert upgraded(daemon)["generation"] == 1
 
 
+def test_a_door_that_cannot_be_opened(make_daemon):
+    """Another program listens where the configuration wants to listen now."""
+    daemon = make_daemon(one())
+    pid = daemon.wait_state("a", "ready")["pid"]
+    good = dict(daemon.config)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = "127.0.0.1:%d" % other.getsockname()[1]
+        with open(daemon.config_file, "w") as f:
+            json.dump(dict(good, listen=[*good.get("listen", [{"address": "127.0.0.1:0"}]), {"address": address}]), f)
+        refused = daemon.cli("upgrade")
+        assert refused.returncode == 1 and address in refused.stderr and "could not listen" in refused.stderr, refused
+        goes_on(daemon, pid)
+    assert upgraded(daemon)["generation"] == 1
+    assert harness.request("http://" + address, "GET", "/health").status == 200
+
+
 def test_a_configuration_that_became_wrong_meanwhile(make_daemon):
     """It was good when the upgrade was ordered, and is not any more when those who were waited for have ended."""
     daemon = make_daemon(one("--tok-s 5", {"stop": {"drain": "60s"}}), start=True)
