@@ -135,7 +135,7 @@ static struct look *add(struct modelfiles *mf, const char *path)
         x = calloc(1, sizeof *x + strlen(path) + 1);
         if (!x)
                 return NULL;
-        (void)strcpy(x->path, path);
+        memcpy(x->path, path, strlen(path) + 1);
         list_init(&x->node);
         x->next = *at;
         *at = x;
@@ -174,7 +174,7 @@ static int begin(struct modelfiles *mf, struct look *x)
 
         if (!j)
                 return -ENOMEM;
-        (void)strcpy(j->path, x->path);
+        memcpy(j->path, x->path, strlen(x->path) + 1);
         j->mf = mf;
         j->look = x;
         r = loop_work(mf->loop, look_at, looked, j);
