@@ -38,9 +38,8 @@ def free_port():
     while True:
         port = random.randrange(15000, 30000)
         with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                s.bind(("127.0.0.1", port))
+                s.bind(("127.0.0.1", port))     # without SO_REUSEADDR: nor has anybody had it a minute ago
                 return port
             except OSError:
                 continue
