@@ -152,10 +152,12 @@ def browse(daemon, web, host="localhost"):
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "no chromium: run scripts/test"
     query = urllib.parse.urlencode({"gateway": daemon.address, "model": "chat"})
+    os.mkdir(daemon.path("tmp"))                # it is killed in the end, and would leave what it made in /tmp
     browser = harness.spawn([program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                              "--user-data-dir=" + daemon.path("browser"), "--remote-debugging-port=0",
                              "http://%s:%d/page.html?%s" % (host, web.server_port, query)],
-                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                            env={**os.environ, "TMPDIR": daemon.path("tmp")})
     try:
         return web.told.get(timeout=4 * harness.PATIENCE)
     finally:
