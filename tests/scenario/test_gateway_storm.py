@@ -365,7 +365,11 @@ def test_nothing_is_held_after_a_storm(make_daemon, folder):
         refused[:] = [answer for answer in asyncio.run(take_all_slots(storm)) if answer.status != 200]
         return not refused
     wait_for(all_served, what=lambda: "every slot can be had: %s\n%s" % (refused, storm.daemon.get("/api/v1/instances").text))
-    leases = [i["inFlight"] for i in storm.daemon.get("/api/v1/instances").json["instances"]]
-    assert not any(leases), leases
+    wait_for(lambda: not storm.held(), what=lambda: "nothing is held: %s" % storm.held())
+
+    # What the servers themselves say of their slots is looked at once a second.
+    def in_flight():
+        return [i["inFlight"] for i in storm.daemon.get("/api/v1/instances").json["instances"]]
+    wait_for(lambda: not any(in_flight()), what=lambda: "nothing is in flight: %s" % in_flight())
     if not storm.is_sanitized():
         assert storm.rss() < 60000, "%d KB" % storm.rss()
