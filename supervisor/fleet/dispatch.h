@@ -38,8 +38,8 @@ const char *dispatch_shared(struct fleet *f, const char *model);
 
 /* --- asking ----------------------------------------------------------------------------------------------------- */
 
-/* Leases without a slot that an instance has at a time: llama-server has few threads for HTTP. */
-enum { DISPATCH_QUESTIONS_MAX = 32 };
+/* Leases without a slot that an instance has at a time: a bound, not a pace, since 32 already turned away who tokenizes much at once. */
+enum { DISPATCH_QUESTIONS_MAX = 1024 };
 
 enum ticket_priority { TICKET_HIGH, TICKET_NORMAL, TICKET_LOW, TICKET_PRIORITIES };
 
