@@ -768,5 +768,5 @@ def test_work_that_goes_straight_to_an_instance_is_seen(gate, peer):
     release.set()
     for thread in threads:
         thread.join(60)
-    assert [answer.status for _, answer in answers] == [200] * 35
+    assert [answer.status for _, answer in answers] == [200] * 67
     assert figure("instance_leases") == 0 and figure("instance_questions") == 0
