@@ -15,7 +15,8 @@ BELOW = {
     "net": {"net", "core", "base"},
     "host": {"host", "net", "core", "base"},
     "fleet": {"fleet", "host", "net", "core", "base"},
-    "http": {"http", "fleet", "net", "core", "base"},
+    "hub": {"hub", "fleet", "net", "core", "base"},
+    "http": {"http", "hub", "fleet", "net", "core", "base"},
     "cli": {"cli", "core", "base"},
 }
 # The program itself puts all floors together.
@@ -25,9 +26,9 @@ MAIN = re.compile(r"^supervisor/main[a-z_]*\.[ch]$")
 THIRD_PARTY = [
     (re.compile(r"^(uv\.h|uv/)"), "libuv", re.compile(r"^supervisor/net/")),
     (re.compile(r"^openssl/"), "OpenSSL", re.compile(r"^supervisor/(net/tls[a-z_]*\.[ch]|base/(secret|digest)\.c)$")),
-    (re.compile(r"^curl/"), "libcurl", re.compile(r"^supervisor/net/")),
+    (re.compile(r"^curl/"), "libcurl", re.compile(r"^supervisor/net/fetch[a-z_]*\.[ch]$")),
     (re.compile(r"^systemd/"), "libsystemd", re.compile(r"^supervisor/host/")),
-    (re.compile(r"^(nats/|nats\.h)"), "libnats", re.compile(r"^supervisor/host/")),
+    (re.compile(r"^(nats/|nats\.h)"), "libnats", re.compile(r"^supervisor/hub/nats[a-z_]*\.[ch]$")),
     (re.compile(r"^nvml\.h"), "NVML", re.compile(r"^supervisor/host/")),
     (re.compile(r"^libwebsockets"), "libwebsockets", re.compile(r"^supervisor/net/wsclient[a-z_]*\.[ch]$")),
     (re.compile(r"^(json-c/|json\.h$|json_object)"), "json-c", re.compile(r"^supervisor/base/json[a-z_]*\.c$")),
