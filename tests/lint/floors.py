@@ -25,7 +25,7 @@ MAIN = re.compile(r"^supervisor/main[a-z_]*\.[ch]$")
 # Third-party headers, and the files that may include them.
 THIRD_PARTY = [
     (re.compile(r"^(uv\.h|uv/)"), "libuv", re.compile(r"^supervisor/net/")),
-    (re.compile(r"^openssl/"), "OpenSSL", re.compile(r"^supervisor/(net/tls[a-z_]*\.[ch]|base/(secret|digest)\.c)$")),
+    (re.compile(r"^openssl/"), "OpenSSL", re.compile(r"^supervisor/(net/tls[a-z_]*\.[ch]|base/(secret|digest|nkey)\.c)$")),
     (re.compile(r"^curl/"), "libcurl", re.compile(r"^supervisor/net/fetch[a-z_]*\.[ch]$")),
     (re.compile(r"^systemd/"), "libsystemd", re.compile(r"^supervisor/host/")),
     (re.compile(r"^(nats/|nats\.h)"), "libnats", re.compile(r"^supervisor/hub/nats[a-z_]*\.[ch]$")),
