@@ -812,6 +812,8 @@ const struct report *fleet_aggregate(struct fleet *f)
                 a->gpu = r->gpu;
                 a->want_up = r->want_up;
                 a->context = r->context;
+                a->modalities = r->modalities;
+                a->has_modalities = r->has_modalities;
                 a->build = r->build;
                 a->state_since = r->state_since;
         }

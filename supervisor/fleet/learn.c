@@ -88,11 +88,21 @@ static void learn_models(struct member *m, const struct json_value *root)
         m->changed = true;
 }
 
+/* {"vision":true,"video":false,"audio":false}; servers of before mid-2025 tell nothing. */
+static void learn_modalities(struct member *m, const struct json_value *told)
+{
+        m->has_modalities = json_is_object(told);
+        m->modalities = (json_get_bool(told, "vision", false) ? REPORT_VISION : 0U) |
+                        (json_get_bool(told, "audio", false) ? REPORT_AUDIO : 0U) |
+                        (json_get_bool(told, "video", false) ? REPORT_VIDEO : 0U);
+}
+
 static void learn_props(struct member *m, const struct json_value *root)
 {
         m->slots = (unsigned)MAX(json_get_int(root, "total_slots", m->slots), 0);
         m->context = (unsigned)MAX(
                 json_get_int(json_get(root, "default_generation_settings"), "n_ctx", m->context), 0);
+        learn_modalities(m, json_get(root, "modalities"));
         (void)text_set(&m->build, json_get_string(root, "build_info"));
         seat_changed(m->seat);
         m->changed = true;

@@ -825,6 +825,8 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .until = demand_until_of(m->fleet, m->demand),
                 .weight = config_weight(m->entry, m->replica),
                 .context = m->context,
+                .modalities = m->modalities,
+                .has_modalities = m->has_modalities,
                 .build = m->build,
                 .restarts = m->restarts,
                 .load_time = m->load_time,

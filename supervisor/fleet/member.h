@@ -64,6 +64,8 @@ struct member {
         struct report_model models[MEMBER_MODELS_MAX];
         size_t n_models;
         unsigned slots, busy, context;
+        unsigned modalities; /* REPORT_VISION …; it stays known while the model is not loaded */
+        bool has_modalities;
         char *build;
         double tokens_per_second;
         uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */

@@ -132,6 +132,23 @@ static void put_usage(struct json_writer *w, const struct report_usage *u)
         json_close_object(w);
 }
 
+static void put_modalities(struct json_writer *w, const struct report *r)
+{
+        if (!r->has_modalities) {
+                json_null(w, "modalities");
+                return;
+        }
+        json_key(w, "modalities");
+        json_open_array(w);
+        if (r->modalities & REPORT_VISION)
+                json_put_string(w, "vision");
+        if (r->modalities & REPORT_AUDIO)
+                json_put_string(w, "audio");
+        if (r->modalities & REPORT_VIDEO)
+                json_put_string(w, "video");
+        json_close_array(w);
+}
+
 void report_put_instance(struct json_writer *w, const struct report *r)
 {
         json_open_object(w);
@@ -163,6 +180,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
                 json_uint(w, "context", r->context);
         else
                 json_null(w, "context");
+        put_modalities(w, r);
         json_string(w, "build", r->build);
         put_limits(w, &r->limits);
         put_usage(w, &r->usage);

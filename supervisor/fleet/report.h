@@ -31,6 +31,8 @@ struct report_usage {
         double cpu_seconds; /* counts are of all its processes since the daemon's start, or the group's */
 };
 
+enum { REPORT_VISION = 1, REPORT_AUDIO = 2, REPORT_VIDEO = 4 };
+
 struct report {
         const char *instance; /* "qwen-0", or "*" for the aggregate */
         const char *model;    /* what clients ask for: the entry's name */
@@ -59,6 +61,8 @@ struct report {
         usec_t until;           /* realtime when it will be unloaded, 0: never, busy, or not loaded */
         double weight;          /* its share of its model's work */
         unsigned context;       /* tokens per slot, 0 unknown */
+        unsigned modalities;    /* REPORT_VISION …: what it takes beside text, as its server told last */
+        bool has_modalities;    /* it told */
         const char *build;      /* llama-server's build_info, NULL unknown */
         uint64_t restarts;      /* times started again since the counts began */
         usec_t load_time;       /* spawn to ready of the last start, 0 unknown */
@@ -75,7 +79,7 @@ void report_put_data(struct json_writer *w, const struct report *r);
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
 /* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
  * "wantUp","adopted","foreign","dynamic","onDemand","until","stateSince","loadTime" (seconds, null unknown),"endpoint",
- * "modelPath","logPath","weight","context","build","limits","usage"}: limits {"memory","cpus","pids" (null: none),"problem"},
+ * "modelPath","logPath","weight","context","modalities" (of "vision" "audio" "video", null unknown),"build","limits","usage"}: limits {"memory","cpus","pids" (null: none),"problem"},
  * usage null without a group, else {"memory","memoryMax","oomKills","cpuSeconds","tasks"}, each null when unknown. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 /* "2026-11-20T10:00:00.123Z", null for 0: for what people count down to. */

@@ -47,12 +47,13 @@ static void answer_models(struct conn *c)
         text_add(&t,
                  "{\"models\":[{\"name\":\"%s\",\"model\":\"%s\",\"modified_at\":\"\",\"size\":\"\","
                  "\"digest\":\"\",\"type\":\"model\","
-                 "\"description\":\"\",\"tags\":[\"\"],\"capabilities\":[\"completion\"],\"parameters\":\"\","
+                 "\"description\":\"\",\"tags\":[\"\"],\"capabilities\":[\"completion\"%s],\"parameters\":"
+                 "\"\","
                  "\"details\":{"
                  "\"parent_model\":\"\",\"format\":\"gguf\",\"family\":\"\",\"families\":[\"\"],\"parameter_"
                  "size\":\"\","
                  "\"quantization_level\":\"\"}}],\"object\":\"list\",\"data\":[{\"id\":\"%s\",\"aliases\":[",
-                 escaped(alias()), escaped(alias()), escaped(alias()));
+                 escaped(alias()), escaped(alias()), opt.mmproj ? ",\"multimodal\"" : "", escaped(alias()));
         while (*p) {
                 size_t n = strcspn(p, ",");
                 char one[256];
@@ -62,10 +63,10 @@ static void answer_models(struct conn *c)
                 p += n + (p[n] == ',');
         }
         text_add(&t,
-                 "],\"tags\":[],\"object\":\"model\",\"architecture\":{\"input_modalities\":[\"text\"],"
+                 "],\"tags\":[],\"object\":\"model\",\"architecture\":{\"input_modalities\":[\"text\"%s],"
                  "\"output_modalities\":[\"text\"]},"
                  "\"created\":%ld,\"owned_by\":\"llamacpp\",",
-                 (long)time(NULL));
+                 opt.mmproj ? ",\"image\"" : "", (long)time(NULL));
         add_meta(&t);
         text_add(&t, "}]}");
         answer(c, 200, t.s);
@@ -106,15 +107,16 @@ static void answer_props(struct conn *c)
         text_add(&t,
                  ",\"n_ctx\":%d},\"total_slots\":%d,\"model_alias\":\"%s\",\"model_ftype\":\"F16\",\"model_"
                  "path\":\"%s\",\"modalities\":{"
-                 "\"vision\":false,\"video\":false,\"audio\":false},\"media_marker\":\"<__media_fake__>\","
+                 "\"vision\":%s,\"video\":false,\"audio\":false},\"media_marker\":\"<__media_fake__>\","
                  "\"endpoint_slots\":%s,"
                  "\"endpoint_props\":%s,\"endpoint_metrics\":%s,\"ui\":true,\"ui_settings\":{},\"chat_"
                  "template\":\"%s\","
                  "\"chat_template_caps\":" CHAT_TEMPLATE_CAPS
                  ",\"bos_token\":\"<s>\",\"eos_token\":\"</s>\",\"build_info\":\"" BUILD_INFO
                  "\",\"is_sleeping\":false,\"cors_proxy_enabled\":false}",
-                 n_ctx_slot, n_slots, escaped(alias()), escaped(opt.model), opt.no_slots ? "false" : "true",
-                 opt.props ? "true" : "false", opt.metrics ? "true" : "false", CHAT_TEMPLATE);
+                 n_ctx_slot, n_slots, escaped(alias()), escaped(opt.model), opt.mmproj ? "true" : "false",
+                 opt.no_slots ? "false" : "true", opt.props ? "true" : "false",
+                 opt.metrics ? "true" : "false", CHAT_TEMPLATE);
         answer(c, 200, t.s);
         free(t.s);
 }

@@ -34,7 +34,7 @@ struct options {
         const char *host, *model, *alias, *api_keys, *log_file;
         long port, ctx, slots_wanted, threads, ping_s, cache_ram, timeout_s;
         bool metrics, no_slots, props, embeddings, rerank, kv_unified, silent, jsonl, hf;
-        const char *prefix;
+        const char *prefix, *mmproj; /* with --mmproj it says that it sees */
 };
 
 enum kind { FLAG, COUNT, SECONDS, MILLIS, TEXT };
@@ -315,6 +315,7 @@ static void apply_option(const char *name, const char *value, long number, bool 
                 {" -m --model ", &opt.model},    {" -a --alias ", &opt.alias},
                 {" --host ", &opt.host},         {" --api-key ", &opt.api_keys},
                 {" --api-prefix ", &opt.prefix}, {" --log-file ", &opt.log_file},
+                {" -mm --mmproj ", &opt.mmproj},
         };
         static const struct {
                 const char *names;

@@ -303,6 +303,12 @@ static void handle_post(struct conn *c, const struct request *r)
                 answer_error(c, 400, "invalid_request_error", "'messages' is required");
                 return;
         }
+        if (chat && !opt.mmproj && strstr(json_find(r->body, "messages"), "\"image_url\"")) {
+                answer_error(c, 500, "server_error",
+                             "image input is not supported - hint: if this is unexpected, you may need to "
+                             "provide the mmproj");
+                return;
+        }
         if (chat || completions || native || messages) {
                 job_begin(c,
                           chat          ? CHAT

@@ -144,6 +144,14 @@ def test_errors(both):
     assert fake == real and real.startswith(b"HTTP/1.1 400 ")
 
 
+def test_images_that_nobody_can_see(both):
+    pair = both()
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]}
+    real, fake = both_answer(pair, "POST", CHAT, body)
+    assert json.loads(fake) == json.loads(real)
+
+
 def test_api_key(both):
     pair = both("--api-key", "one,two", "-t", "1")
     for headers in ((), ("Authorization: Bearer wrong",), ("Authorization: Bearer two",), ("X-Api-Key: one",)):

@@ -40,6 +40,8 @@ static const struct report full = {
         .want_up = true,
         .weight = 2.5,
         .context = 8192,
+        .modalities = REPORT_VISION | REPORT_AUDIO,
+        .has_modalities = true,
         .build = "b1",
         .restarts = 2,
         .load_time = 1234567,
@@ -128,17 +130,18 @@ static void instance_tells_everything(void **state)
 
         (void)state;
         put(&b, report_put_instance, &full);
-        assert_string_equal(
-                b.data, "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
-                        ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
-                        "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
-                        "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
-                        "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
-                        "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,\"build\":\"b1\","
-                        "\"limits\":{\"memory\":1048576,\"cpus\":1.500,\"pids\":40,"
-                        "\"problem\":\"limits.cpus is not kept\"},"
-                        "\"usage\":{\"memory\":4096,\"memoryMax\":1048576,\"oomKills\":1,"
-                        "\"cpuSeconds\":1.500,\"tasks\":17}}");
+        assert_string_equal(b.data,
+                            "{\"name\":\"qwen-0\",\"model\":\"qwen\"," FULL_DATA
+                            ",\"seq\":17,\"maxRetries\":5,\"restarts\":2,\"wantUp\":true,\"adopted\":"
+                            "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
+                            "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
+                            "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
+                            "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,"
+                            "\"modalities\":[\"vision\",\"audio\"],\"build\":\"b1\","
+                            "\"limits\":{\"memory\":1048576,\"cpus\":1.500,\"pids\":40,"
+                            "\"problem\":\"limits.cpus is not kept\"},"
+                            "\"usage\":{\"memory\":4096,\"memoryMax\":1048576,\"oomKills\":1,"
+                            "\"cpuSeconds\":1.500,\"tasks\":17}}");
         buffer_finish(&b);
         put(&b, report_put_instance, &down);
         assert_string_equal(b.data,
@@ -146,7 +149,8 @@ static void instance_tells_everything(void **state)
                             ",\"seq\":1,\"maxRetries\":null,\"restarts\":0,\"wantUp\":false,\"adopted\":"
                             "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                             "\"stateSince\":null,\"loadTime\":null,\"endpoint\":null,\"modelPath\":null,"
-                            "\"logPath\":null,\"weight\":1.000,\"context\":null,\"build\":null,"
+                            "\"logPath\":null,\"weight\":1.000,\"context\":null,"
+                            "\"modalities\":null,\"build\":null,"
                             "\"limits\":{\"memory\":null,\"cpus\":null,\"pids\":null,\"problem\":null},"
                             "\"usage\":null}");
         buffer_finish(&b);
