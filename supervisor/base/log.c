@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/logbook.h"
 #include "base/text.h"
 #include "base/time.h"
 
@@ -61,50 +62,70 @@ bool log_is_journal(void)
         return known;
 }
 
-static void put_line(const struct log_entry *e)
+/* What snprintf wrote of n bytes, ended by a newline in any case. */
+static size_t bounded(char *line, int n)
 {
-        char line[LINE_MAX_BYTES];
-        ssize_t sent;
+        if (n < LINE_MAX_BYTES)
+                return n < 0 ? 0 : (size_t)n;
+        line[LINE_MAX_BYTES - 2] = '\n';
+        return LINE_MAX_BYTES - 1;
+}
+
+/* As people read it: "2026-11-20T10:00:00.123Z warning: qwen-0: text" and a newline. */
+static size_t put_text(const struct log_entry *e, char *line)
+{
+        usec_t now = time_realtime();
+        char iso[TIME_ISO_MAX];
         int n;
 
-        if (log_is_journal()) {
-                n = snprintf(line, sizeof line, "<%d>%s%s%s\n", e->level, e->subject ? e->subject : "",
-                             e->subject ? ": " : "", e->text);
-        } else {
-                usec_t now = time_realtime();
-                char iso[TIME_ISO_MAX];
+        (void)time_iso(now, iso, sizeof iso);
+        iso[19] = '\0';
+        n = snprintf(line, LINE_MAX_BYTES, "%s.%03uZ %s%s%s%s\n", iso, (unsigned)(now / USEC_PER_MSEC % 1000),
+                     e->level <= LOG_ERR       ? "error: "
+                     : e->level == LOG_WARNING ? "warning: "
+                     : e->level >= LOG_DEBUG   ? "debug: "
+                                               : "",
+                     e->subject ? e->subject : "", e->subject ? ": " : "", e->text);
+        return bounded(line, n);
+}
 
-                (void)time_iso(now, iso, sizeof iso);
-                iso[19] = '\0';
-                n = snprintf(line, sizeof line, "%s.%03uZ %s%s%s%s\n", iso,
-                             (unsigned)(now / USEC_PER_MSEC % 1000),
-                             e->level <= LOG_ERR       ? "error: "
-                             : e->level == LOG_WARNING ? "warning: "
-                             : e->level >= LOG_DEBUG   ? "debug: "
-                                                       : "",
-                             e->subject ? e->subject : "", e->subject ? ": " : "", e->text);
-        }
-        if (n >= (int)sizeof line) {
-                n = (int)sizeof line - 1;
-                line[n - 1] = '\n';
-        }
-        if (n <= 0)
-                return;
+static size_t put_for_journal(const struct log_entry *e, char *line)
+{
+        int n = snprintf(line, LINE_MAX_BYTES, "<%d>%s%s%s\n", e->level, e->subject ? e->subject : "",
+                         e->subject ? ": " : "", e->text);
+
+        return bounded(line, n);
+}
+
+static void write_line(const char *line, size_t len)
+{
         /* A journal that stands still must not make us stand still: the socket is filled, and then lines are lost. */
-        sent = log_is_journal() ? send(STDERR_FILENO, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) : -1;
+        ssize_t sent = log_is_journal() ? send(STDERR_FILENO, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) : -1;
+
         if (sent < 0 && log_is_journal() && errno == EAGAIN)
                 lost++;
         else if (sent < 0)
-                (void)!write(STDERR_FILENO, line, (size_t)n);
+                (void)!write(STDERR_FILENO, line, len);
+}
+
+static void write_entry(const struct log_entry *e, const char *line, size_t len)
+{
+        char told[LINE_MAX_BYTES];
+
+        if (log_is_journal())
+                write_line(told, put_for_journal(e, told));
+        else
+                write_line(line, len);
 }
 
 static void PRINTF_LIKE(4, 0)
         put(int level, const char *event, const char *subject, const char *fmt, va_list ap)
 {
-        char text[TEXT_MAX_BYTES];
+        char text[TEXT_MAX_BYTES], line[LINE_MAX_BYTES];
         struct log_entry e = {level, subject, event, text};
         enum log_fate fate = LOG_REFUSED;
         int saved = errno;
+        size_t len;
 
         (void)vsnprintf(text, sizeof text, fmt, ap);
         text_harmless(text);
@@ -112,8 +133,10 @@ static void PRINTF_LIKE(4, 0)
                 fate = sink(sink_owner, &e);
         if (fate == LOG_LOST)
                 lost++;
+        len = put_text(&e, line);
         if (fate == LOG_REFUSED)
-                put_line(&e);
+                write_entry(&e, line, len);
+        logbook_add(line, len ? len - 1 : 0);
         errno = saved;
 }
 

@@ -1,6 +1,7 @@
 /* log.h: the daemon's own log, one line an event on stderr, the subject first.
  * Under systemd (stderr is the journal: JOURNAL_STREAM) a line begins with <n>, else with the wall-clock time, and a journal that
  * takes no more is not waited for: the line is lost, and counted.
+ * The newest lines stay in memory, too (base/logbook.h).
  * Control bytes in the text are made harmless, a line is bounded (2 KB), so nothing that a child or a client says
  * can forge a second line. Not thread-safe beyond one write(2) a line. A room logs only what it meant to do; rooms
  * below return and stay silent. */

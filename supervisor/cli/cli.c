@@ -37,6 +37,9 @@ static const struct option_spec of_logs[] = {
          .letter = 'n',
          .value = "N",
          .doc = "how many lines of the end, at most 10000 (default: 100)"},
+        {.name = "supervisor",
+         .letter = 's',
+         .doc = "the daemon's own log, in place of or beside those of instances"},
         {0},
 };
 static const struct option_spec of_orders[] = {
@@ -154,10 +157,9 @@ const struct verb cli_verbs[] = {
         {.name = "ls", .doc = "list the names of the instances", .run = ls_main},
         {.name = "ps", .doc = "list the processes of the instances", .run = ps_main},
         {.name = "logs",
-         .arguments = "NAME...",
-         .doc = "show the end of the logs of instances",
+         .arguments = "NAME... | --supervisor",
+         .doc = "show the end of the logs of instances, or the daemon's own",
          .options = of_logs,
-         .min = 1,
          .max = UINT32_MAX,
          .completes = COMPLETES_INSTANCE,
          .run = logs_main},

@@ -1,4 +1,4 @@
-/* logs.c: what the llama-servers wrote, of one instance or of several side by side. */
+/* logs.c: what the llama-servers wrote, of one instance or of several side by side, and what the daemon itself did. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -11,7 +11,7 @@ enum { LINES_DEFAULT = 100, LINES_MAX = 10000, INSTANCES_MAX = 256 };
 
 struct logs {
         struct cli *cli;
-        char *names[INSTANCES_MAX];
+        char *names[INSTANCES_MAX];  /* NULL: the daemon's own */
         char *labels[INSTANCES_MAX]; /* the names, harmless */
         struct client_stream *streams[INSTANCES_MAX];
         size_t n, prefix; /* columns of the longest name, 0: one instance, no prefix */
@@ -29,14 +29,14 @@ static void logs_finish(struct logs *l)
 static int add_name(struct logs *l, const char *name)
 {
         for (size_t i = 0; i < l->n; i++)
-                if (streq(l->names[i], name))
+                if (streq_ptr(l->names[i], name))
                         return CLI_DONE;
         if (l->n == INSTANCES_MAX)
-                return cli_fail(l->cli, "that are too many instances at once: %d at most", INSTANCES_MAX);
-        l->names[l->n] = text_dup(name);
-        l->labels[l->n] = text_dup(name);
+                return cli_fail(l->cli, "that are too many logs at once: %d at most", INSTANCES_MAX);
+        l->names[l->n] = name ? text_dup(name) : NULL;
+        l->labels[l->n] = text_dup(name ? name : "(supervisor)"); /* no instance has such a name */
         l->n++;
-        if (!l->names[l->n - 1] || !l->labels[l->n - 1])
+        if ((name && !l->names[l->n - 1]) || !l->labels[l->n - 1])
                 return cli_fail(l->cli, "not enough memory");
         (void)text_harmless(l->labels[l->n - 1]);
         return CLI_DONE;
@@ -45,9 +45,9 @@ static int add_name(struct logs *l, const char *name)
 static int choose(struct logs *l, const struct rows *rows)
 {
         const struct options *o = &l->cli->options;
-        int r = CLI_DONE;
+        int r = options_get(o, "supervisor") ? add_name(l, NULL) : CLI_DONE;
 
-        for (size_t k = 0; k < o->n_plain; k++) {
+        for (size_t k = 0; k < o->n_plain && r == CLI_DONE; k++) {
                 size_t before = l->n;
                 bool found = false;
 
@@ -148,6 +148,12 @@ static int read_all(struct logs *l)
         return cli_flush(l->cli);
 }
 
+static char *target_of(const struct logs *l, size_t i, const char *query)
+{
+        return l->names[i] ? cli_target("/api/v1/instances", l->names[i], query)
+                           : text_format("/api/v1%s", query);
+}
+
 /* One after the other, so that the lines of each stay together. */
 static int read_ends(struct logs *l, const char *query)
 {
@@ -155,7 +161,7 @@ static int read_ends(struct logs *l, const char *query)
 
         for (size_t i = 0; i < l->n && r == CLI_DONE; i++) {
                 _cleanup_answer_ struct client_answer answer = {0};
-                _cleanup_free_ char *target = cli_target("/api/v1/instances", l->names[i], query);
+                _cleanup_free_ char *target = target_of(l, i, query);
 
                 r = cli_request(l->cli, "GET", target, &answer);
                 for (size_t at = 0; r == CLI_DONE && at < answer.body.len;) {
@@ -174,7 +180,7 @@ static int follow(struct logs *l, const char *query)
         int r = CLI_DONE;
 
         for (size_t i = 0; i < l->n && r == CLI_DONE; i++) {
-                _cleanup_free_ char *target = cli_target("/api/v1/instances", l->names[i], query);
+                _cleanup_free_ char *target = target_of(l, i, query);
 
                 r = cli_open_stream(l->cli, target, &l->streams[i]);
         }
@@ -190,6 +196,8 @@ int logs_main(struct cli *cli)
         char *end, query[64];
         int r;
 
+        if (!cli->options.n_plain && !options_get(&cli->options, "supervisor"))
+                return cli_usage(cli, "something is missing: llama-supervisor logs NAME..., or --supervisor");
         if (lines) {
                 n = strtoul(lines, &end, 10);
                 if (lines[0] < '0' || lines[0] > '9' || *end || n > LINES_MAX)

@@ -623,9 +623,13 @@ static int open_all(struct doors *d, char **ret_error)
         if (r >= 0)
                 r = follow_init(d);
         if (r >= 0)
+                r = ownlog_new(d->loop, &d->ownlog);
+        if (r >= 0)
                 r = feed_new(d->loop, d->fleet, &d->feed);
         if (r >= 0)
                 feed_on_key(d->feed, on_key, d);
+        if (r >= 0)
+                feed_set_ownlog(d->feed, d->ownlog);
         if (r >= 0)
                 r = gateway_new(d, &d->gateway);
         if (r >= 0)
@@ -696,6 +700,7 @@ struct doors *doors_close(struct doors *d)
         d->auth = auth_free(d->auth);
         doors_tls_close(d);
         d->follow_timer = timer_free(d->follow_timer);
+        d->ownlog = ownlog_free(d->ownlog);
         text_list_free(d->addresses);
         free(d->doorways);
         free(d->control);

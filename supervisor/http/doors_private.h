@@ -8,6 +8,7 @@
 #include "http/feed.h"
 #include "http/gate.h"
 #include "http/gateway.h"
+#include "http/ownlog.h"
 #include "http/router.h"
 
 #define DOORS_CONTROL "control" /* the tag of the control socket's listener */
@@ -59,6 +60,7 @@ struct doors {
         char *control;    /* path of the control socket */
         char *listen_json;
         struct doors_counts counts;
+        struct ownlog *ownlog;
         struct list follows; /* follow.c */
         unsigned n_follows;
         struct timer *follow_timer;

@@ -610,6 +610,11 @@ void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner)
         f->key_owner = owner;
 }
 
+void feed_set_ownlog(struct feed *f, struct ownlog *ownlog)
+{
+        f->ownlog = ownlog;
+}
+
 int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
 {
         struct feed *f = calloc(1, sizeof(*f));

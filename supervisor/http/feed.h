@@ -27,6 +27,9 @@ typedef int feed_key_fn(void *owner, struct slice key, const char *peer, uint64_
                         size_t size);
 enum { FEED_KEY_WORDS_MAX = 320 };
 void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner);
+/* Whose lines the topic "log" tells; must outlive the feed. Without it the topic is refused. */
+struct ownlog;
+void feed_set_ownlog(struct feed *f, struct ownlog *ownlog);
 /* Ends all that began with a request of this mark (request_mark): its key was revoked. Returns how many. */
 unsigned feed_end_marked(struct feed *f, uint64_t mark);
 

@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "http/feed.h"
 #include "http/feed_ws.h"
+#include "http/ownlog.h"
 
 enum { FEED_NAME_MAX = 128 };
 
@@ -104,7 +105,8 @@ struct feed {
 
         struct list sses; /* feed_sse.c: by their next keep-alive */
         struct timer *sse_timer;
-        struct list logs; /* feed_socket.c: clients with log lines that wait */
+        struct ownlog *ownlog; /* NULL: none */
+        struct list logs;      /* feed_socket.c: clients with log lines that wait */
         struct timer *log_timer;
         unsigned n_follows;
         struct list watches; /* feed_activity.c: who has its topic */

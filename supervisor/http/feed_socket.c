@@ -5,7 +5,7 @@
  * {"type":"subscribed","topics":[…]}, all that is subscribed now. What is not understood is answered by
  * {"type":"error","message"}, and the connection is kept.
  * To the client, besides the status: {"type":"log","instance","lines":[…],"skipped":n}: at most every 100 ms an instance and
- * 32 KB; n lines before them were too many. {"type":"activity","activity":{…}}: see feed_activity.c. */
+ * 32 KB; n lines before them were too many. Of the topic "log" (without a name: the supervisor's own log) the instance is null. {"type":"activity","activity":{…}}: see feed_activity.c. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,8 +37,9 @@ struct client;
 struct follow {
         struct list node; /* in client.follows */
         struct client *client;
-        struct follower *follower;
-        struct buffer lines; /* JSON strings with commas */
+        struct follower *follower;    /* of an instance's log, or … */
+        struct ownlog_reader *reader; /* … of our own, whose name is "" */
+        struct buffer lines;          /* JSON strings with commas */
         uint64_t skipped;
         usec_t sent_at;
         char name[];
@@ -108,6 +109,13 @@ static void say_error(struct client *c, const char *fmt, ...)
         add_note(c, &text);
 }
 
+/* "log:qwen-0", or "log". */
+static char *topic_of(const struct follow *x, char topic[static TOPIC_MAX])
+{
+        (void)snprintf(topic, TOPIC_MAX, "log%s%s", x->name[0] ? ":" : "", x->name);
+        return topic;
+}
+
 static void say_topics(struct client *c)
 {
         _cleanup_buffer_ struct buffer text;
@@ -124,7 +132,7 @@ static void say_topics(struct client *c)
                 json_put_string(&w, "status");
         LIST_FOREACH(&c->follows, it)
         {
-                (void)snprintf(topic, sizeof(topic), "log:%s", LIST_ENTRY(it, struct follow, node)->name);
+                topic_of(LIST_ENTRY(it, struct follow, node), topic);
                 json_put_string(&w, topic);
         }
         if (!list_is_empty(&c->watch.node))
@@ -203,6 +211,7 @@ static struct follow *find_follow(struct client *c, const char *name)
 static void follow_free(struct follow *x)
 {
         fleet_unfollow(x->follower);
+        ownlog_unfollow(x->reader);
         x->client->n_follows--;
         x->client->sub.feed->n_follows--;
         list_remove(&x->node);
@@ -210,38 +219,58 @@ static void follow_free(struct follow *x)
         free(x);
 }
 
+static void unfollow(struct client *c, const char *name)
+{
+        struct follow *x = find_follow(c, name);
+
+        if (x)
+                follow_free(x);
+}
+
+static int follow_start(struct feed *f, struct follow *x)
+{
+        if (x->name[0])
+                return fleet_follow_log(f->fleet, x->name, on_line, x, &x->follower);
+        return f->ownlog ? ownlog_follow(f->ownlog, on_line, x, &x->reader) : -ENODATA;
+}
+
+/* name: "" for our own log. */
 static void follow_new(struct client *c, const char *name)
 {
+        char topic[TOPIC_MAX];
         struct follow *x;
         int r;
 
         if (find_follow(c, name))
                 return;
-        if (c->n_follows == FOLLOWS_MAX) {
-                say_error(c, "topic log:%s: at most %d logs a connection", name, FOLLOWS_MAX);
-                return;
-        }
-        if (c->sub.feed->n_follows >= FOLLOWS_ALL_MAX) {
-                c->sub.feed->counts.refused++;
-                say_error(c, "topic log:%s: too many clients follow logs already", name);
-                return;
-        }
         x = calloc(1, sizeof(*x) + strlen(name) + 1);
         if (!x)
                 return;
         memcpy(x->name, name, strlen(name) + 1);
         x->client = c;
+        list_init(&x->node);
         buffer_init(&x->lines, LINES_SIZE_MAX);
-        r = fleet_follow_log(c->sub.feed->fleet, name, on_line, x, &x->follower);
-        if (r < 0) {
-                say_error(c, "topic log:%s: %s", name,
-                          r == -ENODATA ? "this server is not ours, so that we have no log of it"
-                                        : strerror(-r));
-                free(x);
-                return;
-        }
         c->n_follows++;
         c->sub.feed->n_follows++;
+        if (c->n_follows > FOLLOWS_MAX) {
+                say_error(c, "topic %s: at most %d logs a connection", topic_of(x, topic), FOLLOWS_MAX);
+                follow_free(x);
+                return;
+        }
+        if (c->sub.feed->n_follows > FOLLOWS_ALL_MAX) {
+                c->sub.feed->counts.refused++;
+                say_error(c, "topic %s: too many clients follow logs already", topic_of(x, topic));
+                follow_free(x);
+                return;
+        }
+        r = follow_start(c->sub.feed, x);
+        if (r < 0) {
+                say_error(c, "topic %s: %s", topic_of(x, topic),
+                          r == -ENODATA ? "this server is not ours, so that we have no log of it"
+                                        : strerror(-r));
+                follow_free(x);
+                return;
+        }
         list_append(&c->follows, &x->node);
 }
 
@@ -255,7 +284,7 @@ static int send_log(struct client *c, struct follow *x)
         json_begin(&w, &text);
         json_open_object(&w);
         json_string(&w, "type", "log");
-        json_string(&w, "instance", x->name);
+        json_string(&w, "instance", x->name[0] ? x->name : NULL);
         json_key(&w, "lines");
         json_open_array(&w);
         if (x->lines.len)
@@ -345,19 +374,20 @@ static void change_topic(struct client *c, const char *topic, bool on)
                 c->sub.status = on;
                 if (on)
                         subscriber_refresh(&c->sub);
+        } else if (streq(topic, "log") && on) {
+                follow_new(c, "");
         } else if (starts_with(topic, "log:") && on) {
                 subscribe_log(c, topic + strlen("log:"));
-        } else if (starts_with(topic, "log:")) {
-                struct follow *x = find_follow(c, topic + strlen("log:"));
-
-                if (x)
-                        follow_free(x);
+        } else if (streq(topic, "log")) {
+                unfollow(c, "");
+        } else if (starts_with(topic, "log:") && topic[strlen("log:")]) {
+                unfollow(c, topic + strlen("log:"));
         } else if (streq(topic, "activity")) {
                 change_watch(c, on);
         } else if (is_one_of(later_topics, topic)) {
                 say_error(c, "topic %s is not served by this version", topic);
         } else {
-                say_error(c, "unknown topic \"%.64s\": there are status, activity and log:NAME", topic);
+                say_error(c, "unknown topic \"%.64s\": there are status, activity, log and log:NAME", topic);
         }
 }
 

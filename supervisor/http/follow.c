@@ -1,4 +1,4 @@
-/* follow.c: an instance's log over HTTP: its end, and then every new line as it comes, for as long as the client reads.
+/* follow.c: logs over HTTP, an instance's or our own: the end, and then every new line as it comes, for as long as the client reads.
  * A slow reader costs a bounded queue: what does not fit is counted and skipped, and told to it when it reads again. */
 #include <errno.h>
 #include <stdio.h>
@@ -15,14 +15,16 @@ struct follow {
         struct list node;
         struct doors *doors;
         struct request *req;
-        struct follower *follower;
-        uint64_t skipped; /* bytes since the last note */
-        char name[ROUTE_NAME_MAX];
+        struct follower *follower;    /* of an instance's log, or … */
+        struct ownlog_reader *reader; /* … of our own */
+        uint64_t skipped;             /* bytes since the last note */
+        char name[ROUTE_NAME_MAX];    /* "": our own */
 };
 
 static void follow_free(struct follow *x)
 {
         fleet_unfollow(x->follower);
+        ownlog_unfollow(x->reader);
         list_remove(&x->node);
         x->doors->n_follows--;
         free(x);
@@ -129,6 +131,11 @@ void follow_end_all(struct doors *d)
         }
 }
 
+static bool is_of_instance(const struct call *call)
+{
+        return call->name[0];
+}
+
 static struct follow *follow_new(struct call *call, int *ret_error)
 {
         struct follow *x = calloc(1, sizeof(*x));
@@ -140,7 +147,10 @@ static struct follow *follow_new(struct call *call, int *ret_error)
         x->doors = call->doors;
         x->req = call->req;
         (void)snprintf(x->name, sizeof(x->name), "%s", call->name);
-        r = fleet_follow_log(call->doors->fleet, call->name, follow_line, x, &x->follower);
+        if (is_of_instance(call))
+                r = fleet_follow_log(call->doors->fleet, call->name, follow_line, x, &x->follower);
+        else
+                r = ownlog_follow(call->doors->ownlog, follow_line, x, &x->reader);
         if (r < 0) {
                 free(x);
                 *ret_error = r;
@@ -158,33 +168,36 @@ static void answer_no_log(struct call *call, int r)
         else if (r == -ENODATA)
                 doors_respond_error(call->req, 404, "%s was started by somebody else: its log is not ours",
                                     call->name);
+        else if (r == -ENOMEM)
+                doors_respond_error(call->req, 503, "not enough memory to read a log");
         else
                 doors_respond_error(call->req, 500, "cannot read the log of %s: %s", call->name,
                                     strerror(-r));
 }
 
-void logs_handle(struct call *call)
+static int read_end(struct call *call, unsigned lines, char **ret, size_t *ret_len)
+{
+        struct buffer text;
+
+        if (is_of_instance(call))
+                return fleet_read_log(call->doors->fleet, call->name, lines, ret, ret_len);
+        buffer_init(&text, 0);
+        ownlog_put_last(lines, &text);
+        if (text.failed) {
+                buffer_finish(&text);
+                return -ENOMEM;
+        }
+        *ret_len = text.len;
+        *ret = buffer_steal(&text);
+        return 0;
+}
+
+static void follow(struct call *call, const char *text, size_t len)
 {
         struct doors *d = call->doors;
-        _cleanup_free_ char *text = NULL;
         struct follow *x;
-        uint64_t lines;
-        size_t len = 0;
-        bool follow;
         int r;
 
-        if (!call_get_uint(call, "lines", 0, LINES_MAX, LINES_DEFAULT, &lines) ||
-            !call_get_bool(call, "follow", &follow))
-                return;
-        r = fleet_read_log(d->fleet, call->name, (unsigned)lines, &text, &len);
-        if (r < 0) {
-                answer_no_log(call, r);
-                return;
-        }
-        if (!follow || call->head->method == HTTP1_HEAD) {
-                respond_text(call->req, 200, LOG_TYPE, NULL, text, len);
-                return;
-        }
         /* Strangers cannot keep the operator from its log. */
         if (d->n_follows >= DOORS_FOLLOWERS_MAX + (call->control ? DOORS_CONTROL_EXTRA : 0)) {
                 d->counts.busy++;
@@ -200,6 +213,27 @@ void logs_handle(struct call *call)
         request_on_gone(call->req, follow_gone, x);
         request_set_standing(call->req);
         respond_begin(call->req, 200, LOG_TYPE, "X-Accel-Buffering: no\r\n");
-        if (request_write(call->req, text, len) < 0)
+        if (len && request_write(call->req, text, len) < 0)
                 skip(x, len);
+}
+
+/* Of an instance, or (a route without a name) our own. */
+void logs_handle(struct call *call)
+{
+        _cleanup_free_ char *text = NULL;
+        uint64_t lines;
+        size_t len = 0;
+        bool follows;
+        int r;
+
+        if (!call_get_uint(call, "lines", 0, LINES_MAX, LINES_DEFAULT, &lines) ||
+            !call_get_bool(call, "follow", &follows))
+                return;
+        r = read_end(call, (unsigned)lines, &text, &len);
+        if (r < 0)
+                answer_no_log(call, r);
+        else if (!follows || call->head->method == HTTP1_HEAD)
+                respond_text(call->req, 200, LOG_TYPE, NULL, text, len);
+        else
+                follow(call, text, len);
 }

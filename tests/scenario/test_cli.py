@@ -24,7 +24,7 @@ from harness import PATIENCE, PROGRAM, wait_for
 
 ESCAPE = "\x1b"
 LEAVE = "\x1b[?25h\x1b[?1049l"
-ASKING = [["status"], ["status", "a"], ["ls"], ["ps"], ["logs", "a"], ["logs", "-f", "a"], ["start", "a"], ["stop", "a"],
+ASKING = [["status"], ["status", "a"], ["ls"], ["ps"], ["logs", "a"], ["logs", "-f", "a"], ["logs", "-s"], ["start", "a"], ["stop", "a"],
           ["restart", "a", "--wait"], ["reload"], ["reload", "--dry-run"], ["why", "a"], ["why", "--command", "a"], ["history"],
           ["history", "-f"], ["status", "--watch"], ["requests"], ["requests", "--cancel", "a"]]
 
@@ -232,7 +232,7 @@ def test_config_names_the_daemon(folder):
     (["why"], "something is missing: llama-supervisor why NAME"),
     (["why", "a", "b"], 'unexpected argument "b"'),
     (["ls", "a"], 'unexpected argument "a"'),
-    (["logs"], "something is missing"),
+    (["logs"], "something is missing: llama-supervisor logs NAME..., or --supervisor"),
     (["logs", "a", "-n", "x"], "--lines x: a number from 0 to 10000"),
     (["logs", "a", "-n", "-1"], "--lines -1"),
     (["logs", "a", "-n", "10001"], "--lines 10001"),
@@ -424,6 +424,26 @@ def test_logs(fleet):
     assert [line["line"] for line in lines[2:]] == whole.splitlines()[-2:]
     result = fleet.cli("logs", "soli")
     assert result.returncode == 1 and 'did you mean "solo"?' in result.stderr and result.stdout == ""
+
+
+def test_logs_of_the_daemon_itself(fleet):
+    where = ["--socket", fleet.control]
+    own = ok(fleet.cli("logs", "--supervisor"))
+    assert own == fleet.get("/api/v1/logs").text and "listening on" in own and "llama_server: " not in own
+    assert ok(fleet.cli("logs", "-s", "-n", "1")) == own.splitlines(keepends=True)[-1]
+    both = ok(fleet.cli("logs", "solo", "-sn1")).splitlines()
+    assert [line.split(" | ")[0] for line in both] == ["(supervisor)", "solo        "]
+    line = json.loads(ok(fleet.cli("logs", "-s", "--json", "-n1")))
+    assert line == {"instance": None, "line": own.splitlines()[-1]}
+    with follower("logs", "-fsn0", *where) as f, follower("logs", "-fsn0", "solo", "--json", *where) as g:
+        harness.wait_for(lambda: "llama_supervisor_log_followers 3\n" in fleet.get("/metrics").text, what="all are followed")
+        kill_child(fleet, "solo")
+        f.wait_text("SIGKILL")
+        g.wait_text("SIGKILL")
+        g.wait_text("llama_server: initializing")
+        g.look()
+        complete = g.text[:g.text.rindex("\n")].splitlines()
+        assert {json.loads(one_of_them)["instance"] for one_of_them in complete} == {"solo", None}
 
 
 def test_logs_follow(fleet):

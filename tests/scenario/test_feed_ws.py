@@ -105,9 +105,26 @@ def test_logs(daemon, ws):
     assert ws.message(lambda m: m["type"] == "subscribed") == {"type": "subscribed", "topics": ["status"]}
 
 
+def test_the_log_of_the_daemon_itself(daemon, ws):
+    ws.send(json.dumps({"type": "subscribe", "topics": ["log", "log:qwen-1"]}))
+    assert ws.message() == {"type": "subscribed", "topics": ["status", "log", "log:qwen-1"]}
+    kill_child(daemon, "qwen-0")
+    lines = []
+    while not any("qwen-0: ready" in line for line in lines):
+        message = ws.message(lambda m: m["type"] == "log" and m["instance"] is None)
+        assert message["skipped"] == 0
+        lines += message["lines"]
+    assert any("warning: qwen-0: " in line and "SIGKILL" in line for line in lines), lines
+    told = daemon.get("/api/v1/logs?lines=10000").text
+    assert "\n".join(lines) + "\n" in told
+    ws.send(json.dumps({"type": "unsubscribe", "topics": ["log"]}))
+    assert ws.message(lambda m: m["type"] == "subscribed") == {"type": "subscribed", "topics": ["status", "log:qwen-1"]}
+
+
 def test_what_is_not_understood(ws):
     for message, word in (("hello", "not understood"), ("{}", "type"), ('{"type":"subscribe","topics":["gpus"]}', "not served"),
-                          ('{"type":"subscribe","topics":["log:nobody"]}', "no instance")):
+                          ('{"type":"subscribe","topics":["log:nobody"]}', "no instance"),
+                          ('{"type":"subscribe","topics":["log:"]}', "no instance"), ('{"type":"subscribe","topics":["logs"]}', "unknown topic")):
         ws.send(message)
         assert word in ws.message(lambda m: m["type"] == "error")["message"]
     ask(ws)

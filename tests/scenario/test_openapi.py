@@ -241,6 +241,8 @@ def test_wrong_requests_are_refused_as_documented(daemon):
     refused(400, "get", logs, "?lines=1&lines=2", "lines")
     refused(400, "get", logs, "?follow=maybe", "follow")
     refused(400, "get", logs, "?line=3", "line")
+    refused(400, "get", "/api/v1/logs", "?lines=10001", "lines")
+    refused(400, "get", "/api/v1/logs", "?instance=one", "instance")
     refused(400, "get", "/api/v1/history", "?since=yesterday", "since")
     refused(400, "get", "/api/v1/status", "?x=1", "x")
     refused(400, "post", "/api/v1/reload", "?dry_run=2", "dry_run")
