@@ -185,11 +185,17 @@ enum config_hub_driver {
         CONFIG_HUB_GOLLAMA,
 };
 
+enum config_hub_priority { CONFIG_HUB_LOW, CONFIG_HUB_NORMAL, CONFIG_HUB_HIGH };
+
 struct config_hub {
         enum config_hub_driver driver;
+        char *name;   /* never NULL after a load: the driver's word where none was given */
+        char *worker; /* who we are there; NULL: the host's name */
         char *url;
         char *credentials_file;
         double weight;
+        enum config_hub_priority priority; /* of its jobs among what waits for a slot here */
+        unsigned max_jobs;                 /* claimed at a time, 0: as many as there are free slots */
         bool submit;
         struct config_where where;
 };

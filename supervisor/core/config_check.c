@@ -864,5 +864,6 @@ void config_check_all(struct config_load *l)
         check_endpoints(l);
         check_keys_file(l);
         check_total(l);
+        config_check_hubs(l);
         config_check_references(l);
 }

@@ -195,6 +195,8 @@ bool config_env_is_gpu(const char *entry); /* "NAME=value" */
 void config_check_all(struct config_load *l);
 /* config_refer.c: keys that name entries, and whether what they ask for can be had. */
 void config_check_references(struct config_load *l);
+/* config_hubs.c */
+void config_check_hubs(struct config_load *l);
 /* The same for the instance with index i alone, among others that are good. */
 const struct config_instance *config_check_added(struct config_load *l, size_t i);
 

@@ -41,6 +41,8 @@ static const struct config_choice hub_drivers[] = {
         {0},
 };
 
+static const struct config_choice hub_priorities[] = {
+        {"low", CONFIG_HUB_LOW}, {"normal", CONFIG_HUB_NORMAL}, {"high", CONFIG_HUB_HIGH}, {0}};
 static const struct config_choice group_modes[] = {{"exclusive", true}, {"together", false}, {0}};
 
 static const struct config_choice scopes[] = {
@@ -76,6 +78,17 @@ static const char *check_name(const char *s)
                 return "is not a name: 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter "
                        "or digit";
         return NULL;
+}
+
+/* It becomes part of subjects, file names and headers. */
+static const char *check_worker(const char *s)
+{
+        size_t n = strlen(s);
+
+        if (n >= 1 && n <= 63 &&
+            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == n)
+                return NULL;
+        return "is not the name of a worker: 1 to 63 of letters, digits, '_' and '-'";
 }
 
 /* What clients may send as "model": longer than a name, and with the '/' and ':' of model hubs. */
@@ -329,8 +342,7 @@ static const struct config_key top_keys[] = {
          .help = "What a caller without a key may do on loopback: `read` states and logs, `infer`, `admin` "
                  "(start, stop, reload). On other addresses a key is always needed, unless `insecure` says "
                  "otherwise. The control socket may always do everything."},
-        {"hubs", TYPE_OBJECTS, .fallback = "[]", .max = 16, .element = PLACE_HUB,
-         .flags = KEY_RESTART | KEY_UNBUILT,
+        {"hubs", TYPE_OBJECTS, .fallback = "[]", .max = 16, .element = PLACE_HUB, .flags = KEY_RESTART,
          .help = "Remote job queues that get these instances as workers."},
 };
 
@@ -489,12 +501,22 @@ static const struct config_key group_keys[] = {
 static const struct config_key hub_keys[] = {
         {"driver", TYPE_CHOICE, HUB(driver), .choices = hub_drivers, .flags = KEY_RESTART | KEY_REQUIRED,
          .help = "The kind of hub."},
+        {"name", TYPE_STRING, HUB(name), .check = check_name, .flags = KEY_RESTART,
+         .help = "What it is called on every door; two hubs have two names. Default: the driver's word."},
+        {"worker", TYPE_STRING, HUB(worker), .check = check_worker, .flags = KEY_RESTART,
+         .help = "Who we are there: unique among the machines that work for the hub. Default: the host's "
+                 "name."},
         {"url", TYPE_STRING, HUB(url), .check = check_url, .flags = KEY_RESTART | KEY_REQUIRED,
          .help = "Where it is."},
         {"credentials_file", TYPE_SECRET_FILE, HUB(credentials_file), .flags = KEY_RESTART,
          .help = "File with our credentials there."},
         {"weight", TYPE_NUMBER, HUB(weight), .fallback = "1", .min = 0.001, .max = 1000,
-         .help = "Its share of our work relative to other hubs."},
+         .help = "Its share of our free slots relative to other hubs that have work."},
+        {"priority", TYPE_CHOICE, HUB(priority), .fallback = "\"low\"", .choices = hub_priorities,
+         .help = "Of its jobs among all that waits for a slot here: \"low\" serves local requests first, "
+                 "\"normal\" takes turns with them."},
+        {"max_jobs", TYPE_UNSIGNED, HUB(max_jobs), .fallback = "0", .max = 4096,
+         .help = "Jobs claimed at a time; 0: as many as there are free slots."},
         {"submit", TYPE_BOOL, HUB(submit), .fallback = "false", .flags = KEY_RESTART,
          .help = "Hand requests of our own gateway to the hub, too."},
 };

@@ -34,7 +34,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
     r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
     r"in the keys file|everybody on this machine|needs both cert_file|has no meaning on a unix|has no meaning without|is shared with an entry|too large for a number|"
-    r"weights? for (at most )?[0-9]+ replica|at most, not 65")
+    r"is the job folder|weights? for (at most )?[0-9]+ replica|at most, not 65")
 
 GOOD = [
     '{}',
@@ -56,7 +56,8 @@ GOOD = [
     '{"gateway": {"allowed_hosts": ["example.org"], "allowed_origins": ["https://example.org:8443"]}}',
     '{"auth": {"anonymous": ["read", "infer", "admin"]}}',
     '{"listen": [{"address": "0.0.0.0:1"}], "auth": {"keys_file": "no-keys-yet.json"}}',
-    '{"auth": {"anonymous": []}, "spool": {"dir": "s"}, "hubs": [{"driver": "nats", "url": "tls://h:1"}]}',
+    '{"auth": {"anonymous": []}, "spool": {"dir": "s"}, "hubs": [{"driver": "nats", "url": "tls://h:1"}, {"driver": "nats", "url": "tls://h:2",'
+    ' "name": "lab", "worker": "gpu-1", "priority": "normal", "max_jobs": 2, "weight": 0.5}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "replicas": "per-gpu", "gpu": "auto"}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "replicas": {"min": 1, "max": 2}, "gpu": [0, 1]}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "gpu": ["GPU-12-ab"], "env": {"A": "b"}, "args": ["-c", "1"]}]}',
@@ -111,6 +112,8 @@ PATTERNS = {
     "gateway.allowed_origins": r"^(\*|https?://[A-Za-z0-9.:_*\[\]-]{1,253})$",
     "gateway.default_model": r"^[A-Za-z0-9._:/@+-]{1,128}$",
     "groups[].name": NAME,
+    "hubs[].name": NAME,
+    "hubs[].worker": r"^[A-Za-z0-9_-]{1,63}$",
     "instances[].request.set": REQUEST_KEY,
     "instances[].request.strip": REQUEST_KEY,
     "hubs[].url": r"^[^\s:]+://\S+$",

@@ -265,11 +265,14 @@ static void what_does_nothing_yet_is_a_warning(void **state)
                 "{\"spool\": {\"dir\": \"s\"}, \"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"}],\n"
                 " \"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"limits\": {\"pids\": 5}},"
                 " {\"name\": \"b\", \"model\": \"missing.gguf\"}]}",
-                3);
+                2);
         assert_int_equal(c->instances[0].limit_pids, 5);
         assert_string_equal(c->spool_dir, "/etc/ls/s");
         assert_int_equal(c->n_hubs, 1);
         assert_string_equal(config_hub_driver_name(c->hubs[0].driver), "nats");
+        assert_string_equal(c->hubs[0].name, "nats");
+        assert_null(c->hubs[0].worker);
+        assert_int_equal(c->hubs[0].priority, CONFIG_HUB_LOW);
         config_free(c);
 }
 
