@@ -480,3 +480,9 @@ char *config_print_keys(void)
         json_close_array(&w);
         return indented(&b);
 }
+
+bool config_spool_is_on(const struct config *c)
+{
+        return c->spool.enabled == CONFIG_SPOOL_ON ||
+               (c->spool.enabled == CONFIG_SPOOL_AUTO && c->n_hubs == 0);
+}

@@ -187,6 +187,24 @@ enum config_hub_driver {
 
 enum config_hub_priority { CONFIG_HUB_LOW, CONFIG_HUB_NORMAL, CONFIG_HUB_HIGH };
 
+enum config_spool_when {
+        CONFIG_SPOOL_AUTO, /* when no hub is configured */
+        CONFIG_SPOOL_ON,
+        CONFIG_SPOOL_OFF,
+};
+
+/* The job folder: hub/spool.h, docs/HUB.md. */
+struct config_spool {
+        enum config_spool_when enabled;
+        char *dir;
+        char *commands;      /* JSON object text, NULL: none; {"NAME": ["argv", …]} */
+        char **allowed_dirs; /* absolute; files that prompts may read, besides those in dir */
+        usec_t timeout, command_timeout, backoff;
+        unsigned tries;
+        bool partial;        /* partial/ is written */
+        bool leaves_unknown; /* jobs for models that we do not know: another machine has them */
+};
+
 struct config_hub {
         enum config_hub_driver driver;
         char *name;   /* never NULL after a load: the driver's word where none was given */
@@ -239,7 +257,7 @@ struct config {
         struct config_demand demand;
         struct config_group *groups;
         size_t n_groups;
-        char *spool_dir;
+        struct config_spool spool;
         char *auth_keys_file;
         unsigned
                 auth_anonymous; /* bits of enum config_scope: what a caller without a key may do on loopback */
@@ -335,6 +353,7 @@ char *config_print(const struct config *c);
 /* The table itself as a JSON array (path, type, default, reload, …), for the lint and `check --keys`; malloc'd. */
 char *config_print_keys(void);
 
+bool config_spool_is_on(const struct config *c);
 const char *config_balance_name(enum config_balance b);
 const char *config_hub_driver_name(enum config_hub_driver d);
 

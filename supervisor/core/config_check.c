@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "core/keys.h"
 
@@ -86,8 +87,8 @@ static void check_dirs(struct config_load *l)
                         KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "models_dir",
                                     "has no default here: $HOME is not set");
         }
-        if (!c->spool_dir && c->state_dir)
-                (void)had_memory(l, c->spool_dir = text_format("%s/spool", c->state_dir));
+        if (!c->spool.dir && c->state_dir)
+                (void)had_memory(l, c->spool.dir = text_format("%s/spool", c->state_dir));
         if (c->runtime_dir && strlen(c->runtime_dir) + strlen("/control.sock") > SOCKET_PATH_MAX)
                 KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "runtime_dir",
                             "is too long: the path of a unix socket may have %d bytes", SOCKET_PATH_MAX);
@@ -840,6 +841,39 @@ static void check_keys_file(struct config_load *l)
         free(text);
 }
 
+/* --- the spool --------------------------------------------------------------------------------------------------- */
+
+static void check_command(void *owner, const char *name, struct json_value *argv)
+{
+        const char *program = json_as_string(json_at(argv, 0)), *wrong = NULL;
+        struct config_load *l = owner;
+        char buf[80];
+
+        if (!json_is_array(argv) || json_count(argv) == 0)
+                wrong = "expected an array of words, the program first";
+        for (size_t i = 0; !wrong && i < json_count(argv); i++)
+                if (!json_as_string(json_at(argv, i)))
+                        wrong = "expected strings";
+        if (!wrong && program[0] != '/')
+                wrong = "the program must be an absolute path";
+        if (wrong)
+                KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "spool.commands", "%s: %s", shown(name, buf),
+                            wrong);
+}
+
+static void check_spool(struct config_load *l)
+{
+        const char *text = l->config->spool.commands;
+        struct json_value *all = NULL;
+
+        if (!text)
+                return;
+        if (json_parse(text, strlen(text), &all, NULL) < 0)
+                l->failed_memory = true; /* it was good JSON when it was read */
+        json_each(all, check_command, l);
+        json_free(all);
+}
+
 void config_check_all(struct config_load *l)
 {
         struct config *c = l->config;
@@ -863,6 +897,7 @@ void config_check_all(struct config_load *l)
         check_names(l);
         check_endpoints(l);
         check_keys_file(l);
+        check_spool(l);
         check_total(l);
         config_check_hubs(l);
         config_check_references(l);

@@ -43,6 +43,15 @@ static const struct config_choice hub_drivers[] = {
 
 static const struct config_choice hub_priorities[] = {
         {"low", CONFIG_HUB_LOW}, {"normal", CONFIG_HUB_NORMAL}, {"high", CONFIG_HUB_HIGH}, {0}};
+
+static const struct config_choice spool_words[] = {
+        {"auto", CONFIG_SPOOL_AUTO},
+        {"true", CONFIG_SPOOL_ON},
+        {"false", CONFIG_SPOOL_OFF},
+        {0},
+};
+static const struct config_choice unknown_models[] = {{"leave", true}, {"fail", false}, {0}};
+
 static const struct config_choice group_modes[] = {{"exclusive", true}, {"together", false}, {0}};
 
 static const struct config_choice scopes[] = {
@@ -150,6 +159,18 @@ static const char *check_url(const char *s)
                 if (isspace((unsigned char)*q))
                         return "is not a URL: it holds a space";
         return strchr(p + 3, '@') ? "holds a user or password; use \"credentials_file\"" : NULL;
+}
+
+static const char *check_command_name(const char *s)
+{
+        return text_is_name(s) ? NULL
+                               : "is no name for a command: 1 to 63 of letters, digits, '.', '_' and '-', "
+                                 "beginning with a letter or digit";
+}
+
+static const char *check_absolute(const char *s)
+{
+        return s[0] == '/' ? NULL : "must be an absolute path";
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------------- */
@@ -330,9 +351,40 @@ static const struct config_key top_keys[] = {
          .help = "Names of on-demand entries that are loaded with the daemon, before anybody asks for them."},
         {"groups", TYPE_OBJECTS, .fallback = "[]", .max = 64, .element = PLACE_GROUP,
          .help = "On-demand entries that share room. An entry is in one group at most."},
-        {"spool", TYPE_GROUP, .flags = KEY_UNBUILT, .help = "The job folder."},
-        {"spool.dir", TYPE_PATH, TOP(spool_dir), .flags = KEY_RESTART,
+        {"spool", TYPE_GROUP, .help = "The job folder: job files in, result files out."},
+        {"spool.enabled", TYPE_CHOICE, TOP(spool.enabled), .fallback = "\"auto\"", .choices = spool_words,
+         .flags = KEY_RESTART,
+         .help = "Whether it is worked on: \"auto\" (when no hub is configured), true, or false."},
+        {"spool.dir", TYPE_PATH, TOP(spool.dir), .flags = KEY_RESTART,
          .help = "Where it lies. Default: `spool` in state_dir."},
+        {"spool.commands", TYPE_JSON, TOP(spool.commands), .max = 64 * KB, .check = check_command_name,
+         .flags = KEY_RESTART,
+         .help = "Commands whose output may become part of a prompt: for each name its words, the program "
+                 "first, "
+                 "as {\"date\": [\"/bin/date\", \"-u\"]}. Jobs name them, and can give them nothing."},
+        {"spool.allowed_dirs", TYPE_STRINGS, TOP(spool.allowed_dirs), .fallback = "[]", .max = 64,
+         .check = check_absolute, .flags = KEY_RESTART,
+         .help = "Absolute directories whose files may become part of a prompt; those in the folder itself "
+                 "always may."},
+        {"spool.timeout", TYPE_DURATION, TOP(spool.timeout), .fallback = "\"10m\"", .min = SEC,
+         .max = 7 * 24 * HOUR, .flags = KEY_RESTART,
+         .help = "How long one try of a job may take, unless the job says it."},
+        {"spool.command_timeout", TYPE_DURATION, TOP(spool.command_timeout), .fallback = "\"30s\"",
+         .min = 100 * MSEC, .max = 10 * MIN_, .flags = KEY_RESTART,
+         .help = "How long a command of `commands` may take; then it is killed, and the try has failed."},
+        {"spool.tries", TYPE_UNSIGNED, TOP(spool.tries), .fallback = "3", .min = 1, .max = 100,
+         .flags = KEY_RESTART, .help = "Failed tries after which a job is left alone until `jobs retry`."},
+        {"spool.backoff", TYPE_DURATION, TOP(spool.backoff), .fallback = "\"10s\"", .min = 0, .max = HOUR,
+         .flags = KEY_RESTART,
+         .help = "Wait after the first failed try, in whole seconds; twice as long after each further one, "
+                 "up to an hour."},
+        {"spool.partial", TYPE_BOOL, TOP(spool.partial), .fallback = "true", .flags = KEY_RESTART,
+         .help = "Write answers as they come into `partial/`."},
+        {"spool.unknown_models", TYPE_EITHER, TOP(spool.leaves_unknown), .fallback = "\"fail\"",
+         .choices = unknown_models, .flags = KEY_RESTART,
+         .help = "What becomes of jobs for models that this daemon does not know: \"fail\", or \"leave\" "
+                 "them to "
+                 "another daemon on the same folder."},
         {"auth", TYPE_GROUP, .help = "Who may do what."},
         {"auth.keys_file", TYPE_PATH, TOP(auth_keys_file),
          .help = "File of the API keys (their hashes), made by `llama-supervisor key add`; read again when "

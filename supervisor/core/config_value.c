@@ -280,6 +280,12 @@ static bool take_choice(struct config_load *l, struct config_spot at, const stru
         size_t n = 0;
 
         (void)choices_text(key->choices, all, sizeof all);
+        if (token_of(at)->type == JSON_TRUE || token_of(at)->type == JSON_FALSE)
+                for (const struct config_choice *c = key->choices; c->word; c++)
+                        if (streq(c->word, token_of(at)->type == JSON_TRUE ? "true" : "false")) {
+                                *ret = c->value;
+                                return true;
+                        }
         s = config_take_string(l, at, all);
         if (!s)
                 return false;

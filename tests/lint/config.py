@@ -56,6 +56,9 @@ GOOD = [
     '{"gateway": {"allowed_hosts": ["example.org"], "allowed_origins": ["https://example.org:8443"]}}',
     '{"auth": {"anonymous": ["read", "infer", "admin"]}}',
     '{"listen": [{"address": "0.0.0.0:1"}], "auth": {"keys_file": "no-keys-yet.json"}}',
+    '{"spool": {"enabled": false, "commands": {"date": ["/bin/date", "-u"]}, "allowed_dirs": ["/srv/texts"], "timeout": "1h",'
+    ' "tries": 1, "backoff": "0", "partial": false, "unknown_models": "leave", "command_timeout": "1s"}}',
+    '{"spool": {"enabled": true}}',
     '{"auth": {"anonymous": []}, "spool": {"dir": "s"}, "hubs": [{"driver": "nats", "url": "tls://h:1"}, {"driver": "nats", "url": "tls://h:2",'
     ' "name": "lab", "worker": "gpu-1", "priority": "normal", "max_jobs": 2, "weight": 0.5}]}',
     '{"instances": [{"name": "a", "model": "a.gguf", "replicas": "per-gpu", "gpu": "auto"}]}',
@@ -116,6 +119,8 @@ PATTERNS = {
     "hubs[].worker": r"^[A-Za-z0-9_-]{1,63}$",
     "instances[].request.set": REQUEST_KEY,
     "instances[].request.strip": REQUEST_KEY,
+    "spool.commands": NAME,
+    "spool.allowed_dirs": r"^/",
     "hubs[].url": r"^[^\s:]+://\S+$",
 }
 
@@ -148,13 +153,16 @@ def value_schema(key):
         if low:
             schema["minItems"] = low
         return schema
+    if key["path"] == "spool.commands":
+        return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": {
+            "type": "array", "minItems": 1, "items": {"type": "string"}, "prefixItems": [{"pattern": r"^/|\$\{"}]}}
     if kind == "json object":
         return {"type": "object", "propertyNames": {"pattern": pattern}}
     if kind == "environment":
         return {"type": "object", "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
                 "additionalProperties": {"type": "string"}, "maxProperties": high}
     if kind == "word":
-        return or_expanded({"enum": key["words"]})
+        return or_expanded({"enum": key["words"] + ([True, False] if "true" in key["words"] else [])})
     if kind == "words":
         return {"type": "array", "items": or_expanded({"enum": key["words"]})}
     if kind == "replicas":

@@ -33,7 +33,7 @@ static void defaults_are_those_of_the_design(void **state)
         assert_string_equal(c->state_dir, "/var/lib/llama-supervisor");
         assert_string_equal(c->log_dir, "/var/log/llama-supervisor");
         assert_string_equal(c->models_dir, "/var/lib/llama-supervisor/models");
-        assert_string_equal(c->spool_dir, "/var/lib/llama-supervisor/spool");
+        assert_string_equal(c->spool.dir, "/var/lib/llama-supervisor/spool");
         assert_false(c->insecure);
         assert_int_equal(c->log_level, LOG_INFO);
         assert_string_equal(c->llama_server.binary, "llama-server");
@@ -265,9 +265,9 @@ static void what_does_nothing_yet_is_a_warning(void **state)
                 "{\"spool\": {\"dir\": \"s\"}, \"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"}],\n"
                 " \"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"limits\": {\"pids\": 5}},"
                 " {\"name\": \"b\", \"model\": \"missing.gguf\"}]}",
-                2);
+                1);
         assert_int_equal(c->instances[0].limit_pids, 5);
-        assert_string_equal(c->spool_dir, "/etc/ls/s");
+        assert_string_equal(c->spool.dir, "/etc/ls/s");
         assert_int_equal(c->n_hubs, 1);
         assert_string_equal(config_hub_driver_name(c->hubs[0].driver), "nats");
         assert_string_equal(c->hubs[0].name, "nats");
