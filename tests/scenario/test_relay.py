@@ -18,8 +18,8 @@ import harness
 from harness import PATIENCE, wait_for
 
 CHAT = "/v1/chat/completions"
-# What should take 10 ms is given ten times as long.
-AT_ONCE = 0.1
+# The aim is 10 ms (tests/bench); what polled, or waited for a timeout, would take seconds.
+AT_ONCE = 0.5
 # An instance that died stays down for the length of a test, so that it can be looked at.
 STANDSTILL = {"backoff_initial": "5m", "backoff_max": "5m", "jitter": 0, "max_retries": 5}
 # The fake with the faults of this replica and a journal of its own; which replica it is shows in the name of its socket.
