@@ -74,7 +74,7 @@ quietly()
 # Everything that we ask a distribution for, in one place. Columns: purposes (comma separated), the check that says whether
 # it is there already, the Debian package, the Fedora package ("-" where a distribution has none or does not need one).
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
-# system's Python. Purposes: build (the daemon), run (scripts/run besides that), web (the page's libraries), fetch (llama-server
+# system's Python, lws-uv libwebsockets' plug-in for libuv, which it loads at run time. Purposes: build (the daemon), run (scripts/run besides that), web (the page's libraries), fetch (llama-server
 # out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build, packaging/root), system
 # (tests/system), bench (tests/bench).
 lsv_packages()
@@ -91,6 +91,9 @@ build         pc:json-c                          libjson-c-dev               jso
 build         pc:libcrypto                       libssl-dev                  openssl-devel
 build         pc:libssl                          libssl-dev                  openssl-devel
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
+build         pc:libcurl                         libcurl4-openssl-dev        libcurl-devel
+build         pc:libwebsockets                   libwebsockets-dev           libwebsockets-devel
+run,test      lws-uv                             libwebsockets-evlib-uv      -
 run,test      cmd:python3                        python3                     python3
 run           cmd:curl                           curl                        curl
 fetch         cmd:patchelf                       patchelf                    patchelf
@@ -151,6 +154,7 @@ is_there()
         pc:*) have pkg-config && pkg-config --exists "${1#pc:}" ;;
         file:*) [ -e "${1#file:}" ] ;;
         py:*) /usr/bin/python3 -c "import ${1#py:}" >/dev/null 2>&1 ;;
+        lws-uv) compgen -G '/usr/lib*/*/libwebsockets-evlib_uv.so' >/dev/null || compgen -G '/usr/lib*/libwebsockets-evlib_uv.so' >/dev/null ;;
         asan) ! have gcc || [ "$(gcc -print-file-name=libasan.so)" != libasan.so ] ;;
         ubsan) ! have gcc || [ "$(gcc -print-file-name=libubsan.so)" != libubsan.so ] ;;
         *) die "lib.sh: unknown check '$1'" ;;
