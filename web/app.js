@@ -6,6 +6,7 @@ import { createDetails } from "./details.js";
 import { h, icon, setAttribute, setChildren, setText, show } from "./dom.js";
 import { createFeed } from "./feed.js";
 import { createFleet } from "./fleet.js";
+import { createHub, createHubs } from "./hub.js";
 import { clock, pace } from "./format.js";
 import { createKeyPrompt } from "./key.js";
 import { createLibrary } from "./library.js";
@@ -29,12 +30,14 @@ const key = createKeyPrompt((value) => {
 const askForKey = (reason) => key.ask(reason);
 const { order, remove } = createOrders(api, store, askForKey);
 const details = createDetails({ store, feed, api, order, remove, gone: () => replaceHash(current.name) });
+const hubs = createHubs(feed, () => drawHubs());
 const views = {
-  fleet: createFleet({ store, order, openDetails: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
+  fleet: createFleet({ store, feed, order, openDetails: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
   chat: createChat({ store, api, askForKey }),
   logs: createLogs({ store, feed, api, chosen: (name) => go(`logs/${encodeURIComponent(name)}`) }),
   activity: createActivity({ feed, store, api, askForKey }),
   library: createLibrary({ api, store, askForKey, openInstance: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
+  hub: createHub({ hubs, store }),
 };
 const current = { name: "", view: null };
 
@@ -57,7 +60,13 @@ document.body.append(
   } } }, t.skip),
   h("header", { class: "top" }, h("p", { class: "brand" }, t.product), sentence, h("div", { class: "top-end" }, connection, keyButton, themeButton)),
   rail, h("div", { class: "body" }, stale, main));
-show(rail, Object.keys(views).length > 1);
+
+/** Where no hub is, nobody need look for one. */
+function drawHubs() {
+  show(links.hub, hubs.size > 0 || current.name === "hub");
+  if (current.name === "hub") current.view.draw();
+}
+drawHubs();
 
 // ---- theme and key ---------------------------------------------------------------------------------------------------
 
@@ -108,6 +117,7 @@ function route() {
     current.name = known;
     current.view = views[known];
     setChildren(main, [current.view.element]);
+    drawHubs();
     for (const [one, link] of Object.entries(links)) setAttribute(link, "aria-current", one === known ? "page" : null);
     current.view.enter(argument && decodeURIComponent(argument));
   } else if (argument && known === "logs") current.view.enter(decodeURIComponent(argument));

@@ -33,6 +33,25 @@ export function sparkline(label) {
   };
 }
 
+/** The last figures as bars, the newest at the right. */
+export function bars(label, most) {
+  const path = svg("path", { class: "spark-bars" });
+  const element = svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, path);
+  return {
+    element,
+    draw(values) {
+      const top = Math.max(1e-9, ...values);
+      const step = WIDTH / most;
+      const places = values.slice(-most).map((value, index, all) => {
+        const height = Math.max(1.5, (HEIGHT - 2) * (value / top));
+        return `M${(WIDTH - step * (all.length - index)).toFixed(1)} ${HEIGHT}v${-height.toFixed(1)}h${(step * 0.7).toFixed(1)}v${height.toFixed(1)}z`;
+      });
+      setAttribute(element, "data-idle", !places.length);
+      setAttribute(path, "d", places.join("") || `M0 ${HEIGHT - 1.5}h${WIDTH}v0.5h-${WIDTH}z`);
+    },
+  };
+}
+
 /** What share of the known time it was ready, and the pieces of the strip as [{from, to, status}]. */
 function pieces(spans, now, window) {
   const start = now - window;

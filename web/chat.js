@@ -1,7 +1,9 @@
 /* chat.js: the second view: conversations with the models of the fleet. */
-import { asMarkdown, createConversations, newConversation } from "./conversations.js";
+import { createAttachments } from "./attachments.js";
+import { asJson, asMarkdown, createConversations, newConversation } from "./conversations.js";
 import { h, icon, setAttribute, setChildren, setText, show, stateIcon, everyFrame } from "./dom.js";
 import { short, span } from "./format.js";
+import { forgetAddresses, keepNewest } from "./images.js";
 import { loadMarkdown } from "./markdown.js";
 import { createMessage } from "./message.js";
 import { createSettings, requestOf } from "./settings.js";
@@ -47,10 +49,13 @@ export function createChat({ store, api, askForKey }) {
     event.preventDefault();
     if (running.has(current.id)) stop();
     else sendInput();
-  } } }, input, go);
+  } } });
+  const main = h("div", { class: "chat-main" }, head, scroll, h("div", { class: "chat-foot" }, latest, notice, form));
+  const attached = createAttachments({ input, place: main, changed: () => drawFoot() });
+  form.append(attached.row, attached.button, attached.picker, input, go);
+  main.append(attached.veil);
   const element = h("section", { class: "view-chat", "aria-labelledby": "chat-title" },
-    h("h1", { id: "chat-title", class: "visually-hidden" }, t.views.chat), aside,
-    h("div", { class: "chat-main" }, head, scroll, h("div", { class: "chat-foot" }, latest, notice, form)));
+    h("h1", { id: "chat-title", class: "visually-hidden" }, t.views.chat), aside, main);
   show(latest, false);
 
   input.addEventListener("keydown", (event) => {
@@ -132,6 +137,19 @@ export function createChat({ store, api, askForKey }) {
     }
   }
 
+  /** Does it see pictures? null: its server has not told yet. */
+  function sees(name) {
+    const told = (models().get(name)?.items ?? []).map((one) => one.more?.modalities).filter(Boolean);
+    return told.length ? told.some((one) => one.includes("vision")) : null;
+  }
+
+  /** A sentence about pictures and a model that does not see them; "" when there is nothing to say. */
+  function aboutImages(name) {
+    const seen = sees(name);
+    if (attached.count) return seen ? "" : seen === null ? t.chat.perhapsBlind(name) : t.chat.blind(name);
+    return seen === false && current.messages.some((one) => one.images?.some((image) => image.blob)) ? t.chat.blindBefore(name) : "";
+  }
+
   // ---- conversations
 
   function save() {
@@ -147,6 +165,7 @@ export function createChat({ store, api, askForKey }) {
   function select(conversation) {
     current = conversation;
     boxes = [];
+    forgetAddresses(attached.blobs);
     setAttribute(aside, "data-open", null);
     draw();
     toEnd(true);
@@ -172,9 +191,9 @@ export function createChat({ store, api, askForKey }) {
     if (aside.hasAttribute("data-open")) aside.querySelector("button").focus();
   }
 
-  function exported(kind) {
+  async function exported(kind) {
     const name = (current.title || t.chat.untitled).replace(/[^\w-]+/g, "-").slice(0, 40).toLowerCase();
-    const text = kind === "json" ? `${JSON.stringify(current, null, 2)}\n` : asMarkdown(current, { you: t.chat.you, system: t.chat.system });
+    const text = kind === "json" ? await asJson(current) : asMarkdown(current, { you: t.chat.you, system: t.chat.system, image: t.chat.image });
     const url = URL.createObjectURL(new Blob([text], { type: kind === "json" ? "application/json" : "text/markdown" }));
     const link = h("a", { href: url, download: `${name}.${kind === "json" ? "json" : "md"}` });
     link.click();
@@ -185,11 +204,17 @@ export function createChat({ store, api, askForKey }) {
 
   function sendInput() {
     const text = input.value.trim();
-    if (!text || !current.model) return;
+    if ((!text && !attached.count) || attached.working || !current.model) return;
+    if (attached.count && sees(current.model) === false) {
+      say(aboutImages(current.model));
+      return;
+    }
     input.value = "";
     grow();
-    current.messages.push({ role: "user", content: text, at: Date.now() });
-    if (!current.title) current.title = text.split("\n")[0].slice(0, TITLE);
+    const images = attached.take();
+    current.messages.push({ role: "user", content: text, ...(images.length && { images }), at: Date.now() });
+    keepNewest(current.messages);
+    if (!current.title) current.title = text.split("\n")[0].slice(0, TITLE) || t.chat.imagesOnly(images.length);
     ask();
   }
 
@@ -199,7 +224,7 @@ export function createChat({ store, api, askForKey }) {
 
   function edit(message, text) {
     current.messages.splice(current.messages.indexOf(message));
-    current.messages.push({ role: "user", content: text, at: Date.now() });
+    current.messages.push({ role: "user", content: text, ...(message.images && { images: message.images }), at: Date.now() });
     boxes = boxes.filter((box) => current.messages.includes(box.message));
     ask();
   }
@@ -212,7 +237,7 @@ export function createChat({ store, api, askForKey }) {
   async function ask() {
     const conversation = current;
     const message = { role: "assistant", content: "", reasoning: "", model: conversation.model, at: Date.now() };
-    const body = requestOf(conversation);
+    const asked = requestOf(conversation, sees(conversation.model) !== false);
     const job = { controller: new AbortController(), message, began: performance.now(), savedAt: 0, told: null };
     running.get(conversation.id)?.controller.abort();
     running.set(conversation.id, job);
@@ -222,7 +247,7 @@ export function createChat({ store, api, askForKey }) {
     draw();
     toEnd(true);
     try {
-      await streamChat(api, body, job.controller.signal, {
+      await streamChat(api, await asked, job.controller.signal, {
         waiting(told) {
           job.told = told;
           refresh(conversation);
@@ -294,6 +319,7 @@ export function createChat({ store, api, askForKey }) {
   }
 
   function drawFoot() {
+    if (!current) return;
     const busy = running.has(current.id);
     setAttribute(form, "data-running", busy);
     const label = busy ? t.chat.stop : t.chat.send;
@@ -302,7 +328,8 @@ export function createChat({ store, api, askForKey }) {
       setAttribute(go, "title", label);
       setChildren(go, [icon(busy ? "stop" : "send")]);
     }
-    const words = !current.model ? (store.loaded ? t.chat.noModel : "") : busy ? "" : waitingFor(current.model, null);
+    const words = !current.model ? (store.loaded ? t.chat.noModel : "") : busy ? "" : [aboutImages(current.model), waitingFor(current.model, null)].filter(Boolean).join("\n");
+    show(attached.button, Boolean(attached.count) || sees(current.model) !== false);
     setText(notice, words);
     show(notice, words !== "");
   }

@@ -1,4 +1,5 @@
 /* conversations.js: the conversations of this browser, in IndexedDB; nothing of them leaves it but what is sent to a model. */
+import { dataAddress } from "./images.js";
 
 const NAME = "llama-supervisor";
 const STORE = "conversations";
@@ -53,10 +54,20 @@ export async function createConversations() {
   };
 }
 
-/** As one text for people. words: {you, system} */
+/** As one text for programs, pictures in it. */
+export async function asJson(conversation) {
+  const messages = await Promise.all(conversation.messages.map(async ({ images, ...one }) => images
+    ? { ...one, images: await Promise.all(images.map(async ({ blob, width, height }) => ({ width, height, url: blob ? await dataAddress(blob) : null }))) } : one));
+  return `${JSON.stringify({ ...conversation, messages }, null, 2)}\n`;
+}
+
+/** As one text for people. words: {you, system, image(width, height)} */
 export function asMarkdown(conversation, words) {
   const parts = [`# ${conversation.title}`];
   if (conversation.system) parts.push(`**${words.system}**\n\n${conversation.system}`);
-  for (const one of conversation.messages) parts.push(`**${one.role === "user" ? words.you : one.model}**\n\n${one.content}`);
+  for (const one of conversation.messages) {
+    const images = (one.images ?? []).map(({ width, height }) => `*${words.image(width, height)}*`);
+    parts.push([`**${one.role === "user" ? words.you : one.model}**`, ...images, one.content].filter(Boolean).join("\n\n"));
+  }
   return `${parts.join("\n\n")}\n`;
 }

@@ -4,7 +4,7 @@ import { strip } from "./charts.js";
 import { h, setAttribute, setChildren, setText, show, stateIcon } from "./dom.js";
 import { bytes, clock, count, short } from "./format.js";
 import { plainLine } from "./lines.js";
-import { ordersFor } from "./orders.js";
+import { orderLabel, ordersFor } from "./orders.js";
 import { DAY } from "./store.js";
 import { t } from "./texts.js";
 import { button, copyButton, iconButton } from "./ui.js";
@@ -112,9 +112,10 @@ export function createDetails({ store, feed, api, order, remove, gone }) {
       hour.draw(current.spans, now);
       day.draw(current.spans, now);
       const orders = ordersFor(current);
-      if (drawnOrders !== orders.join()) {
-        drawnOrders = orders.join();
-        setChildren(buttons, orders.map((one) => button(t.orders[one], { kind: "plain", "data-order": one, onclick: () => order(one, current) })));
+      const labels = orders.map((one) => orderLabel(one, current)).join();
+      if (drawnOrders !== labels) {
+        drawnOrders = labels;
+        setChildren(buttons, orders.map((one) => button(orderLabel(one, current), { kind: "plain", "data-order": one, onclick: () => order(one, current) })));
       }
       show(removal, Boolean(current.more?.dynamic));
       const key = JSON.stringify(facts(current));

@@ -4,7 +4,8 @@
  *   const feed = createFeed();                    // of the server that this file came from; {base, key, instance} say otherwise
  *   feed.subscribe((instances, changed) => …);    // a Map: name → {instance, seq, timestamp, data}; at once, and on each change
  *   feed.onConnection(({state, since}) => …);     // "connecting" | "live" | "stale" | "refused"; since: ms, when it became so
- *   const stop = feed.follow("log:qwen-0", (message) => …);   // a topic: subscribed again after each reconnect
+ *   const stop = feed.follow("log:qwen-0", (message) => …);   // a topic: subscribed again after each reconnect; also "log" (the
+ *                                                 // supervisor's own), "activity", "gpus"
  *   feed.request();                               // asks for the whole set now
  *   feed.setKey("lsv_…"); feed.close();
  *
@@ -99,7 +100,7 @@ export function createFeed({ base = ownBase(), key = null, instance = null } = {
     }
     if (message.type === "llama_status") takeStatus(message);
     else if (message.type === "llama_status_removed") takeRemoved(message);
-    else if (message.type === "log") for (const fn of topics.get(`log:${message.instance}`) ?? []) fn(message);
+    else if (message.type === "log") for (const fn of topics.get(message.instance === null ? "log" : `log:${message.instance}`) ?? []) fn(message);
     else for (const fn of topics.get(message.type) ?? []) fn(message);
   }
 

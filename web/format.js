@@ -29,6 +29,12 @@ export function bytes(n) {
   return `${at && value < 100 ? value.toFixed(1) : Math.round(value)} ${units[at]}`;
 }
 
+/** Memory of a GPU, in the binary gigabytes that it is sold by: "61.2", "139". */
+export function gigabytes(n) {
+  const value = n / 2 ** 30;
+  return value < 100 && !Number.isInteger(value) ? value.toFixed(1) : String(Math.round(value));
+}
+
 /** Tokens of context: "16k", "512". */
 export function count(n) {
   if (n >= 1024 && n % 1024 === 0) return `${n / 1024}k`;

@@ -1,8 +1,9 @@
-/* lines.js: lines of llama-server's log as values: their level, and those that somebody looks for. Pure. */
+/* lines.js: lines of llama-server's log, or of the supervisor's own, as values: their level, and those that somebody looks for. Pure. */
 
 const TERMINAL = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;
 // eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g;
+const OWN = /^\d{4}-\d\d-\d\dT[\d:.]+Z (?:(error|warning|debug): )?/;
 const LEVEL = /^(?:[\d.:]+ )?([DIWE]) /;
 const BAD = /\b(?:error|failed|fatal|abort(?:ed)?|exception|assert)\b|^E /i;
 const WARN = /\bwarn(?:ing)?\b/i;
@@ -15,6 +16,9 @@ export function plainLine(line) {
 /** "error" "warning" "info" "debug", or "mark" for the supervisor's own lines. */
 export function levelOf(line) {
   if (line.startsWith("--- llama-supervisor")) return "mark";
+  // The supervisor's own lines: one that has no word is info, whatever it quotes.
+  const own = OWN.exec(line);
+  if (own) return own[1] ?? "info";
   const told = LEVEL.exec(line)?.[1];
   if (told) return { D: "debug", I: "info", W: "warning", E: "error" }[told];
   if (BAD.test(line)) return "error";

@@ -1,4 +1,4 @@
-/* logs.js: the third view: the log of an instance, live. 100,000 lines stay smooth, since only those in sight are elements. */
+/* logs.js: the third view: the log of an instance, or of the supervisor itself, live. 100,000 lines stay smooth, since only those in sight are elements. */
 import { h, setAttribute, setChildren, setText, show, everyFrame } from "./dom.js";
 import { createLines, LEVELS, plainLine } from "./lines.js";
 import { t } from "./texts.js";
@@ -7,6 +7,7 @@ import { createVirtualList } from "./virtual.js";
 
 const MOST = 100_000;
 const ASKED = 10_000; // lines of the past
+const OWN = "@supervisor"; // in the address, where no instance can have such a name
 const ROW = 20; // px, as in logs.css
 
 export function createLogs({ store, feed, api, chosen }) {
@@ -55,7 +56,7 @@ export function createLogs({ store, feed, api, chosen }) {
     list.change(lines.shown.length);
     show(list.element, lines.shown.length > 0);
     show(empty, lines.shown.length === 0);
-    setText(empty, name === null ? t.logs.noInstance : lines.total ? t.logs.nothingFound : t.logs.nothing);
+    setText(empty, name === null ? "" : lines.total ? t.logs.nothingFound : t.logs.nothing);
     show(copy, lines.shown.length > 0);
     if (following) list.toEnd();
   });
@@ -116,13 +117,13 @@ export function createLogs({ store, feed, api, chosen }) {
     if (name === null) return;
     const mine = ++asking;
     early = [];
-    stop = feed.follow(`log:${name}`, (message) => {
+    stop = feed.follow(name === OWN ? "log" : `log:${name}`, (message) => {
       if (mine !== asking) return;
       take([...(message.skipped ? [t.logSkipped(message.skipped)] : []), ...message.lines.map(plainLine)]);
     });
     let past = [];
     try {
-      const text = await api.text(`api/v1/instances/${encodeURIComponent(name)}/logs?lines=${ASKED}`);
+      const text = await api.text(`api/v1/${name === OWN ? "" : `instances/${encodeURIComponent(name)}/`}logs?lines=${ASKED}`);
       past = text.split("\n").map(plainLine);
       if (past.at(-1) === "") past.pop();
     } catch (error) {
@@ -144,13 +145,12 @@ export function createLogs({ store, feed, api, chosen }) {
     const key = `${names.join()} ${name}`;
     if (key === drawnNames) return;
     drawnNames = key;
-    setChildren(picker, names.map((one) => h("option", { value: one }, one)));
+    setChildren(picker, [...names.map((one) => h("option", { value: one }, one)), h("option", { value: OWN }, t.logs.own)]);
     if (name) picker.value = name;
-    show(picker, names.length > 0);
   }
 
   function firstName() {
-    return [...store.groups().values()].flat()[0]?.name ?? null;
+    return [...store.groups().values()].flat()[0]?.name ?? (store.loaded && !store.items.size ? OWN : null);
   }
 
   show(followButton, false);

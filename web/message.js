@@ -1,6 +1,7 @@
 /* message.js: one message of a conversation: text, thinking, figures, what may be done with it. */
 import { h, setAttribute, setChildren, setText, show } from "./dom.js";
 import { pace, short } from "./format.js";
+import { addressOf } from "./images.js";
 import { renderMarkdown } from "./markdown.js";
 import { t } from "./texts.js";
 import { button, copyText, iconButton, tell } from "./ui.js";
@@ -21,18 +22,32 @@ export function figuresOf(message) {
   return parts.join(" · ");
 }
 
+/** Small in its message; larger when it is asked for. */
+function picture({ blob, width, height }) {
+  if (!blob) return h("li", { class: "image-gone" }, t.chat.imageGone);
+  const words = t.chat.image(width, height);
+  return h("li", {}, h("button", { type: "button", "aria-label": `${words}. ${t.chat.showImage}`, on: { click: () => {
+    const dialog = h("dialog", { class: "lightbox", "aria-label": words }, h("img", { src: addressOf(blob), alt: words }), iconButton("close", t.close, () => dialog.close()));
+    dialog.addEventListener("click", (event) => event.target.tagName !== "IMG" && dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  } } }, h("img", { src: addressOf(blob), alt: "", width, height })));
+}
+
 export function createMessage(message, { onEdit, onAgain }) {
   const isUser = message.role === "user";
   const content = h("div", { class: "message-text" });
   const thinking = h("pre", { class: "thinking-text" });
   const thinkingBox = h("details", { class: "thinking" }, h("summary", {}, t.chat.thinking), thinking);
+  const pictures = h("ul", { class: "message-images" }, ...(message.images ?? []).map(picture));
   const state = h("p", { class: "message-state num" });
   const error = h("p", { class: "message-error" });
   const figures = h("span", { class: "message-figures num" });
   const actions = h("span", { class: "message-actions" });
   const foot = h("footer", { class: "message-foot" }, figures, actions);
   const element = h("article", { class: `message-box ${isUser ? "from-user" : "from-model"}`, "aria-label": isUser ? t.chat.you : message.model },
-    thinkingBox, content, state, error, foot);
+    pictures, thinkingBox, content, state, error, foot);
   let drawn = null;
   let drawnActions = "";
   let cost = 0;
@@ -57,7 +72,7 @@ export function createMessage(message, { onEdit, onAgain }) {
     area.value = message.content;
     const form = h("form", { class: "edit-form", on: { submit: (event) => {
       event.preventDefault();
-      if (area.value.trim()) onEdit(message, area.value);
+      if (area.value.trim() || message.images?.length) onEdit(message, area.value);
     } } }, area, h("div", { class: "dialog-buttons" }, button(t.cancel, { onclick: endEdit }), h("button", { type: "submit", class: "button primary" }, t.chat.send)));
     area.addEventListener("keydown", (event) => {
       if (event.key === "Escape") endEdit();
@@ -106,6 +121,7 @@ export function createMessage(message, { onEdit, onAgain }) {
       setText(thinking, (message.reasoning ?? "").replace(CONTROL, ""));
       show(thinkingBox, Boolean(message.reasoning));
       show(content, message.content !== "");
+      show(pictures, pictures.children.length > 0);
       setText(state, waiting);
       show(state, running && waiting !== "");
       setText(error, message.error ?? "");

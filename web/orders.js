@@ -25,6 +25,11 @@ export function ordersFor(item) {
   }
 }
 
+/** In trouble a restart is another try. */
+export function orderLabel(order, item) {
+  return order === "restart" && ["crashed", "error"].includes(item.data.status) ? t.orders.retry : t.orders[order];
+}
+
 export function createOrders(api, store, askForKey) {
   async function send(order, item) {
     const path = order === "load" ? `api/v1/models/${encodeURIComponent(item.model)}/load` : `api/v1/instances/${encodeURIComponent(item.name)}/${order}`;

@@ -1,5 +1,6 @@
 /* settings.js: a conversation's system prompt and sampling, and its export. What is left empty is the model's own choice. */
 import { h } from "./dom.js";
+import { dataAddress } from "./images.js";
 import { t } from "./texts.js";
 import { button } from "./ui.js";
 
@@ -13,10 +14,17 @@ const NUMBERS = [
   { key: "seed", min: 0, max: 4294967295, step: 1 },
 ];
 
-/** What is sent for the next answer: everything up to the last message of the person. */
-export function requestOf(conversation) {
-  const messages = conversation.messages.filter((one) => one.content && !(one.role === "assistant" && one.error && !one.content))
-    .map(({ role, content }) => ({ role, content }));
+async function contentOf({ content, images = [] }, sees) {
+  const blobs = sees ? images.filter((one) => one.blob).map((one) => one.blob) : [];
+  if (!blobs.length) return content;
+  const parts = await Promise.all(blobs.map(async (blob) => ({ type: "image_url", image_url: { url: await dataAddress(blob) } })));
+  return content ? [{ type: "text", text: content }, ...parts] : parts;
+}
+
+/** What is sent for the next answer: everything up to the last message of the person; pictures only to a model that may see. */
+export async function requestOf(conversation, sees) {
+  const told = await Promise.all(conversation.messages.map(async (one) => ({ role: one.role, content: await contentOf(one, sees) })));
+  const messages = told.filter((one) => one.content.length);
   if (conversation.system.trim()) messages.unshift({ role: "system", content: conversation.system });
   return { model: conversation.model, messages, ...conversation.settings };
 }

@@ -3,7 +3,8 @@
 import { everyFrame } from "./dom.js";
 
 const PACE_KEPT = 90; // points of the small chart
-const FIRSTS_KEPT = 9;
+export const FIRSTS_KEPT = 24;
+const FIRSTS_JUDGED = 9; // the median is of so many
 /* ms: when the feed tells nothing; after a change; and when the last question was less than so long ago. */
 const QUIET = 300;
 const SOON = 100;
@@ -72,16 +73,16 @@ export function createStore(feed, api) {
     if (isNew || before.status !== data.status) item.changedAt = timestamp;
     record(item, data.status, timestamp);
     notePace(item, timestamp);
-    if ((isNew || before.pid !== data.pid || before.status !== data.status) && !fits(item)) {
+    if ((isNew || before.pid !== data.pid || before.status !== data.status || before.slots !== data.slots) && !fits(item)) {
       item.wants = ++wishes;
       ask();
     }
     touch(isNew ? null : name);
   }
 
-  /** Is what we asked for of the process and the state that the feed tells? */
+  /** Is what we asked for of the process and the state that the feed tells, and what its server says of itself? (Slots are told with it.) */
   function fits(item) {
-    return item.more?.status === item.data.status && item.more.pid === item.data.pid;
+    return item.more?.status === item.data.status && item.more.pid === item.data.pid && item.more.slots === item.data.slots;
   }
 
   /** One question at a time; what changed after it was asked is asked for when it is answered. */
@@ -100,7 +101,7 @@ export function createStore(feed, api) {
       for (const one of instances) {
         const item = items.get(one.name);
         if (!item) continue;
-        const key = JSON.stringify([one.status, one.pid, one.stateSince, one.wantUp, one.until, one.restarts, one.loadTime, one.context, one.maxRetries, one.modelPath]);
+        const key = JSON.stringify([one.status, one.pid, one.stateSince, one.wantUp, one.until, one.restarts, one.loadTime, one.context, one.modalities, one.maxRetries, one.modelPath]);
         const moved = !item.more || item.model !== one.model || item.order !== order.get(one.name);
         const changed = moved || item.key !== key;
         item.more = one;
@@ -143,7 +144,8 @@ export function createStore(feed, api) {
       const item = items.get(instance);
       if (!item || !stream || timeToFirstToken === null) continue;
       item.firsts = [...(item.firsts ?? []), timeToFirstToken].slice(-FIRSTS_KEPT);
-      item.firstToken = [...item.firsts].sort((a, b) => a - b)[item.firsts.length >> 1];
+      const judged = item.firsts.slice(-FIRSTS_JUDGED).sort((a, b) => a - b);
+      item.firstToken = judged[judged.length >> 1];
       touch(instance);
     }
   }

@@ -4,7 +4,7 @@ const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
 export const t = {
   product: "llama-supervisor",
-  views: { fleet: "Fleet", chat: "Chat", logs: "Logs", activity: "Activity", library: "Library" },
+  views: { fleet: "Fleet", chat: "Chat", logs: "Logs", activity: "Activity", library: "Library", hub: "Hub" },
   nav: "Views",
   skip: "Skip to the content",
   title: (sentence) => `${sentence} · llama-supervisor`,
@@ -53,7 +53,7 @@ export const t = {
   ready: (ready, total) => `${ready} of ${total} ready`,
   nothing: "no instances",
   waiting: (n) => `${n} waiting`,
-  totals: { ready: "ready", running: "running", waiting: "waiting", pace: "tokens/s", trouble: "in trouble" },
+  totals: { ready: "ready", running: "running", waiting: "waiting", pace: "tokens/s", memory: "GB of GPU memory" },
   reloadError: (text) => `The last reload of the configuration failed, the one before is in force: ${text}`,
 
   // cards
@@ -63,10 +63,14 @@ export const t = {
   slots: (busy, total) => `${busy} of ${total} slots busy`,
   slotsUnknown: "slots unknown",
   firstToken: (span) => `first token ${span}`,
+  noFirst: "first token –",
   paceChart: "Tokens per second in the last minutes",
+  firstChart: "Time to the first token of the last answers",
   context: (n) => `${n} context`,
   lastHour: "last hour",
   lastDay: "last 24 hours",
+  hourLabel: "hour",
+  dayLabel: "day",
   strip: (what, percent) => `${what}: ready for ${percent} of the time`,
   stripUnknown: (what) => `${what}: not known yet`,
   segment: (state, from, to) => `${state}, ${from} to ${to}`,
@@ -85,6 +89,24 @@ export const t = {
   dynamic: "from the library",
   unloadsAt: (time) => `unloads at ${time} unless it is used`,
   gpu: (names) => `GPU ${names}`,
+  gpus: "GPUs",
+  gpuPart: "Part of a GPU",
+  gpuLost: "lost: its driver cannot reach it. Reset it or restart the machine.",
+  noGpu: "No GPU seen: models run on the processor. If there should be one, look at its driver.",
+  ofMemory: (used, total) => `${used}/${total} GB`,
+  memoryUsed: (percent) => `${percent}% of its memory is used`,
+  memoryUnknown: "memory not known",
+  celsius: (n) => `${n} °C`,
+  busy: (percent) => `${percent}% busy`,
+  watt: (n) => `${n} W`,
+  watts: (n, limit) => `${n}/${limit} W`,
+  throttled: (reasons) => `held back by ${reasons}`,
+  throttle: { thermal: "heat", hardware: "its hardware", hardware_thermal: "heat", power_brake: "the power supply" },
+  eccErrors: (n) => `${plural(n, "memory error", "memory errors")} not corrected`,
+  xid: (xid, n) => (n > 1 ? `Xid ${xid}, ${n} errors of its driver` : `Xid ${xid}, an error of its driver`),
+  groupBy: "Group",
+  groupings: { model: "By model", gpu: "By GPU" },
+  noGpuGroup: "No GPU",
 
   // orders
   orders: { start: "Start", stop: "Stop", restart: "Restart", drain: "Drain", load: "Load", retry: "Try again now", remove: "Remove" },
@@ -174,7 +196,7 @@ export const t = {
 
   // logs
   logs: {
-    instance: "Instance",
+    instance: "Log of",
     search: "Search",
     levelsLabel: "Levels",
     levels: { error: "Errors", warning: "Warnings", info: "Info", debug: "Debug" },
@@ -185,7 +207,7 @@ export const t = {
     copied: (n) => `${plural(n, "line", "lines")} copied`,
     count: (n) => plural(n, "line", "lines"),
     countOf: (n, all) => `${n} of ${plural(all, "line", "lines")}`,
-    noInstance: "There is no instance yet.",
+    own: "The supervisor itself",
     nothing: "Nothing in the log yet. What comes is shown here at once.",
     nothingFound: "No line is like that.",
   },
@@ -241,6 +263,19 @@ export const t = {
     started: (name) => `${name} is starting`,
   },
 
+  // hubs
+  hub: {
+    states: { up: "up", connecting: "connecting", down: "down", revoked: "refused", drained: "drained" },
+    worker: (name) => `as ${name}`,
+    retry: (seconds) => (seconds > 0 ? `next try in ${seconds} s` : "trying again now"),
+    revoked: "The hub refuses this machine: make it a new key, or ask who runs the hub.",
+    lastError: (time, text) => [time, text].filter(Boolean).join(" "),
+    figures: { running: "running", waiting: "waiting for a slot", outbox: "to hand back", credits: "more would be taken" },
+    counts: { claimed: "claimed", completed: "done", failed: "failed", released: "given back", lost: "lost", submitted: "handed in" },
+    emptyTitle: "No hub",
+    emptyText: "This machine works for nobody but those who ask it. “hubs” in the configuration lends its models to a queue elsewhere, or takes what it cannot do to one.",
+  },
+
   // chat
   chat: {
     conversations: "Conversations",
@@ -280,6 +315,24 @@ export const t = {
     stopped: "stopped",
     answered: "The answer is there",
     answeredElsewhere: (title) => `Answered: ${title}`,
+    addImage: "Add an image",
+    attached: "Images of this message",
+    removeImage: "Take this image away",
+    dropHere: "Drop images here",
+    image: (width, height) => `Image, ${width} × ${height}`,
+    imageGone: "An image that is kept no more",
+    imageAdded: (width, height) => `Image added, ${width} × ${height}`,
+    imagesOnly: (n) => plural(n, "image", "images"),
+    imageRefused: {
+      unreadable: (name) => `${name} is no image that this browser can read.`,
+      large: (name) => `${name} is too large.`,
+    },
+    tooManyImages: (n) => `At most ${n} images go with one message.`,
+    noImage: "Only images can be dropped here.",
+    blind: (name) => `${name} cannot see images. Choose a model that can, or take them away.`,
+    blindBefore: (name) => `${name} cannot see images: those of this conversation are not sent to it.`,
+    perhapsBlind: (name) => `It is not known yet whether ${name} can see images.`,
+    showImage: "Show it larger",
     empty: "The answer is empty.",
     broken: (text) => `The answer broke off${text ? `: ${text}` : "."}`,
     refused: (text) => `No answer: ${text}`,

@@ -71,7 +71,7 @@ def check_css(name, text):
     code = blanked(text)
     for match in re.finditer(r"@import|url\(", code):
         yield "web/%s:%d: %s: styles load nothing" % (name, line_of(code, match.start()), match.group(0))
-    defined = set(re.findall(r"(--[\w-]+)\s*:", code)) | {"--done"}
+    defined = set(re.findall(r"(--[\w-]+)\s*:", code)) | {"--done", "--share"}
     for match in re.finditer(r"var\((--[\w-]+)", code):
         if match.group(1) not in defined and name == "style.css":
             yield "web/%s:%d: %s is defined nowhere" % (name, line_of(code, match.start()), match.group(1))

@@ -284,7 +284,7 @@ export function tellFleet(size) {
       gpu: ["ready", "starting"].includes(status) ? [String(i % 8)] : [], nextRetryAt: status === "crashed" ? new Date(NOW() + 8000).toISOString() : null,
       inFlight: up ? (size <= 6 ? 3 - 2 * (i % 2) : i % 5) : 0, slots: up ? 4 : 0, queue: group === 0 && size > 1 ? 2 : 0, tokensPerSecond: up && (size <= 6 || i % 5) ? 38.5 + (i % 7) : 0,
       seq: 1, maxRetries: 5, restarts: i % 3, wantUp: status !== "idle", adopted: false, foreign: false, dynamic: false, onDemand: status === "idle", until: null,
-      stateSince: new Date(since).toISOString(), loadTime: 14.2, endpoint: "unix:/run/llama-supervisor/x.sock", modelPath: `${models[group]}.gguf`, logPath: "/var/log/llama-supervisor/x.log", context: 16384, build: "b6123",
+      stateSince: new Date(since).toISOString(), loadTime: 14.2, endpoint: "unix:/run/llama-supervisor/x.sock", modelPath: `${models[group]}.gguf`, logPath: "/var/log/llama-supervisor/x.log", context: 16384, build: "b6123", modalities: [],
     });
   }
   return instances;
@@ -296,8 +296,31 @@ export function feedMessage(one, at = NOW()) {
   return JSON.stringify({ type: "llama_status", instance: one.name, seq: one.seq, timestamp: at, data: Object.fromEntries(FEED_KEYS.map((key) => [key, one[key]])) });
 }
 
+export function gpusMessage(gpus, problem = null) {
+  return JSON.stringify({ type: "gpus", gpus: { gpus, driver: "570.1", problem, at: new Date(NOW()).toISOString() } });
+}
+
+/** So many GPUs, with the instances that tellFleet puts on them. */
+export function tellGpus(count, instances) {
+  return Array.from({ length: count }, (_, index) => ({
+    index, vendor: "nvidia", uuid: `GPU-${String(index).padStart(8, "0")}-ce05-4b4e-9f1d-2f3c4d5e6f70`, name: "NVIDIA RTX 6000 Ada", pci: `0000:0${index + 1}:00.0`, mig: null, state: "ok",
+    memoryTotal: 48 * 2 ** 30, memoryUsed: (22.1 + 3.3 * index) * 2 ** 30, utilization: (0.87 + 0.3 * index) % 1, temperature: 64 + ((4 * index) % 13), power: 212 - 20 * (index % 5), powerLimit: 300,
+    throttle: [], ecc: null, lastError: null, instances: instances.filter((one) => one.gpu.includes(String(index))).map((one) => one.name), processes: null,
+  }));
+}
+
+/** A hub as the feed tells it. */
+export function tellHub(name, more = {}) {
+  return {
+    name, driver: "nats", url: "tls://hub.example:4222", worker: "gpu-box-1", state: "up", why: null, since: NOW() - 7_260_000, retryIn: null, lastError: null, lastErrorAt: null,
+    inbound: true, submit: false, credits: 3, running: 2, waiting: 1, outbox: 0,
+    jobs: { claimed: 1204, completed: 1187, failed: 9, failures: {}, released: 6, lost: 0, already: 0, rerun: 0, adopted: 0, refused: 0, tokens: 918204 },
+    submissions: { submitted: 0, failed: 0, open: 0 }, link: {}, ...more,
+  };
+}
+
 /** Puts told instances in the place of the daemon's: returns {socket()} to tell more. The page itself stays the real one. */
-export async function actFleet(page, instances, answers = {}) {
+export async function actFleet(page, instances, answers = {}, { gpus = null, hubs = null } = {}) {
   let socket = null;
   await page.routeWebSocket(/\/ws$/, (ws) => {
     socket = ws;
@@ -308,10 +331,15 @@ export async function actFleet(page, instances, answers = {}) {
       ws.send(feedMessage(one));
     }
     // How fast answers began.
-    const recent = instances.filter((one) => one.inFlight).map((one, index) => ({ id: `req-${index}`, model: one.model, instance: one.name, key: null, path: "/v1/chat/completions",
-      peer: "127.0.0.1", source: "http", state: "ended", outcome: "ok", status: 200, position: null, estimate: null, tries: 1, stream: true, at: new Date(NOW()).toISOString(),
-      wait: 0, timeToFirstToken: 0.17 + index / 100, duration: 2, tokensIn: 7, tokensOut: 80, tokensPerSecond: 40 }));
-    ws.onMessage((text) => text.includes('"activity"') && text.includes('"subscribe"') && ws.send(JSON.stringify({ type: "activity", activity: { total: 0, running: [], recent } })));
+    const recent = instances.filter((one) => one.inFlight).flatMap((one, index) => Array.from({ length: instances.length <= 6 ? 20 : 1 }, (_, n) => ({ id: `req-${index}-${n}`, model: one.model,
+      instance: one.name, key: null, path: "/v1/chat/completions", peer: "127.0.0.1", source: "http", state: "ended", outcome: "ok", status: 200, position: null, estimate: null, tries: 1,
+      stream: true, at: new Date(NOW()).toISOString(), wait: 0, timeToFirstToken: 0.17 + index / 100 + 0.06 * Math.sin(n * 1.7) ** 2, duration: 2, tokensIn: 7, tokensOut: 80, tokensPerSecond: 40 })));
+    ws.onMessage((text) => {
+      if (!text.includes('"subscribe"')) return;
+      if (text.includes('"activity"')) ws.send(JSON.stringify({ type: "activity", activity: { total: 0, running: [], recent } }));
+      if (text.includes('"hub"') && hubs) ws.send(JSON.stringify({ type: "hub", hubs }));
+      if (text.includes('"gpus"') && gpus) ws.send(gpusMessage(gpus));
+    });
   });
   const states = Object.fromEntries(instances.map((one) => {
     const steps = [{ since: NOW() - 86400e3, status: "ready" }];

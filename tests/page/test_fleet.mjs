@@ -175,7 +175,7 @@ test("figures of work: slots, pace, first token", LIMIT, async (t) => {
   assert.equal(answer.status, 200);
   await eventually("a busy slot", async () => (await card(page, "one").locator(".slot.busy").count()) === 1);
   await eventually("its pace", async () => /^\d[\d.]* tok\/s/.test(await text(card(page, "one").locator(".card-pace"))));
-  assert.match(await text(page.locator(".figures")), /1 running/);
+  assert.match(await text(page.locator(".figures")), /running 1 waiting 0/);
   work.abort();
   await eventually("how fast it began", async () => /^first token [\d.]+ m?s$/.test(await text(card(page, "one").locator(".card-first"))));
   await eventually("idle again", async () => (await card(page, "one").locator(".slot.busy").count()) === 0);

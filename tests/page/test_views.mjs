@@ -46,7 +46,7 @@ test("logs: past and live lines, levels, search, hostile bytes", LIMIT, async (t
   assert.deepEqual(await accessibility(page), []);
 
   // Live, and no line twice.
-  await page.getByLabel("Instance").selectOption("one");
+  await page.getByLabel("Log of").selectOption("one");
   await eventually("its own log", async () => /listening on/.test(await rows.last().innerText()));
   await eventually("its address", () => /#\/logs\/one$/.test(page.url()));
   const before = await rows.allInnerTexts();
@@ -54,9 +54,43 @@ test("logs: past and live lines, levels, search, hostile bytes", LIMIT, async (t
   await daemon.api("POST", "/v1/chat/completions", { model: "one", messages: [{ role: "user", content: "hello" }] });
   await eventually("a new line", async () => (await rows.count()) > before.length && /release/.test(await rows.last().innerText()));
 
-  await page.getByLabel("Instance").selectOption("ansi");
+  await page.getByLabel("Log of").selectOption("ansi");
   await eventually("text", async () => (await rows.count()) > 3);
   assert.doesNotMatch((await rows.allInnerTexts()).join(""), /[\u0000-\u0008\u001b\u007f]/);
+});
+
+test("logs: the supervisor's own, past and live", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [{ name: "one", model: "tiny.gguf" }] });
+  const { pid } = await daemon.wait("one", "ready");
+  const page = await openPage(t);
+  await page.goto(`${daemon.address}/#/logs`);
+  const rows = page.locator(".log-lines .row");
+  await rows.filter({ hasText: "listening on unix:" }).waitFor();
+  await page.getByLabel("Log of").selectOption("The supervisor itself");
+  await rows.filter({ hasText: `listening on ${daemon.address}` }).waitFor();
+  assert.equal(await rows.filter({ hasText: "llama_server" }).count(), 0, "only its own");
+  assert.match(page.url(), /#\/logs\/@supervisor$|#\/logs\/%40supervisor$/);
+  process.kill(pid, "SIGKILL");
+  const death = rows.filter({ hasText: "SIGKILL" });
+  await death.waitFor();
+  assert.equal(await death.getAttribute("data-level"), "warning");
+  await rows.filter({ hasText: /one: ready after/ }).last().waitFor();
+  const all = await rows.allInnerTexts();
+  assert.equal(new Set(all).size, all.length, "no line twice");
+  await page.getByRole("button", { name: "Info" }).click();
+  await eventually("warnings alone", async () => (await rows.count()) === 1);
+  await page.getByRole("button", { name: "Info" }).click();
+  await looks(page, "logs-own-dark");
+  assert.deepEqual(await accessibility(page), []);
+  // The address leads there; without any instance it is what there is.
+  await page.reload();
+  await death.waitFor();
+  daemon.config.instances = [];
+  daemon.writeConfig();
+  await daemon.api("POST", "/api/v1/reload");
+  await page.goto("about:blank");
+  await page.goto(`${daemon.address}/#/logs`);
+  await death.waitFor();
 });
 
 test("logs: a hundred thousand lines, paused and followed", LIMIT, async (t) => {
