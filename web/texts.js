@@ -270,7 +270,7 @@ export const t = {
     retry: (seconds) => (seconds > 0 ? `next try in ${seconds} s` : "trying again now"),
     revoked: "The hub refuses this machine: make it a new key, or ask who runs the hub.",
     lastError: (time, text) => [time, text].filter(Boolean).join(" "),
-    figures: { running: "running", waiting: "waiting for a slot", outbox: "to hand back", credits: "more would be taken" },
+    figures: { running: "running", waiting: "waiting", outbox: "to hand back", credits: "room for more" },
     counts: { claimed: "claimed", completed: "done", failed: "failed", released: "given back", lost: "lost", submitted: "handed in" },
     emptyTitle: "No hub",
     emptyText: "This machine works for nobody but those who ask it. “hubs” in the configuration lends its models to a queue elsewhere, or takes what it cannot do to one.",
