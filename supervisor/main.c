@@ -13,6 +13,7 @@
 #include "fleet/fleet.h"
 #include "fleet/handover.h"
 #include "fleet/summary.h"
+#include "host/gpu_watch.h"
 #include "host/journal.h"
 #include "host/notify.h"
 #include "host/process.h"
@@ -353,7 +354,7 @@ static int run_daemon(const char *config_file)
                 log_info(NULL, "stopped");
         }
         tear_down(&d);
-        if (loop_left_jobs()) {
+        if (loop_left_jobs() || gpu_watch_left_thread()) {
                 (void)fflush(NULL);
                 _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
         }

@@ -13,8 +13,9 @@ typedef uint64_t usec_t;
 #define USEC_PER_HOUR (60 * USEC_PER_MIN)
 #define USEC_INFINITY UINT64_MAX
 
-usec_t time_monotonic(void); /* CLOCK_MONOTONIC; only the loop and blocking programs (CLI) read it */
-usec_t time_realtime(void);  /* since 1970 */
+usec_t time_monotonic(
+        void); /* CLOCK_MONOTONIC; only the loop, threads of their own and blocking programs (CLI) read it */
+usec_t time_realtime(void); /* since 1970 */
 
 /* a + b, USEC_INFINITY when either is infinite or the sum overflows. */
 usec_t usec_add(usec_t a, usec_t b);

@@ -279,6 +279,12 @@ const struct verb cli_verbs[] = {
                     "once, "
                     "also in the\n"
                     "middle of its answer."},
+        {.name = "gpus",
+         .doc = "list the GPUs, what they do, and which instances are on them",
+         .run = gpus_main,
+         .details = "Memory, use, temperature and power as their driver tells them, and why one is slower "
+                    "than it "
+                    "could be."},
         {.name = "models",
          .doc = "list the model files of models_dir",
          .options = of_models,

@@ -126,6 +126,7 @@ int key_main(struct cli *cli);
 int models_main(struct cli *cli);
 int remove_main(struct cli *cli);
 int requests_main(struct cli *cli);
+int gpus_main(struct cli *cli);
 int upgrade_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);

@@ -257,6 +257,7 @@ struct config {
         struct config_demand demand;
         struct config_group *groups;
         size_t n_groups;
+        char *gpus_nvml, *gpus_root;
         struct config_spool spool;
         char *auth_keys_file;
         unsigned

@@ -351,6 +351,14 @@ static const struct config_key top_keys[] = {
          .help = "Names of on-demand entries that are loaded with the daemon, before anybody asks for them."},
         {"groups", TYPE_OBJECTS, .fallback = "[]", .max = 64, .element = PLACE_GROUP,
          .help = "On-demand entries that share room. An entry is in one group at most."},
+        {"gpus", TYPE_GROUP, .help = "How the GPUs of this machine are looked at."},
+        {"gpus.nvml", TYPE_STRING, TOP(gpus_nvml), .fallback = "\"libnvidia-ml.so.1\"", .flags = KEY_RESTART,
+         .help = "The management library of NVIDIA's driver, a name or a path; \"\": it is not asked. A "
+                 "machine "
+                 "without it is as good as any other."},
+        {"gpus.root", TYPE_PATH, TOP(gpus_root), .fallback = "\"/\"", .flags = KEY_RESTART,
+         .help = "Where proc, sys and dev are that tell of GPUs; in a container the host's may be "
+                 "elsewhere."},
         {"spool", TYPE_GROUP, .help = "The job folder: job files in, result files out."},
         {"spool.enabled", TYPE_CHOICE, TOP(spool.enabled), .fallback = "\"auto\"", .choices = spool_words,
          .flags = KEY_RESTART,

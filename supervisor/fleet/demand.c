@@ -170,18 +170,10 @@ void demand_forget_wish(struct demand_model *x)
 /* What the GPUs tell now, at most every FREEING_INTERVAL. */
 static void read_gpus(struct demand *d, usec_t now)
 {
-        struct gpu now_there[FLEET_GPUS];
-        struct fleet *f = d->fleet;
-        int n;
-
         if (d->gpus_read_at && now < d->gpus_read_at + FREEING_INTERVAL)
                 return;
         d->gpus_read_at = now;
-        n = gpu_scan("", now_there, FLEET_GPUS);
-        /* The inventory stays as it is until a reload: members remember their GPUs by its places. */
-        for (size_t g = 0; n == (int)f->n_gpus && g < f->n_gpus; g++)
-                if (streq(now_there[g].pci, f->gpus[g].pci))
-                        f->gpus[g].memory_used = now_there[g].memory_used;
+        fleet_ask_gpus(d->fleet); /* the answer is there at one of the next looks */
 }
 
 static bool tells_memory(const struct fleet *f)

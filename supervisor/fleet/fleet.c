@@ -65,13 +65,6 @@ static void on_modelfile(void *owner, const char *path)
                         member_learn_file(f->members[i]);
 }
 
-void fleet_read_gpus(struct fleet *f)
-{
-        int n = gpu_scan("", f->gpus, FLEET_GPUS);
-
-        f->n_gpus = n > 0 ? (size_t)n : 0;
-}
-
 static void read_machine(struct fleet *f)
 {
         struct sysinfo info;
@@ -108,10 +101,10 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = make_dirs(f);
         if (r < 0)
                 goto fail;
-        read_machine(f);
         r = history_new(loop, config->state_dir, config->history_events, &f->history);
         if (r < 0)
                 goto fail;
+        read_machine(f);
         r = activity_new(&f->activity);
         if (r < 0)
                 goto fail;
@@ -165,6 +158,7 @@ struct fleet *fleet_free(struct fleet *f)
         }
         free(f->members);
         index_finish(&f->by_name);
+        fleet_forget_gpus(f);
         f->usage_timer = timer_free(f->usage_timer);
         f->cgroups = cgroups_free(f->cgroups);
         dispatch_free(f->dispatch);

@@ -243,6 +243,7 @@ void member_follow_process(struct member *m, struct process *process)
 {
         process_free(m->process);
         m->process = process;
+        m->gpu_memory = m->gpu_seen = 0;
 }
 
 bool member_probe_at(struct member *m, const struct endpoint *at)
@@ -808,6 +809,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .next_retry_at = m->next_retry_at,
                 .pid = m->process ? process_pid(m->process) : 0,
                 .gpu = m->gpu,
+                .gpu_memory = m->process ? m->gpu_memory : 0,
                 .in_flight = seat_in_flight(m->seat),
                 .queue = seat_queue(m->seat),
                 .slots = m->slots,

@@ -50,6 +50,8 @@ struct member {
         struct command command; /* of the last start */
         char **gpu;             /* UUIDs (or indices) it is pinned to, NULL: not pinned */
         uint64_t gpu_mask;      /* bit i: GPU i of the inventory, for the turn to load */
+        uint64_t gpu_memory;    /* bytes that its processes really hold on GPUs, 0: unknown or none */
+        uint64_t gpu_seen;      /* bit i: one of them is on GPU i */
 
         struct {
                 bool exited, probed, deadline, drained, spawn_failed;

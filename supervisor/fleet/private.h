@@ -9,7 +9,13 @@
 #include "host/binary.h"
 #include "host/gpu.h"
 
-enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = 64, FLEET_UNITED_MODELS = 256 };
+enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = GPUS_MAX, FLEET_UNITED_MODELS = 256 };
+
+struct gpu_note {
+        uint64_t xids;  /* errors that were told of */
+        usec_t xid_at;  /* realtime of the last, 0: none */
+        bool told_lost; /* that it was lost */
+};
 
 struct fleet {
         struct loop *loop;
@@ -30,8 +36,10 @@ struct fleet {
         struct demand *demand;
         struct relays *relays;
         struct dispatch *dispatch;
-        struct gpu gpus[FLEET_GPUS];
+        struct gpu gpus[FLEET_GPUS]; /* their places never change: members remember GPUs by them */
         size_t n_gpus;
+        struct gpu_note gpu_notes[FLEET_GPUS]; /* what we know besides, place by place */
+        struct gpus *gpu_facts;                /* gpus_facts.c */
         unsigned cpus;
         uint64_t memory;         /* bytes of the machine */
         struct cgroups *cgroups; /* NULL: cgroups_why */
@@ -60,7 +68,11 @@ struct fleet {
 /* fleet.c */
 /* No other instance loads on one of its GPUs. */
 bool fleet_may_load(const struct member *m);
+/* gpus_facts.c: looks for the GPUs (at start and after a reload), and has them watched from then on. */
 void fleet_read_gpus(struct fleet *f);
+void fleet_forget_gpus(struct fleet *f);
+/* Fresh figures of their memory, a moment from now. */
+void fleet_ask_gpus(struct fleet *f);
 struct member *fleet_member(const struct fleet *f, const char *name);
 int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);

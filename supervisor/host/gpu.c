@@ -7,12 +7,30 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/macros.h"
 #include "base/text.h"
 
-enum { PATH_BYTES = 4096, TEXT_BYTES = 4096, GPUS_MAX = 64 };
+enum { PATH_BYTES = 4096, TEXT_BYTES = 4096 };
+
+static const char *const throttle_names[GPU_THROTTLES] = {
+        [GPU_THROTTLE_POWER_CAP] = "power_cap",     [GPU_THROTTLE_THERMAL] = "thermal",
+        [GPU_THROTTLE_HARDWARE] = "hardware",       [GPU_THROTTLE_HARDWARE_THERMAL] = "hardware_thermal",
+        [GPU_THROTTLE_POWER_BRAKE] = "power_brake", [GPU_THROTTLE_SYNC_BOOST] = "sync_boost",
+};
+
+const char *gpu_vendor_name(enum gpu_vendor vendor)
+{
+        return vendor == GPU_NVIDIA ? "nvidia" : "amd";
+}
+
+const char *gpu_throttle_name(enum gpu_throttle reason)
+{
+        return throttle_names[reason];
+}
 
 /* A short file whole, without its last newline; "" when there is none. */
 static void read_text(int dir, const char *path, char *buf, size_t size)
@@ -66,6 +84,16 @@ static bool is_pci_address(const char *s)
                sscanf(s, "%x:%x:%x.%x%n", &domain, &bus, &device, &function, &end) == 4 && s[end] == '\0';
 }
 
+bool gpu_pci_address(const char *text, char *ret, size_t size)
+{
+        unsigned domain, bus, device, function;
+        int end = 0;
+
+        if (sscanf(text, "%x:%x:%x.%x%n", &domain, &bus, &device, &function, &end) != 4 || text[end] != '\0')
+                return false;
+        return (size_t)snprintf(ret, size, "%04x:%02x:%02x.%x", domain, bus, device, function) < size;
+}
+
 static bool scan_nvidia(int dir, const char *entry, struct gpu *ret)
 {
         char path[512], text[TEXT_BYTES];
@@ -103,6 +131,74 @@ static void find_pci(const char *uevent, char *ret, size_t size)
         ret[len] = '\0';
 }
 
+/* The first hwmon of the device; -1: none. */
+static int open_hwmon(int device)
+{
+        _cleanup_close_ int parent = openat(device, "hwmon", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct dirent *entry;
+        int fd = -1;
+        DIR *dir;
+
+        if (parent < 0)
+                return -1;
+        dir = fdopendir(parent);
+        if (!dir)
+                return -1;
+        parent = -1;
+        while (fd < 0 && (entry = readdir(dir)))
+                if (starts_with(entry->d_name, "hwmon"))
+                        fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        (void)closedir(dir);
+        return fd;
+}
+
+/* One number of a file, in units of `unit`; false: it is not told. */
+static bool read_figure(int dir, const char *path, double unit, double *ret)
+{
+        char text[32], *end;
+        double v;
+
+        if (dir < 0)
+                return false;
+        read_text(dir, path, text, sizeof text);
+        v = strtod(text, &end);
+        if (!text[0] || *end || !(v > -1e15 && v < 1e15))
+                return false;
+        *ret = v / unit;
+        return true;
+}
+
+/* "ue: 0" and "ce: 2", a line each. Source: the kernel's documentation of amdgpu, "AMDGPU RAS sysfs Error Count Interface". */
+static bool read_ecc(int device, struct gpu_figures *f)
+{
+        unsigned long long uncorrected, corrected;
+        char text[128];
+
+        read_text(device, "ras/umc_err_count", text, sizeof text);
+        if (sscanf(text, "ue: %llu ce: %llu", &uncorrected, &corrected) != 2)
+                return false;
+        f->ecc_uncorrected = uncorrected;
+        f->ecc_corrected = corrected;
+        return true;
+}
+
+static void read_amd_figures(int device, struct gpu_figures *f)
+{
+        _cleanup_close_ int hwmon = open_hwmon(device);
+
+        if (read_figure(device, "gpu_busy_percent", 100, &f->use))
+                f->known |= GPU_KNOWS_USE;
+        if (read_figure(hwmon, "temp1_input", 1e3, &f->temperature)) /* "edge" */
+                f->known |= GPU_KNOWS_TEMPERATURE;
+        if (read_figure(hwmon, "power1_average", 1e6, &f->power) ||
+            read_figure(hwmon, "power1_input", 1e6, &f->power))
+                f->known |= GPU_KNOWS_POWER;
+        if (read_figure(hwmon, "power1_cap", 1e6, &f->power_limit))
+                f->known |= GPU_KNOWS_POWER_LIMIT;
+        if (read_ecc(device, f))
+                f->known |= GPU_KNOWS_ECC;
+}
+
 static bool scan_amd(int dir, const char *entry, struct gpu *ret)
 {
         char path[512], text[TEXT_BYTES];
@@ -133,6 +229,7 @@ static bool scan_amd(int dir, const char *entry, struct gpu *ret)
         digits = strspn(text, "0123456789abcdefABCDEF");
         if (digits == 16 && text[16] == '\0' && strspn(text, "0") != 16)
                 (void)snprintf(ret->uuid, sizeof ret->uuid, "GPU-%.16s", text);
+        read_amd_figures(device, &ret->figures);
         return true;
 }
 
@@ -183,6 +280,98 @@ int gpu_scan(const char *root, struct gpu *ret, size_t max)
         if (r == 0)
                 r = scan(root, "/sys/class/drm", scan_amd, ret, max, &n);
         return r < 0 ? r : (int)n;
+}
+
+bool gpu_has_nvidia(const char *root)
+{
+        /* /dev/dxg is how WSL shows them. */
+        static const char *const signs[] = {"/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"};
+        char path[PATH_BYTES];
+
+        for (size_t i = 0; i < ARRAY_SIZE(signs); i++)
+                if ((size_t)snprintf(path, sizeof path, "%s%s", root, signs[i]) < sizeof path &&
+                    access(path, F_OK) == 0)
+                        return true;
+        return false;
+}
+
+/* --- who uses them (AMD) -------------------------------------------------------------------------------------------- */
+
+enum { KFD_NODES_MAX = 128 };
+
+/* gpu_id of KFD to PCI, by its topology: "location_id" is bus << 8 | device << 3 | function. Source: the kernel's
+ * drivers/gpu/drm/amd/amdkfd/kfd_topology.c. */
+static bool read_node(int nodes, const char *entry, unsigned *ret_id, char *ret_pci, size_t size)
+{
+        char path[280], text[TEXT_BYTES];
+        const char *location, *domain;
+        unsigned long at, d;
+
+        (void)snprintf(path, sizeof path, "%.200s/gpu_id", entry);
+        *ret_id = (unsigned)read_number(nodes, path);
+        (void)snprintf(path, sizeof path, "%.200s/properties", entry);
+        read_text(nodes, path, text, sizeof text);
+        location = strstr(text, "\nlocation_id ");
+        domain = strstr(text, "\ndomain ");
+        if (!*ret_id || !location)
+                return false;
+        at = strtoul(location + strlen("\nlocation_id "), NULL, 10);
+        d = domain ? strtoul(domain + strlen("\ndomain "), NULL, 10) : 0;
+        return (size_t)snprintf(ret_pci, size, "%04lx:%02lx:%02lx.%lx", d, at >> 8 & 0xff, at >> 3 & 0x1f,
+                                at & 7) < size;
+}
+
+static void read_kfd_process(int proc, pid_t pid, const unsigned *ids, size_t n_gpus, struct gpu_process *ret,
+                             size_t *n)
+{
+        char path[64], text[32];
+
+        for (size_t g = 0; g < n_gpus && *n < GPU_PROCESSES_MAX; g++) {
+                if (!ids[g])
+                        continue;
+                (void)snprintf(path, sizeof path, "%d/vram_%u", (int)pid, ids[g]);
+                read_text(proc, path, text, sizeof text);
+                if (text[0] && !streq(text, "0"))
+                        ret[(*n)++] =
+                                (struct gpu_process){.gpu = g, .pid = pid, .memory = read_number(proc, path)};
+        }
+}
+
+void gpu_scan_processes(const char *root, struct gpu *gpus, size_t n_gpus, struct gpu_process *ret, size_t *n)
+{
+        unsigned ids[GPUS_MAX] = {0};
+        char path[PATH_BYTES], pci[sizeof gpus->pci];
+        struct dirent *entry;
+        unsigned id, nodes = 0;
+        DIR *dir;
+
+        if ((size_t)snprintf(path, sizeof path, "%s/sys/class/kfd/kfd/topology/nodes", root) >= sizeof path)
+                return;
+        dir = opendir(path);
+        if (!dir)
+                return;
+        while (nodes < KFD_NODES_MAX && (entry = readdir(dir))) {
+                if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+                        continue;
+                nodes++;
+                if (!read_node(dirfd(dir), entry->d_name, &id, pci, sizeof pci))
+                        continue;
+                for (size_t g = 0; g < n_gpus && g < GPUS_MAX; g++)
+                        if (gpus[g].vendor == GPU_AMD && strcasecmp(gpus[g].pci, pci) == 0) {
+                                ids[g] = id;
+                                gpus[g].figures.known |= GPU_KNOWS_PROCESSES;
+                        }
+        }
+        (void)closedir(dir);
+        (void)snprintf(path, sizeof path, "%s/sys/class/kfd/kfd/proc", root);
+        dir = opendir(path);
+        if (!dir)
+                return;
+        while (*n < GPU_PROCESSES_MAX && (entry = readdir(dir)))
+                if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+                        read_kfd_process(dirfd(dir), (pid_t)strtol(entry->d_name, NULL, 10), ids,
+                                         MIN(n_gpus, (size_t)GPUS_MAX), ret, n);
+        (void)closedir(dir);
 }
 
 /* --- pinning ------------------------------------------------------------------------------------------------------ */

@@ -10,23 +10,89 @@
 #ifndef LSV_HOST_GPU_H
 #define LSV_HOST_GPU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum gpu_vendor { GPU_NVIDIA, GPU_AMD };
+const char *gpu_vendor_name(enum gpu_vendor vendor); /* "nvidia" */
+
+enum { GPUS_MAX = 64, GPU_PROCESSES_MAX = 512 };
+
+/* What a GPU does now; a bit in `known` for each that its driver told. */
+enum {
+        GPU_KNOWS_USE = 1,
+        GPU_KNOWS_TEMPERATURE = 2,
+        GPU_KNOWS_POWER = 4,
+        GPU_KNOWS_POWER_LIMIT = 8,
+        GPU_KNOWS_THROTTLE = 16,
+        GPU_KNOWS_ECC = 32,
+        GPU_KNOWS_PROCESSES = 64,
+};
+enum gpu_throttle {
+        GPU_THROTTLE_POWER_CAP,
+        GPU_THROTTLE_THERMAL,
+        GPU_THROTTLE_HARDWARE,
+        GPU_THROTTLE_HARDWARE_THERMAL,
+        GPU_THROTTLE_POWER_BRAKE,
+        GPU_THROTTLE_SYNC_BOOST,
+        GPU_THROTTLES,
+};
+const char *gpu_throttle_name(enum gpu_throttle reason); /* "power_cap" */
+
+struct gpu_figures {
+        unsigned known;
+        double use;                              /* 0 to 1: part of the time in which it computed */
+        double temperature;                      /* °C */
+        double power, power_limit;               /* W */
+        unsigned throttle;                       /* a bit for each reason (1 << GPU_THROTTLE_…) */
+        uint64_t ecc_corrected, ecc_uncorrected; /* errors of its memory since the driver was loaded */
+        uint64_t xids; /* errors that its driver reported (NVIDIA: Xid), since we look */
+        unsigned last_xid;
+        bool is_lost; /* the driver cannot reach it any more, or it needs a reset */
+};
 
 struct gpu {
         enum gpu_vendor vendor;
         int index;
-        char uuid[64]; /* "GPU-fbdb9551-ce05-…", AMD "GPU-6f5c…"; "" when the driver does not tell */
+        char uuid[96]; /* "GPU-fbdb9551-ce05-…", AMD "GPU-6f5c…"; "" when the driver does not tell */
         char name[96]; /* harmless text: "NVIDIA H200" */
         char pci[16];  /* "0000:01:00.0" */
         uint64_t memory_total, memory_used; /* bytes; 0: unknown */
+        bool is_mig;  /* a part of a GPU, with a uuid of its own ("MIG-…"); pci is the whole one's */
+        bool has_mig; /* divided: programs can only use its parts */
+        struct gpu_figures figures;
 };
 
 /* The GPUs found, NVIDIA first, at most max; root is "" for the real machine, a folder in tests. Their number, 0 when there
- * is no driver; -errno. */
+ * is no driver; -errno. Figures of NVIDIA's are not told in files: host/gpu_nvml.h. */
 int gpu_scan(const char *root, struct gpu *ret, size_t max);
+/* Their driver is loaded, or their devices are there, though gpu_scan may not see them (WSL, some containers). */
+bool gpu_has_nvidia(const char *root);
+
+/* Who uses which GPU how much, as far as AMD's driver tells (/sys/class/kfd/kfd/proc). gpus: as gpu_scan gave them. */
+struct gpu_process {
+        size_t gpu; /* its place in the list of GPUs */
+        pid_t pid;
+        uint64_t memory; /* bytes, 0: unknown */
+};
+/* Appends to ret[0..*n), at most GPU_PROCESSES_MAX, and marks the GPUs of which it is known. */
+void gpu_scan_processes(const char *root, struct gpu *gpus, size_t n_gpus, struct gpu_process *ret,
+                        size_t *n);
+
+/* All of one moment, as host/gpu_watch gives it. */
+struct gpu_snapshot {
+        struct gpu gpus[GPUS_MAX];
+        size_t n;
+        struct gpu_process processes[GPU_PROCESSES_MAX];
+        size_t n_processes;
+        char driver[64];   /* version of NVIDIA's driver, "": unknown */
+        char problem[192]; /* why figures are missing, "": none that anybody need know of */
+};
+
+/* "00000000:01:00.0" to the form of /sys: "0000:01:00.0". False: it is no PCI address. */
+bool gpu_pci_address(const char *text, char *ret, size_t size);
 
 /* The variables ("NAME=value", NULL-ended, text_list_free) for a child that shall see these GPUs only; none (n is 0) for one
  * that shall see no GPU. GPUs of both vendors at once: each vendor's variable names its own. Vulkan builds follow none of

@@ -150,6 +150,7 @@ void load_handle(struct call *call);
 void unload_handle(struct call *call);
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
+void gpus_handle(struct call *call);     /* gpus.c */
 void requests_handle(struct call *call); /* requests.c */
 void request_cancel_handle(struct call *call);
 int follow_init(struct doors *d);

@@ -111,20 +111,26 @@ struct feed {
         unsigned n_follows;
         struct list watches; /* feed_activity.c: who has its topic */
         struct timer *activity_timer;
+        struct list gpu_watches; /* feed_gpus.c: the same for the GPUs */
+        struct timer *gpus_timer;
         struct socketio *socketio; /* socketio.c */
 };
 
-/* Somebody who has the topic "activity"; the owner initialises node, and fills in the two functions. */
+/* Somebody who has the topic "activity", or "gpus"; the owner initialises node, and fills in the two functions. */
 struct activity_watch {
         struct list node;
-        uint64_t ended;                                    /* requests that had ended when it was last told */
-        bool running;                                      /* some ran then */
+        uint64_t
+                ended; /* requests that had ended when it was last told; of GPUs: the number of the snapshot */
+        bool running;  /* some ran then */
         bool (*is_behind)(const struct activity_watch *x); /* it has not taken the last message yet */
         void (*tell)(struct activity_watch *x, struct buffer *text);
 };
 /* Tells it at once. 0 or -ENOMEM; twice is as once. */
 int feed_watch_activity(struct feed *f, struct activity_watch *x);
 void feed_unwatch_activity(struct activity_watch *x); /* who has it not: nothing */
+
+int feed_watch_gpus(struct feed *f, struct activity_watch *x);
+void feed_unwatch_gpus(struct activity_watch *x);
 
 /* The subject of an instance ("*": the aggregate) that is there; NULL else. */
 struct subject *feed_find(struct feed *f, const char *instance);

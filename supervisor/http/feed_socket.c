@@ -50,9 +50,9 @@ struct client {
         struct ws_conn *conn;
         struct list notes, follows;
         unsigned n_notes, n_follows;
-        struct list logs; /* in feed.logs: some follow has lines */
-        struct activity_watch watch;
-        usec_t paid_until; /* the clock of its message budget */
+        struct list logs;                  /* in feed.logs: some follow has lines */
+        struct activity_watch watch, gpus; /* topics "activity" and "gpus" */
+        usec_t paid_until;                 /* the clock of its message budget */
 };
 
 static struct client *client_of(struct subscriber *sub)
@@ -137,6 +137,8 @@ static void say_topics(struct client *c)
         }
         if (!list_is_empty(&c->watch.node))
                 json_put_string(&w, "activity");
+        if (!list_is_empty(&c->gpus.node))
+                json_put_string(&w, "gpus");
         json_close_array(&w);
         json_close_object(&w);
         add_note(c, &text);
@@ -334,6 +336,24 @@ static void watch_tell(struct activity_watch *x, struct buffer *text)
         add_note(CONTAINER_OF(x, struct client, watch), text);
 }
 
+static bool gpus_is_behind(const struct activity_watch *x)
+{
+        return CONTAINER_OF(x, const struct client, gpus)->n_notes > 0;
+}
+
+static void gpus_tell(struct activity_watch *x, struct buffer *text)
+{
+        add_note(CONTAINER_OF(x, struct client, gpus), text);
+}
+
+static void change_gpus(struct client *c, bool on)
+{
+        if (!on)
+                feed_unwatch_gpus(&c->gpus);
+        else if (feed_watch_gpus(c->sub.feed, &c->gpus) < 0)
+                say_error(c, "topic gpus: not enough memory");
+}
+
 static void change_watch(struct client *c, bool on)
 {
         if (!on)
@@ -344,7 +364,7 @@ static void change_watch(struct client *c, bool on)
 
 /* --- what clients ask ------------------------------------------------------------------------------------------------ */
 
-static const char *const later_topics[] = {"gpus", "queue", "hub", NULL};
+static const char *const later_topics[] = {"queue", "hub", NULL};
 
 static bool is_one_of(const char *const *names, const char *name)
 {
@@ -384,10 +404,13 @@ static void change_topic(struct client *c, const char *topic, bool on)
                 unfollow(c, topic + strlen("log:"));
         } else if (streq(topic, "activity")) {
                 change_watch(c, on);
+        } else if (streq(topic, "gpus")) {
+                change_gpus(c, on);
         } else if (is_one_of(later_topics, topic)) {
                 say_error(c, "topic %s is not served by this version", topic);
         } else {
-                say_error(c, "unknown topic \"%.64s\": there are status, activity, log and log:NAME", topic);
+                say_error(c, "unknown topic \"%.64s\": there are status, activity, gpus, log and log:NAME",
+                          topic);
         }
 }
 
@@ -461,6 +484,7 @@ static void client_free(struct client *c)
                 follow_free(LIST_ENTRY(c->follows.next, struct follow, node));
         list_remove(&c->logs);
         feed_unwatch_activity(&c->watch);
+        feed_unwatch_gpus(&c->gpus);
         subscriber_leave(&c->sub, &c->sub.feed->counts.subscribers_ws);
         free(c);
 }
@@ -567,6 +591,9 @@ void feed_websocket(struct feed *f, struct request *req)
         list_init(&c->follows);
         list_init(&c->logs);
         list_init(&c->watch.node);
+        list_init(&c->gpus.node);
+        c->gpus.is_behind = gpus_is_behind;
+        c->gpus.tell = gpus_tell;
         c->watch.is_behind = watch_is_behind;
         c->watch.tell = watch_tell;
         if (ws_accept(f->ws, req, &client_events, c, &c->conn) < 0) {

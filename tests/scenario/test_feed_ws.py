@@ -122,7 +122,7 @@ def test_the_log_of_the_daemon_itself(daemon, ws):
 
 
 def test_what_is_not_understood(ws):
-    for message, word in (("hello", "not understood"), ("{}", "type"), ('{"type":"subscribe","topics":["gpus"]}', "not served"),
+    for message, word in (("hello", "not understood"), ("{}", "type"), ('{"type":"subscribe","topics":["queue"]}', "not served"),
                           ('{"type":"subscribe","topics":["log:nobody"]}', "no instance"),
                           ('{"type":"subscribe","topics":["log:"]}', "no instance"), ('{"type":"subscribe","topics":["logs"]}', "unknown topic")):
         ws.send(message)

@@ -12,6 +12,7 @@
 #include "fleet/activity.h"
 #include "fleet/dispatch.h"
 #include "fleet/fleet.h"
+#include "fleet/gpus.h"
 #include "fleet/handover.h"
 #include "fleet/relay.h"
 
@@ -220,6 +221,46 @@ int demand_load(struct fleet *f, const char *model, char **ret_message)
 int demand_unload(struct fleet *f, const char *model, bool force, char **ret_message)
 {
         return fake_demand(f, force ? "unload with force" : "unload", model, ret_message);
+}
+
+void fleet_put_gpus(struct fleet *f, struct json_writer *w)
+{
+        (void)f;
+        json_open_object(w);
+        json_key(w, "gpus");
+        json_open_array(w);
+        json_close_array(w);
+        json_close_object(w);
+}
+
+uint64_t fleet_gpus_number(const struct fleet *f)
+{
+        (void)f;
+        return 0;
+}
+
+void fleet_gpus_hurry(struct fleet *f)
+{
+        (void)f;
+}
+
+size_t fleet_gpu_count(const struct fleet *f)
+{
+        (void)f;
+        return 0;
+}
+
+void fleet_gpu(const struct fleet *f, size_t i, struct fleet_gpu *ret)
+{
+        (void)f;
+        (void)i;
+        *ret = (struct fleet_gpu){0};
+}
+
+const char *fleet_gpu_throttle_name(unsigned bit)
+{
+        (void)bit;
+        return NULL;
 }
 
 const double demand_wait_bounds[DEMAND_WAIT_BUCKETS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};

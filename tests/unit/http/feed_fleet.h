@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "fleet/activity.h"
 #include "fleet/fleet.h"
+#include "fleet/gpus.h"
 #include "fleet/relay.h"
 
 enum { FAKE_MAX = 1100, FAKE_SUBSCRIBERS = 8, FAKE_FOLLOWERS = 300 };
@@ -249,6 +250,27 @@ struct follower *fleet_unfollow(struct follower *x)
                         x->fleet->followers[i] = NULL;
         free(x);
         return NULL;
+}
+
+void fleet_put_gpus(struct fleet *f, struct json_writer *w)
+{
+        (void)f;
+        json_open_object(w);
+        json_key(w, "gpus");
+        json_open_array(w);
+        json_close_array(w);
+        json_close_object(w);
+}
+
+uint64_t fleet_gpus_number(const struct fleet *f)
+{
+        (void)f;
+        return 0;
+}
+
+void fleet_gpus_hurry(struct fleet *f)
+{
+        (void)f;
 }
 
 struct activity *fleet_activity(struct fleet *f)

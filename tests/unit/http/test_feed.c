@@ -569,8 +569,8 @@ static void bad_messages_are_answered(void **state)
                 {"{\"type\":\"x\"}", "unknown type"},
                 {"{\"type\":\"subscribe\"}", "topics must be"},
                 {"{\"type\":\"subscribe\",\"topics\":[1]}", "topics[0] must be"},
-                {"{\"type\":\"subscribe\",\"topics\":[\"gpus\"]}",
-                 "topic gpus is not served by this version"},
+                {"{\"type\":\"subscribe\",\"topics\":[\"queue\"]}",
+                 "topic queue is not served by this version"},
                 {"{\"type\":\"subscribe\",\"topics\":[\"weather\"]}", "unknown topic \\\"weather\\\""},
                 {"{\"type\":\"subscribe\",\"topics\":[\"log:qwen-9\"]}", "did you mean \\\"qwen-0\\\""},
         };

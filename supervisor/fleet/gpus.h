@@ -1,0 +1,36 @@
+/* gpus.h: the GPUs of this machine as doors tell of them: what they are, what they do now, and which instances are on them.
+ *
+ * The figures are of the last snapshot (host/gpu_watch), every 5 s, or every second while somebody asks for them to be fresh. */
+#ifndef LSV_FLEET_GPUS_H
+#define LSV_FLEET_GPUS_H
+
+#include "base/json.h"
+#include "fleet/fleet.h"
+
+/* {"gpus":[…],"driver","problem","at"}: each GPU {"index","vendor","uuid","name","pci","mig","state" ("ok", "lost", "unknown"),
+ * "memoryTotal","memoryUsed","utilization","temperature","power","powerLimit","throttle","ecc","lastError","instances","processes"}; what
+ * is not known is null. Source of the form: docs/api/openapi.json. */
+void fleet_put_gpus(struct fleet *f, struct json_writer *w);
+/* Another one after each snapshot; 0: there was none. */
+uint64_t fleet_gpus_number(const struct fleet *f);
+/* Somebody looks: a snapshot each second, until a few seconds from now. */
+void fleet_gpus_hurry(struct fleet *f);
+
+/* --- figures for /metrics -------------------------------------------------------------------------------------------- */
+struct fleet_gpu {
+        const char *uuid; /* or the PCI address, where there is none */
+        const char *name, *vendor;
+        int index; /* -1: a part of a GPU */
+        const char *state;
+        uint64_t memory_total, memory_used;
+        bool has_use, has_temperature, has_power, has_power_limit, has_throttle, has_ecc;
+        double use, temperature, power, power_limit;
+        unsigned throttle; /* bits of fleet_gpu_throttle_name */
+        uint64_t ecc_corrected, ecc_uncorrected, errors;
+        unsigned last_error;
+};
+size_t fleet_gpu_count(const struct fleet *f);
+void fleet_gpu(const struct fleet *f, size_t i, struct fleet_gpu *ret);
+const char *fleet_gpu_throttle_name(unsigned bit); /* NULL: no such bit */
+
+#endif

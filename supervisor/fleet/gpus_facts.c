@@ -1,0 +1,431 @@
+/* gpus_facts.c: what the GPUs of this machine are and do, and who is on them. */
+#include "fleet/gpus.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/text.h"
+#include "fleet/private.h"
+#include "host/gpu_watch.h"
+
+static const usec_t START_PATIENCE = 2 * USEC_PER_SEC; /* for NVIDIA's library, before anything is started */
+static const usec_t HURRY_FOR = 5 * USEC_PER_SEC;
+static const usec_t STALE_AFTER = 3 * GPU_WATCH_INTERVAL;
+
+struct gpus {
+        struct gpu_watch *watch;
+        struct gpu_process processes[GPU_PROCESSES_MAX]; /* gpu: place in f->gpus */
+        size_t n_processes;
+        char driver[64];
+        char problem[192]; /* why figures are missing, "": they are not */
+        usec_t at;         /* monotonic, of the last snapshot */
+        usec_t realtime;
+        uint64_t number;
+};
+
+/* --- what came ------------------------------------------------------------------------------------------------------- */
+
+static const char *name_of(const struct gpu *g)
+{
+        return g->uuid[0] ? g->uuid : g->pci;
+}
+
+/* The same thing in two lists: a part is known by its uuid, a whole one by where it is plugged in. */
+static bool is_same(const struct gpu *a, const struct gpu *b)
+{
+        if (a->is_mig || b->is_mig)
+                return a->is_mig && b->is_mig && streq(a->uuid, b->uuid);
+        return a->vendor == b->vendor && streq(a->pci, b->pci);
+}
+
+/* Its place; FLEET_GPUS: there is no room. Places are never given to another one. */
+static size_t place_of(struct fleet *f, const struct gpu *g)
+{
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if (is_same(f->gpus + i, g))
+                        return i;
+        if (f->n_gpus == FLEET_GPUS)
+                return FLEET_GPUS;
+        f->gpu_notes[f->n_gpus] = (struct gpu_note){0};
+        return f->n_gpus++;
+}
+
+static void tell(struct fleet *f, int level, const char *kind, const char *text)
+{
+        fleet_event(f, kind, text);
+        log_event(level, kind, NULL, "%s", text);
+}
+
+static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
+{
+        struct gpu_note *note = f->gpu_notes + place;
+        char text[256];
+
+        if (g->figures.xids > note->xids) {
+                note->xid_at = loop_realtime(f->loop);
+                (void)snprintf(text, sizeof text, "GPU %d (%s): its driver reports error %u (Xid)", g->index,
+                               name_of(g), g->figures.last_xid);
+                tell(f, LOG_ERR, "gpu_error", text);
+        }
+        note->xids = g->figures.xids; /* begins anew with the driver */
+        if (g->figures.is_lost != note->told_lost && !g->is_mig) {
+                (void)snprintf(
+                        text, sizeof text,
+                        g->figures.is_lost
+                                ? "GPU %s (%s) is lost: its driver cannot reach it. What runs on it will "
+                                  "fail; a reset of the GPU or a reboot may bring it back"
+                                : "GPU %s (%s) is back",
+                        name_of(g), g->name);
+                tell(f, g->figures.is_lost ? LOG_ERR : LOG_NOTICE,
+                     g->figures.is_lost ? "gpu_lost" : "gpu_back", text);
+        }
+        note->told_lost = g->figures.is_lost;
+}
+
+static void take_list(struct fleet *f, const struct gpu *list, size_t n, size_t *ret_places)
+{
+        uint64_t seen = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                size_t place = place_of(f, list + i);
+
+                ret_places[i] = place;
+                if (place == FLEET_GPUS)
+                        continue;
+                seen |= UINT64_C(1) << place;
+                f->gpus[place] = list[i];
+        }
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if (!(seen >> i & 1)) { /* it was there before */
+                        f->gpus[i].figures.known = 0;
+                        f->gpus[i].figures.is_lost = true;
+                }
+}
+
+/* Its process, or one that it started: llama-server may stand behind a wrapper. */
+static struct member *member_of(const struct fleet *f, pid_t pid)
+{
+        pid_t group = getpgid(pid);
+
+        for (size_t i = 0; i < f->n_members; i++) {
+                const struct member *m = f->members[i];
+
+                if (m->process &&
+                    (process_pid(m->process) == pid || (group > 0 && process_pid(m->process) == group)))
+                        return f->members[i];
+        }
+        return NULL;
+}
+
+static void give_memory(struct fleet *f)
+{
+        const struct gpus *s = f->gpu_facts;
+
+        for (size_t i = 0; i < f->n_members; i++)
+                f->members[i]->gpu_memory = f->members[i]->gpu_seen = 0;
+        for (size_t i = 0; i < s->n_processes; i++) {
+                const struct gpu_process *p = s->processes + i;
+                struct member *m = member_of(f, p->pid);
+
+                if (!m)
+                        continue;
+                m->gpu_memory += p->memory;
+                m->gpu_seen |= UINT64_C(1) << p->gpu;
+        }
+}
+
+static void take_processes(struct gpus *s, const struct gpu_snapshot *snapshot, const size_t *places)
+{
+        s->n_processes = 0;
+        for (size_t i = 0; i < snapshot->n_processes; i++) {
+                struct gpu_process p = snapshot->processes[i];
+
+                p.gpu = places[p.gpu];
+                if (p.gpu < FLEET_GPUS)
+                        s->processes[s->n_processes++] = p;
+        }
+}
+
+static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const char *why, usec_t now)
+{
+        struct fleet *f = owner;
+        struct gpus *s = f->gpu_facts;
+        size_t places[GPUS_MAX];
+
+        if (!snapshot) {
+                (void)snprintf(s->problem, sizeof s->problem, "%s", why);
+                s->number++;
+                tell(f, LOG_ERR, "gpu_silent", why);
+                return;
+        }
+        take_list(f, snapshot->gpus, snapshot->n, places);
+        take_processes(s, snapshot, places);
+        give_memory(f);
+        for (size_t i = 0; i < f->n_gpus; i++)
+                tell_changes(f, i, f->gpus + i);
+        if (snapshot->problem[0] && !streq(s->problem, snapshot->problem))
+                log_warn(NULL, "figures of NVIDIA's GPUs are not known: %s", snapshot->problem);
+        (void)snprintf(s->problem, sizeof s->problem, "%s", snapshot->problem);
+        (void)snprintf(s->driver, sizeof s->driver, "%s", snapshot->driver);
+        s->at = now;
+        s->realtime = loop_realtime(f->loop);
+        s->number++;
+        loop_wake(f->loop);
+}
+
+/* --- looking --------------------------------------------------------------------------------------------------------- */
+
+void fleet_read_gpus(struct fleet *f)
+{
+        const struct config *c = f->config;
+        struct gpu list[GPUS_MAX];
+        size_t places[GPUS_MAX];
+        int n;
+
+        if (!f->gpu_facts && !(f->gpu_facts = calloc(1, sizeof *f->gpu_facts)))
+                return;
+        if (f->gpu_facts->watch)
+                return; /* it finds what came meanwhile by itself */
+        n = gpu_watch_new(f->loop, c->gpus_root, c->gpus_nvml, on_snapshot, f, &f->gpu_facts->watch);
+        if (n < 0)
+                log_warn(NULL, "the GPUs cannot be watched: %s", strerror(-n));
+        if (n == 0 && (!f->gpu_facts->watch || gpu_watch_wait(f->gpu_facts->watch, START_PATIENCE)))
+                return;
+        /* The driver takes its time; what the kernel shows is there already. */
+        n = gpu_scan(c->gpus_root, list, GPUS_MAX);
+        if (n > 0)
+                take_list(f, list, (size_t)n, places);
+}
+
+void fleet_forget_gpus(struct fleet *f)
+{
+        if (f->gpu_facts)
+                f->gpu_facts->watch = gpu_watch_free(f->gpu_facts->watch);
+        free(f->gpu_facts);
+        f->gpu_facts = NULL;
+}
+
+void fleet_ask_gpus(struct fleet *f)
+{
+        if (f->gpu_facts && f->gpu_facts->watch)
+                gpu_watch_ask(f->gpu_facts->watch, loop_now(f->loop));
+}
+
+void fleet_gpus_hurry(struct fleet *f)
+{
+        if (f->gpu_facts && f->gpu_facts->watch)
+                gpu_watch_hurry(f->gpu_facts->watch, usec_add(loop_now(f->loop), HURRY_FOR));
+}
+
+uint64_t fleet_gpus_number(const struct fleet *f)
+{
+        return f->gpu_facts ? f->gpu_facts->number : 0;
+}
+
+/* --- telling --------------------------------------------------------------------------------------------------------- */
+
+/* The last snapshot is so old that its figures would be a lie. */
+static bool is_stale(const struct fleet *f)
+{
+        const struct gpus *s = f->gpu_facts;
+
+        return !s || !s->at || usec_sub(loop_now(f->loop), s->at) > STALE_AFTER;
+}
+
+static const char *state_of(const struct fleet *f, const struct gpu *g)
+{
+        if (g->figures.is_lost)
+                return "lost";
+        return is_stale(f) || !g->memory_total ? "unknown" : "ok";
+}
+
+static void put_figure(struct json_writer *w, const char *key, bool known, double value, int digits)
+{
+        if (known)
+                json_double(w, key, value, digits);
+        else
+                json_null(w, key);
+}
+
+static void put_size(struct json_writer *w, const char *key, bool known, uint64_t value)
+{
+        if (known)
+                json_uint(w, key, value);
+        else
+                json_null(w, key);
+}
+
+static void put_what_it_does(const struct fleet *f, const struct gpu *g, const struct gpu_note *note,
+                             struct json_writer *w)
+{
+        const struct gpu_figures *x = &g->figures;
+        unsigned known = is_stale(f) ? 0 : x->known;
+
+        put_figure(w, "utilization", known & GPU_KNOWS_USE, x->use, 2);
+        put_figure(w, "temperature", known & GPU_KNOWS_TEMPERATURE, x->temperature, 1);
+        put_figure(w, "power", known & GPU_KNOWS_POWER, x->power, 1);
+        put_figure(w, "powerLimit", known & GPU_KNOWS_POWER_LIMIT, x->power_limit, 1);
+        if (known & GPU_KNOWS_THROTTLE) {
+                json_key(w, "throttle");
+                json_open_array(w);
+                for (int i = 0; i < GPU_THROTTLES; i++)
+                        if (x->throttle >> i & 1)
+                                json_put_string(w, gpu_throttle_name((enum gpu_throttle)i));
+                json_close_array(w);
+        } else {
+                json_null(w, "throttle");
+        }
+        if (known & GPU_KNOWS_ECC) {
+                json_key(w, "ecc");
+                json_open_object(w);
+                json_uint(w, "corrected", x->ecc_corrected);
+                json_uint(w, "uncorrected", x->ecc_uncorrected);
+                json_close_object(w);
+        } else {
+                json_null(w, "ecc");
+        }
+        if (note->xid_at) {
+                json_key(w, "lastError");
+                json_open_object(w);
+                json_uint(w, "xid", x->last_xid);
+                json_uint(w, "count", x->xids);
+                report_put_moment(w, "at", note->xid_at);
+                json_close_object(w);
+        } else {
+                json_null(w, "lastError");
+        }
+}
+
+/* Who is seen on it, and who is meant for it: pinned there, or (without a pin) free to use all. */
+static bool is_on(const struct member *m, size_t place, uint64_t known)
+{
+        if (!m->process)
+                return false;
+        if (known >> place & 1)
+                return m->gpu_seen >> place & 1;
+        return m->gpu_mask >> place & 1;
+}
+
+static uint64_t places_with_processes(const struct fleet *f)
+{
+        uint64_t mask = 0;
+
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if ((f->gpus[i].figures.known & GPU_KNOWS_PROCESSES) && !is_stale(f))
+                        mask |= UINT64_C(1) << i;
+        return mask;
+}
+
+static void put_users(const struct fleet *f, size_t place, struct json_writer *w)
+{
+        const struct gpus *s = f->gpu_facts;
+        uint64_t known = places_with_processes(f);
+
+        json_key(w, "instances");
+        json_open_array(w);
+        for (size_t i = 0; i < f->n_members; i++)
+                if (is_on(f->members[i], place, known))
+                        json_put_string(w, f->members[i]->name);
+        json_close_array(w);
+        if (!(known >> place & 1)) {
+                json_null(w, "processes");
+                return;
+        }
+        json_key(w, "processes");
+        json_open_array(w);
+        for (size_t i = 0; s && i < s->n_processes; i++) {
+                const struct gpu_process *p = s->processes + i;
+                const struct member *m;
+
+                if (p->gpu != place)
+                        continue;
+                m = member_of(f, p->pid);
+                json_open_object(w);
+                json_int(w, "pid", p->pid);
+                json_string(w, "instance", m ? m->name : NULL);
+                put_size(w, "memory", p->memory > 0, p->memory);
+                json_close_object(w);
+        }
+        json_close_array(w);
+}
+
+void fleet_put_gpus(struct fleet *f, struct json_writer *w)
+{
+        const struct gpus *s = f->gpu_facts;
+
+        json_open_object(w);
+        json_key(w, "gpus");
+        json_open_array(w);
+        for (size_t i = 0; i < f->n_gpus; i++) {
+                const struct gpu *g = f->gpus + i;
+
+                json_open_object(w);
+                if (g->index >= 0)
+                        json_int(w, "index", g->index);
+                else
+                        json_null(w, "index");
+                json_string(w, "vendor", gpu_vendor_name(g->vendor));
+                json_string(w, "uuid", g->uuid[0] ? g->uuid : NULL);
+                json_string(w, "name", g->name[0] ? g->name : NULL);
+                json_string(w, "pci", g->pci);
+                json_string(w, "mig", g->is_mig ? "part" : g->has_mig ? "divided" : NULL);
+                json_string(w, "state", state_of(f, g));
+                put_size(w, "memoryTotal", g->memory_total > 0, g->memory_total);
+                put_size(w, "memoryUsed", g->memory_total > 0 && !is_stale(f) && !g->figures.is_lost,
+                         g->memory_used);
+                put_what_it_does(f, g, f->gpu_notes + i, w);
+                put_users(f, i, w);
+                json_close_object(w);
+        }
+        json_close_array(w);
+        json_string(w, "driver", s && s->driver[0] ? s->driver : NULL);
+        json_string(w, "problem", s && s->problem[0] ? s->problem : NULL);
+        report_put_moment(w, "at", s ? s->realtime : 0);
+        json_close_object(w);
+}
+
+size_t fleet_gpu_count(const struct fleet *f)
+{
+        return f->n_gpus;
+}
+
+void fleet_gpu(const struct fleet *f, size_t i, struct fleet_gpu *ret)
+{
+        const struct gpu *g = f->gpus + i;
+        const struct gpu_figures *x = &g->figures;
+        unsigned known = is_stale(f) ? 0 : x->known;
+
+        *ret = (struct fleet_gpu){
+                .uuid = name_of(g),
+                .name = g->name,
+                .vendor = gpu_vendor_name(g->vendor),
+                .index = g->index,
+                .state = state_of(f, g),
+                .memory_total = g->memory_total,
+                .memory_used = g->memory_used,
+                .has_use = known & GPU_KNOWS_USE,
+                .has_temperature = known & GPU_KNOWS_TEMPERATURE,
+                .has_power = known & GPU_KNOWS_POWER,
+                .has_power_limit = known & GPU_KNOWS_POWER_LIMIT,
+                .has_throttle = known & GPU_KNOWS_THROTTLE,
+                .has_ecc = known & GPU_KNOWS_ECC,
+                .use = x->use,
+                .temperature = x->temperature,
+                .power = x->power,
+                .power_limit = x->power_limit,
+                .throttle = x->throttle,
+                .ecc_corrected = x->ecc_corrected,
+                .ecc_uncorrected = x->ecc_uncorrected,
+                .errors = x->xids,
+                .last_error = x->last_xid,
+        };
+}
+
+const char *fleet_gpu_throttle_name(unsigned bit)
+{
+        return bit < GPU_THROTTLES ? gpu_throttle_name((enum gpu_throttle)bit) : NULL;
+}
