@@ -38,7 +38,7 @@ enum instance_event {
         EV_SEEK,      /* its turn has come, and its endpoint may be answered already */
         EV_ADOPTED,   /* a living process of an earlier daemon was taken over */
         EV_LOADING,   /* the probe was told "loading model" */
-        EV_HEALTHY,   /* the probe was answered well */
+        EV_HEALTHY,   /* the probe was answered well; of one that comes up: and it was asked for its models */
         EV_SICK,      /* the probe failed, below the limit */
         EV_DEAD,      /* the probe failed for good, and the process is ours to kill */
         EV_ABSENT,    /* nobody answers at its endpoint, and we know how to start one */

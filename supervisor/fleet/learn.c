@@ -157,6 +157,8 @@ void member_learn(struct member *m, const char *target, int status, const char *
         struct json_value *root = NULL;
         bool slots = streq(target, "/slots");
 
+        if (status != 0 && streq(target, "/v1/models"))
+                m->facts.met = true;
         if (status != 200 || json_parse(body, len, &root, NULL) < 0) {
                 /* A server that does not tell (--no-slots) cannot be asked whether it is busy; one that does not
                  * answer may be deep in a prompt: it is asked again until the drain's deadline. */

@@ -20,6 +20,9 @@ const double fleet_latency_bounds[FLEET_LATENCY_BUCKETS] = {0.0005, 0.001, 0.002
 enum { SLOTS_EVERY_IDLE = 5 };
 #define SLOTS_DRAIN_INTERVAL (250 * USEC_PER_MSEC)
 
+/* For how long a server that is well is asked for its models before it counts as ready without them. */
+#define MEETING_PATIENCE USEC_PER_SEC
+
 /* Rounding and slewing are no jump of the clock. */
 static const usec_t CLOCK_SLACK = USEC_PER_SEC;
 
@@ -324,7 +327,6 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                 m->was_ready = true;
                 member_save_record(m);
         }
-        (void)probe_fetch(m->probe, "/v1/models");
         (void)probe_fetch(m->probe, "/props");
         (void)probe_fetch(m->probe, "/slots");
         m->probes_since_slots = 0;
@@ -371,8 +373,11 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         orders = instance_step(&m->in, event, now);
         seat_changed(m->seat);
         timer_set(m->deadline, m->in.deadline);
-        if (m->in.state != from)
+        if (m->in.state != from) {
+                m->meeting_since = 0;
+                m->facts.met = false;
                 tell_state(m, from, now);
+        }
         if (m->in.state != INSTANCE_WAITING)
                 m->next_retry_at = 0;
         /* A back-off of nothing needs no timer, and no millisecond of its. */
@@ -443,7 +448,7 @@ static void went_down(struct member *m)
         m->started_at = 0;
         m->was_ready = false;
         m->foreign = false;
-        m->facts.probed = m->facts.drained = false;
+        m->facts.probed = m->facts.drained = m->facts.met = false;
         member_forget_learned(m);
         if (m->log)
                 logfile_child_is_down(m->log);
@@ -560,11 +565,38 @@ static bool is_impostor(struct member *m, const struct probe_answer *a)
         return a->peer_pid != pid && getpgid(a->peer_pid) != pid && getsid(a->peer_pid) != pid;
 }
 
+/* A server that comes up is ready when it has told its models, so that nobody reads "ready" beside an empty list. An answer that tells
+ * none is one, too; where none comes, the next probes ask again, and after a second it is ready as it is. */
+static bool is_met(struct member *m, usec_t now)
+{
+        if (!instance_is_loading(&m->in) && m->in.state != INSTANCE_LOST)
+                return true;
+        if (!m->meeting_since)
+                m->meeting_since = now;
+        else if (now >= usec_add(m->meeting_since, MEETING_PATIENCE))
+                return true;
+        return probe_fetch(m->probe, "/v1/models") < 0;
+}
+
+static void settle_meeting(struct member *m, usec_t now)
+{
+        m->facts.met = false;
+        if (!m->meeting_since || !m->probe)
+                return;
+        if (m->in.state == INSTANCE_SEEKING || m->in.state == INSTANCE_LOST) {
+                m->foreign = true;
+                liveness_start(&m->live, now);
+        }
+        member_step(m, EV_HEALTHY, now);
+}
+
 static void seek(struct member *m, const struct probe_answer *a, usec_t now)
 {
         char text[256];
         bool lost = m->in.state == INSTANCE_LOST;
 
+        if (a->kind == PROBE_WELL && !is_met(m, now))
+                return;
         if (a->kind == PROBE_WELL || a->kind == PROBE_LOADING) {
                 m->foreign = true;
                 liveness_start(&m->live, now);
@@ -677,6 +709,8 @@ static void settle_probe(struct member *m, usec_t now)
                 (void)process_cpu_time(m->process, &fact.cpu);
         switch (liveness_feed(&m->live, &policy, &fact, starting, now)) {
         case LIVENESS_HEALTHY:
+                if (!is_met(m, now))
+                        break;
                 member_step(m, EV_HEALTHY, now);
                 look_at_slots(m);
                 break;
@@ -754,6 +788,8 @@ void member_settle(struct member *m, usec_t now)
         before = m->in.state;
         if (m->facts.probed)
                 settle_probe(m, now);
+        if (m->facts.met)
+                settle_meeting(m, now);
         if (m->facts.deadline)
                 settle_deadline(m, now);
         if (m->in.state == INSTANCE_STARTING && before == INSTANCE_SEEKING)

@@ -55,6 +55,7 @@ struct member {
 
         struct {
                 bool exited, probed, deadline, drained, spawn_failed;
+                bool met; /* /v1/models was answered, however */
                 struct process_exit exit;
                 struct probe_answer probe; /* detail is copied */
                 char probe_detail[96];
@@ -72,9 +73,10 @@ struct member {
         double tokens_per_second;
         uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
         int64_t task[MEMBER_SLOTS_MAX];
-        usec_t slots_at;  /* monotonic, when /slots was last answered */
-        bool drain_asked; /* /slots was asked since the last lease ended */
-        bool sleeps;      /* --sleep-idle-seconds: /slots would wake it */
+        usec_t slots_at;      /* monotonic, when /slots was last answered */
+        bool drain_asked;     /* /slots was asked since the last lease ended */
+        usec_t meeting_since; /* monotonic: well, but not READY before it has told its models; 0: no */
+        bool sleeps;          /* --sleep-idle-seconds: /slots would wake it */
         unsigned probes_since_slots;
         bool foreign;   /* READY at an endpoint without a process of ours */
         bool has_run;   /* it was started or taken over before: the next start is a restart */

@@ -42,8 +42,8 @@ def test_a_foreign_server_comes_and_goes(make_daemon, foreign, server):
     daemon = make_daemon(config, server=server)
     lost(daemon, "connection refused", address)
     other = foreign(port)
-    now = daemon.wait("a", lambda now: now["status"] == "ready" and now["models"], what="ready, with its models")
-    assert now["pid"] is None and now["adopted"] and now["foreign"] and now["startedAt"], now
+    now = daemon.wait_state("a", "ready")
+    assert now["pid"] is None and now["adopted"] and now["foreign"] and now["models"] and now["startedAt"], now
     harness.assert_same_truth(daemon, "a", status="ready", retries=0, lastError=None)
     # Nobody may order it about.
     for verb in ("stop", "restart"):

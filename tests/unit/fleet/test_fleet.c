@@ -33,19 +33,86 @@ static void comes_up_and_goes_down(void **state)
         open_fleet(w);
         wait_status(w, "a", "ready");
         r = fleet_find(w->fleet, "a");
+        assert_int_equal(r->n_models, 1); /* from the first moment on */
         pid = r->pid;
         assert_true(pid > 0);
         assert_true(r->started_at > 0);
         assert_int_equal(stat(sock, &st), 0);
         assert_int_equal(st.st_mode & 0777, 0700);
         w->until = time_monotonic() + PATIENCE;
-        while ((r = fleet_find(w->fleet, "a"))->n_models == 0 || r->slots == 0)
+        while ((r = fleet_find(w->fleet, "a"))->slots == 0)
                 assert_true(turn(w));
         assert_string_equal(r->models[0].id, "a");
         close_fleet(w);
         assert_int_equal(kill(pid, 0), -1);
         assert_int_equal(errno, ESRCH);
         assert_int_equal(stat(sock, &st), -1);
+}
+
+/* Counts what is told as ready beside an empty list. */
+static void on_told(void *owner, const struct fleet_change *changes, size_t n, usec_t now)
+{
+        unsigned *unmet = owner;
+
+        (void)now;
+        for (size_t i = 0; i < n; i++)
+                *unmet += !changes[i].gone && streq(changes[i].report->status, "ready") &&
+                          changes[i].report->n_models == 0;
+}
+
+static void ready_comes_with_its_models(void **state)
+{
+        struct world *w = *state;
+        unsigned unmet = 0;
+
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"restart\": {\"backoff_initial\": "
+                        "\"1s\"}}, {\"name\": \"b\", \"model\": \"m.gguf\", "
+                        "\"replicas\": 2}");
+        open_fleet(w);
+        assert_int_equal(fleet_subscribe(w->fleet, on_told, &unmet), 0);
+        wait_status(w, "a", "ready");
+        wait_status(w, "b-0", "ready");
+        wait_status(w, "b-1", "ready");
+        assert_int_equal(unmet, 0);
+        assert_int_equal(kill(fleet_find(w->fleet, "a")->pid, SIGQUIT), 0); /* and anew after a death */
+        wait_status(w, "a", "crashed");
+        assert_int_equal(fleet_find(w->fleet, "a")->n_models, 0);
+        wait_status(w, "a", "ready");
+        assert_int_equal(unmet, 0);
+        /* The next daemon's first word, too. */
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        assert_int_equal(fleet_subscribe(w->fleet, on_told, &unmet), 0);
+        wait_status(w, "a", "ready");
+        wait_status(w, "b-0", "ready");
+        assert_true(fleet_find(w->fleet, "a")->adopted);
+        assert_int_equal(fleet_find(w->fleet, "a")->n_models, 1);
+        assert_int_equal(unmet, 0);
+}
+
+static void who_tells_no_models_is_ready_all_the_same(void **state)
+{
+        /* No such question; no JSON; no answer at all; one that never ends. */
+        static const char *const faults[] = {"\"--status\", \"404\"", "\"--garbage-json\"", "\"--reset\"",
+                                             "\"--endless-headers\"", "\"--slow-headers\""};
+        struct world *w = *state;
+        _cleanup_buffer_ struct buffer text;
+        char name[8];
+
+        buffer_init(&text, 0);
+        for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
+                (void)buffer_printf(&text,
+                                    "%s{\"name\": \"m%zu\", \"model\": \"m.gguf\", \"args\": [\"--only\", "
+                                    "\"/v1/models\", %s]}",
+                                    i ? ", " : "", i, faults[i]);
+        write_config(w, text.data);
+        open_fleet(w);
+        for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+                (void)snprintf(name, sizeof name, "m%zu", i);
+                wait_status(w, name, "ready");
+                assert_int_equal(fleet_find(w->fleet, name)->n_models, 0);
+                assert_int_equal(fleet_find(w->fleet, name)->retries, 0);
+        }
 }
 
 static void a_death_is_told_and_mended(void **state)
@@ -508,6 +575,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 TEST(comes_up_and_goes_down),
+                TEST(ready_comes_with_its_models),
+                TEST(who_tells_no_models_is_ready_all_the_same),
                 TEST(a_death_is_told_and_mended),
                 TEST(tries_end_in_error),
                 TEST(a_missing_binary_is_said),
