@@ -27,7 +27,7 @@ enum { MOUNTS_BYTES_MAX = 4 * 1024 * 1024, GROUPS_MAX = 8192 };
 struct cgroups {
         struct loop *loop;
         char *root, *unit; /* where the hierarchy is mounted, and ours in it */
-        int fd;            /* of UNIT; its lock keeps another daemon out */
+        int fd, lock;      /* of UNIT, and of UNIT/lock: as long as it is open, no other daemon comes in */
         unsigned wanted, enabled;
         int errors[3];     /* why a wanted one is not enabled: -errno */
         struct list going; /* retired groups that are not empty yet */
@@ -150,22 +150,41 @@ static long find_other(int fd)
         return 0;
 }
 
+/* systemd sweeps empty groups away when a unit has ended: then this is a lock on nothing. */
+static bool is_there(int at, int fd)
+{
+        struct stat ours, there;
+
+        return fstat(fd, &ours) == 0 && fstatat(at, CGROUP_LOCK, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+               ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
 /* Who has it open and locked is another daemon of our kind; a child of our predecessor's has it for the milliseconds before its exec. */
-static bool take_lock(int fd)
+static int take_lock(int at, int *ret)
 {
         const struct timespec pause = {.tv_nsec = 10000000};
 
         for (unsigned i = 0; i < 20; i++) {
-                if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-                        return true;
+                _cleanup_close_ int fd = -1;
+
+                if (mkdirat(at, CGROUP_LOCK, 0700) < 0 && errno != EEXIST)
+                        return -errno;
+                fd = cgroup_open_dir(at, CGROUP_LOCK);
+                if (fd < 0 && fd != -ENOENT)
+                        return fd;
+                if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_there(at, fd)) {
+                        *ret = steal_fd(&fd);
+                        return 0;
+                }
                 (void)nanosleep(&pause, NULL);
         }
-        return false;
+        return -EBUSY;
 }
 
-static int claim(int fd, const char *path, char *why, size_t size)
+static int claim(struct cgroups *c, const char *path, char *why, size_t size)
 {
-        long pid = find_other(fd);
+        long pid = find_other(c->fd);
+        int r;
 
         if (pid) {
                 (void)snprintf(why, size,
@@ -173,10 +192,13 @@ static int claim(int fd, const char *path, char *why, size_t size)
                                pid);
                 return -EBUSY;
         }
-        if (take_lock(fd))
-                return 0;
-        (void)snprintf(why, size, "another llama-supervisor uses the control group %.400s", path);
-        return -EBUSY;
+        r = take_lock(c->fd, &c->lock);
+        if (r == -EBUSY)
+                (void)snprintf(why, size, "another llama-supervisor uses the control group %.400s", path);
+        else if (r < 0)
+                (void)snprintf(why, size, "%.400s/" CGROUP_LOCK " cannot be made or locked: %s", path,
+                               strerror(-r));
+        return r;
 }
 
 static int open_unit(const char *root, const char *path)
@@ -200,7 +222,7 @@ static int find_unit(struct cgroups *c, const struct cgroups_spec *spec, const c
                 fd = open_unit(c->root, c->unit);
                 if (fd >= 0 && (spec->is_delegated || is_delegated(fd))) {
                         c->fd = fd;
-                        return claim(fd, c->unit, why, size);
+                        return claim(c, c->unit, why, size);
                 }
                 close_fd(&fd);
         }
@@ -220,7 +242,7 @@ static int find_unit(struct cgroups *c, const struct cgroups_spec *spec, const c
                 return -ENODEV;
         }
         c->fd = fd;
-        return claim(fd, own, why, size);
+        return claim(c, own, why, size);
 }
 
 /* --- entering it ------------------------------------------------------------------------------------------------------- */
@@ -316,7 +338,7 @@ int cgroups_open(struct loop *loop, const struct cgroups_spec *spec, char *why, 
                 return -ENOMEM;
         c->loop = loop;
         c->root = steal_ptr(root);
-        c->fd = -1;
+        c->fd = c->lock = -1;
         list_init(&c->going);
         r = find_unit(c, spec, own, why, size);
         if (r == 0) {
@@ -375,6 +397,8 @@ int cgroup_make(struct cgroups *c, const char *name, struct cgroup **ret)
                 return r;
         (*ret)->loop = c->loop;
         (*ret)->used = used;
+        if (used)
+                cgroup_thaw(*ret);
         return 0;
 }
 
@@ -448,6 +472,7 @@ struct cgroups *cgroups_free(struct cgroups *c)
                 (void)cgroup_free(g);
         }
         c->timer = timer_free(c->timer);
+        close_fd(&c->lock);
         close_fd(&c->fd);
         free(c->unit);
         free(c->root);

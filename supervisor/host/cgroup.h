@@ -2,6 +2,8 @@
  *
  *     UNIT/                 our unit's own group (Delegate=): holds no process, its controllers are enabled for those below
  *     UNIT/ctl/             the daemon and its helpers. systemd >= 254 starts us there (DelegateSubgroup=ctl), else we move
+ *     UNIT/lock/            nobody: flock on its folder keeps a second daemon out. Mode 0700, for on a folder that anybody may
+ *                           open, as UNIT is, anybody could take the lock, and so our groups from us
  *     UNIT/instance-NAME/   everything that the instance NAME has started, whatever it does to its session or group
  *
  * Delegated means: the group bears the xattr trusted.delegate or user.delegate = "1" (systemd sets both); or we are not root,
@@ -15,7 +17,9 @@
  * enabled again and cgroup_limit writes the limits anew. What was charged before stays charged to UNIT then.
  *
  * All calls are a few system calls on a memory file system, none waits for others, but cgroup_add, which moves a running process
- * and takes a grace period of the kernel's RCU (10 to 30 ms). Names are escaped: what is not a letter, a digit, '.', '_' or '-' becomes %XX.
+ * and takes a grace period of the kernel's RCU (10 to 30 ms). A child that comes into a frozen group stands still before its exec, and
+ * who forked it with it: so cgroup_make thaws a group that it could not make anew (who freezes one in that very moment is root or
+ * ourselves). Names are escaped: what is not a letter, a digit, '.', '_' or '-' becomes %XX.
  * Source: the kernel's Documentation/admin-guide/cgroup-v2.rst; systemd's docs/CGROUP_DELEGATION. */
 #ifndef LSV_HOST_CGROUP_H
 #define LSV_HOST_CGROUP_H

@@ -216,6 +216,14 @@ int cgroup_kill(struct cgroup *g)
         return 0;
 }
 
+void cgroup_thaw(struct cgroup *g)
+{
+        uint64_t frozen;
+
+        if (read_number(g->fd, "cgroup.freeze", &frozen) && frozen)
+                (void)cgroup_write_file(g->fd, "cgroup.freeze", "0");
+}
+
 int cgroup_add(struct cgroup *g, pid_t pid)
 {
         char text[24];
@@ -514,10 +522,11 @@ const char *cgroup_path(const struct cgroup *g)
 
 bool cgroup_is_watched(const struct cgroup *g)
 {
-        if (flock(g->parent, LOCK_EX | LOCK_NB) < 0)
-                return errno == EWOULDBLOCK;
-        (void)flock(g->parent, LOCK_UN);
-        return false;
+        _cleanup_close_ int fd = cgroup_open_dir(g->parent, CGROUP_LOCK);
+
+        if (fd < 0)
+                return fd != -ENOENT;            /* not ours to open: not ours to judge */
+        return flock(fd, LOCK_EX | LOCK_NB) < 0; /* closing lets go of it */
 }
 
 bool cgroup_is_used(const struct cgroup *g)

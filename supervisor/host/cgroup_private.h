@@ -10,6 +10,7 @@
 enum { CGROUP_NAME_BYTES = 256, CGROUP_SMALL_BYTES = 4096 };
 
 #define CGROUP_PREFIX "instance-"
+#define CGROUP_LOCK   "lock"
 
 struct cgroup {
         struct list node; /* in cgroups->going once it is retired */
@@ -33,6 +34,7 @@ char *cgroup_of_pid(pid_t pid);
 /* Where cgroup v2 is mounted: malloc'd. -ENODEV: nowhere. */
 int cgroup_find_root(char **ret);
 int cgroup_open_at(int parent, const char *file, const char *path, struct cgroup **ret);
+void cgroup_thaw(struct cgroup *g); /* if it is frozen */
 /* 0, -EBUSY: somebody is in it. Groups below it go, too. */
 int cgroup_remove(int parent, const char *file);
 

@@ -202,6 +202,41 @@ static void test_not_delegated(void **state)
         c = cgroups_free(open_tree("/s/u.service"));
 }
 
+/* Any local user may open the unit's folder, and lock what he has opened; not what is our lock. */
+static void test_a_lock_of_our_own(void **state)
+{
+        _cleanup_free_ char *unit = text_format("%s/u", dir), *lock = text_format("%s/u/lock", dir);
+        int fd = -1, ours = -1;
+        struct cgroup *g = NULL;
+        struct cgroups *c;
+        struct stat st;
+
+        (void)state;
+        make_tree("u");
+        make_group("u/instance-b");
+        fd = cgroup_open_dir(AT_FDCWD, unit);
+        assert_true(fd >= 0);
+        assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+        assert_int_equal(cgroup_find(NULL, dir, "/u/instance-b", "b", 0, &g), 0);
+        assert_false(cgroup_is_watched(g)); /* nobody is at work here, whoever holds the folder */
+        c = open_tree("/u");
+        assert_true(cgroup_is_watched(g));
+        assert_int_equal(stat(lock, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0700);
+        c = cgroups_free(c);
+        assert_false(cgroup_is_watched(g));
+        /* What is locked must be there. */
+        ours = cgroup_open_dir(AT_FDCWD, lock);
+        assert_true(ours >= 0);
+        assert_int_equal(flock(ours, LOCK_EX | LOCK_NB), 0);
+        refused("/u", true, -EBUSY, "another llama-supervisor uses the control group /u");
+        assert_int_equal(rmdir(lock), 0);
+        c = cgroups_free(open_tree("/u"));
+        g = cgroup_free(g);
+        (void)close(ours);
+        (void)close(fd);
+}
+
 static void test_limits(void **state)
 {
         struct cgroup_limits limits = {.memory = 50UL << 20, .cpus = 1.5, .pids = 200, .nice = 7};
@@ -644,6 +679,41 @@ static void after_a_kill(struct real *x)
         cgroup_retire(x->c, g);
 }
 
+/* Somebody of the last time lives in it, and it is frozen: the next one runs all the same, and the loop never stands still. */
+static void frozen(struct real *x)
+{
+        struct process *first;
+        struct cgroup *g;
+        pid_t guard;
+
+        CHECK(cgroup_make(x->c, "e", &g) == 0 && !cgroup_is_used(g));
+        CHECK(start(x, g, "/bin/sh", "echo e lives; sleep 1000") == 0);
+        await_word(x, "e lives\n");
+        /* A loop that stands still has no timers, and between clone and exec it hears no signal either. */
+        guard = fork();
+        if (guard == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                (void)sleep(60);
+                (void)kill(getppid(), SIGKILL);
+                (void)cgroup_write_file(g->fd, "cgroup.freeze", "0");
+                _exit(0);
+        }
+        CHECK(guard > 0);
+        CHECK(cgroup_write_file(g->fd, "cgroup.freeze", "1") == 0);
+        first = steal_ptr(x->p);
+        g = cgroup_free(g);
+        CHECK(cgroup_make(x->c, "e", &g) == 0 && cgroup_is_used(g));
+        CHECK(start(x, g, "/bin/sh", "echo e again; exit 3") == 0);
+        await_exit(x);
+        CHECK(strstr(said(x), "e again") && x->ended.kind == EXIT_CODE && x->ended.value == 3);
+        x->p = process_free(x->p);
+        CHECK(process_signal_group(first, SIGKILL) > 0);
+        await_exit(x);
+        first = process_free(first);
+        cgroup_retire(x->c, g);
+        CHECK(kill(guard, SIGKILL) == 0 && waitpid(guard, NULL, 0) == guard);
+}
+
 static void bad_binaries(struct real *x)
 {
         char path[128];
@@ -691,6 +761,7 @@ static void test_body_life(void)
         whole_life(&x);
         removal(&x);
         after_a_kill(&x);
+        frozen(&x);
         bad_binaries(&x);
         close_real(&x);
 }
@@ -824,6 +895,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_is_in_ctl, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_without_controllers, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_not_delegated, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_a_lock_of_our_own, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_limits, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_limits_without_controllers, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_figures, set_up, tear_down),
