@@ -348,6 +348,7 @@ static int run_daemon(const char *config_file)
                         fleet_event_started(d.fleet);
                 (void)fleet_start(d.fleet);
                 notify_ready();
+                reaper_note_ready(fleet_config(d.fleet)->runtime_dir);
                 handover_finish(d.handover);
                 reexec_listen();
                 loop_run(d.loop);

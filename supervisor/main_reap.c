@@ -13,6 +13,7 @@
 #include "cli/verb.h"
 #include "cli/where.h"
 #include "core/config.h"
+#include "host/manager.h"
 #include "host/process.h"
 #include "host/reaper.h"
 #include "host/record.h"
@@ -235,13 +236,17 @@ static int hunt(struct reap *x)
         return left ? CLI_FAILED : CLI_DONE;
 }
 
-/* After an end of the unit's main process: a stop, or a crash after which the next one takes the children over? */
+/* After an end of the unit's main process: a stop, or a crash after which the next one takes the children over? A timeout is that of
+ * the stop, or of a start that hung: then systemd tries again, and only a person's stop meanwhile makes an end of it. */
 static bool is_stop(const struct reap *x)
 {
         const char *result = getenv("SERVICE_RESULT");
 
-        return (result && (streq(result, "success") || streq(result, "timeout"))) ||
-               reaper_is_stopping(x->runtime_dir);
+        if (reaper_is_stopping(x->runtime_dir) || (result && streq(result, "success")))
+                return true;
+        if (!result || !streq(result, "timeout"))
+                return false;
+        return reaper_is_started(x->runtime_dir) || manager_wants_stop() > 0;
 }
 
 static int leave(const struct reap *x)
@@ -263,15 +268,21 @@ static int reap(struct reap *x)
 {
         pid_t holder = 0;
         int lock = -1, r;
+        bool is_over;
 
         r = find_place(x);
         if (r == CLI_DONE)
                 r = become_owner(x);
         if (r != CLI_DONE)
                 return r;
-        if (x->post && !is_stop(x))
-                return leave(x);
+        is_over = !x->post || is_stop(x);
         r = lockdir_take(x->runtime_dir, &lock, &holder);
+        if (x->post && r == 0)
+                reaper_forget_start(x->runtime_dir);
+        if (!is_over) {
+                close_fd(&lock);
+                return leave(x);
+        }
         if (r == -EBUSY)
                 return fail("%s is held by llama-supervisor (pid %d), which looks after its children itself: "
                             "stop it "

@@ -18,6 +18,7 @@
 #include "host/record.h"
 
 #define STOPPING "stopping"
+#define STARTED  "started"
 #define ENTERS   "enters-unit"
 #define CTL      "/ctl"
 #define CONTROL  "/.control" /* where systemd runs ExecStopPost= of a unit that delegates */
@@ -82,6 +83,7 @@ void reaper_note_start(const char *runtime_dir, bool is_next)
         remove_file(runtime_dir, STOPPING);
         if (is_next)
                 return;
+        remove_file(runtime_dir, STARTED);
         own = cgroup_of_pid(0);
         if (own && !ends_with(own, CTL))
                 make_file(runtime_dir, ENTERS);
@@ -89,9 +91,24 @@ void reaper_note_start(const char *runtime_dir, bool is_next)
                 remove_file(runtime_dir, ENTERS);
 }
 
+void reaper_note_ready(const char *runtime_dir)
+{
+        make_file(runtime_dir, STARTED);
+}
+
 void reaper_note_stop(const char *runtime_dir)
 {
         make_file(runtime_dir, STOPPING);
+}
+
+bool reaper_is_started(const char *runtime_dir)
+{
+        return has_file(runtime_dir, STARTED);
+}
+
+void reaper_forget_start(const char *runtime_dir)
+{
+        remove_file(runtime_dir, STARTED);
 }
 
 bool reaper_is_stopping(const char *runtime_dir)

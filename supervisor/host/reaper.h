@@ -5,8 +5,9 @@
  * and the mark in the environment of those that left both (they also write to that instance's log, see process_signal_strays).
  * The caller holds the lock of the runtime directory, so no daemon is at work.
  *
- * Two small files in the runtime directory say what ExecStopPost= cannot know otherwise: "stopping" (a stop had begun, so that an end by
- * timeout or SIGKILL is still a stop), and "enters-unit" (systemd started us in the unit's group itself, as before 254 without
+ * Three small files in the runtime directory say what ExecStopPost= cannot know otherwise: "stopping" (a stop had begun, so that an end by
+ * timeout or SIGKILL is still a stop), "started" (the doors were open, so that a timeout was not that of the start, after which the next try
+ * takes over what runs), and "enters-unit" (systemd started us in the unit's group itself, as before 254 without
  * DelegateSubgroup: then it must find no controllers there when it starts us again). */
 #ifndef LSV_HOST_REAPER_H
 #define LSV_HOST_REAPER_H
@@ -19,10 +20,14 @@
 /* --- for the daemon --- */
 void reaper_note_start(const char *runtime_dir,
                        bool is_next); /* is_next: by a re-exec, which changes no group */
+void reaper_note_ready(const char *runtime_dir);
 void reaper_note_stop(const char *runtime_dir);
 
 /* --- for ExecStopPost= --- */
 bool reaper_is_stopping(const char *runtime_dir);
+bool reaper_is_started(const char *runtime_dir);
+/* That daemon is gone: what comes now has not started. */
+void reaper_forget_start(const char *runtime_dir);
 /* Switches the controllers of our unit's group off where the next start needs that: 1: done; 0: not needed; -errno. */
 int reaper_open_unit(const char *runtime_dir);
 

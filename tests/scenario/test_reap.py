@@ -226,6 +226,30 @@ def test_post(make_daemon, result, ends):
         assert daemon.wait_state("a", "ready")["pid"] == pids[0]
 
 
+def test_post_after_a_start_that_took_too_long(make_daemon):
+    """The next daemon hung before its doors were open: what the one before it left is for the one after it."""
+    daemon, pids = killed(make_daemon, one(), "a")
+    assert reap(daemon, "--post", env={"SERVICE_RESULT": "signal"}).returncode == 0
+    for _ in range(2):          # and it hangs again
+        done = reap(daemon, "--post", env={"SERVICE_RESULT": "timeout"})
+        assert done.returncode == 0 and "no stop (timeout)" in done.stdout and harness.is_alive(pids[0]), done
+    daemon.start()
+    assert daemon.wait_state("a", "ready")["pid"] == pids[0]
+    daemon.kill9()
+    # That one had started: its timeout is that of a stop.
+    assert reap(daemon, "--post", env={"SERVICE_RESULT": "timeout"}).returncode == 0
+    all_gone(pids)
+
+
+def test_post_beside_a_daemon_forgets_nothing(make_daemon):
+    daemon = make_daemon(one())
+    pid = daemon.wait_state("a", "ready")["pid"]
+    assert reap(daemon, "--post", env={"SERVICE_RESULT": "signal"}).returncode == 0
+    daemon.kill9()
+    assert reap(daemon, "--post", env={"SERVICE_RESULT": "timeout"}).returncode == 0
+    all_gone([pid])
+
+
 def test_post_after_a_stop_that_was_cut_short(make_daemon):
     """systemd kills a daemon that takes too long to stop: that is a stop, and no crash."""
     daemon = make_daemon(one("--ignore-term", {"stop": {"grace": "10m"}}))

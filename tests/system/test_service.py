@@ -4,7 +4,7 @@ import signal
 import time
 
 from harness import is_alive, wait_for
-from machine import CONFIG, UNIT, Held
+from machine import CONFIG, PROGRAM, UNIT, Held
 from service import entries, fleet
 
 
@@ -110,6 +110,46 @@ def test_stop_of_a_daemon_that_hangs_leaves_nothing(service):
     m.systemctl("reset-failed", UNIT)
     m.systemctl("start", UNIT)
     m.wait_ready(["a", "b"])
+
+
+HANGS = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if [ -e /run/hang ]; then %s sleep 600; fi; exec %s run --config %s'\n"
+
+
+def test_a_start_that_hangs_after_a_crash_ends_no_model(service):
+    """SERVICE_RESULT=timeout is told for it, too: the models are for the try after that."""
+    m = service.machine
+    service.drop_in("hang", HANGS % ("exec", PROGRAM, CONFIG) + "TimeoutStartSec=2s\n")
+    service.start(fleet("a", "b"))
+    children = m.children()
+    assert len(children) == 2
+    m.sh("touch /run/hang")
+    pid = m.main_pid
+    m.kill_pid(pid, signal.SIGKILL)
+    # Two starts have hung, and been given up.
+    wait_for(lambda: int(m.show("NRestarts")) >= 3, what=lambda: "tries: " + m.show("NRestarts"))
+    assert m.show("Result") == "timeout" or "timed out" in m.journal()
+    assert m.children() == children
+    m.sh("rm /run/hang")
+    m.wait_new_main(pid)
+    m.wait_ready(["a", "b"])
+    assert m.children() == children
+
+
+def test_a_stop_of_a_start_that_hangs_leaves_nothing(service):
+    """A person's stop in between is a stop, though the daemon cannot tell it: systemd is asked."""
+    m = service.machine
+    service.drop_in("hang", HANGS % ('trap "" TERM;', PROGRAM, CONFIG) + "TimeoutStartSec=10min\nTimeoutStopSec=2s\n")
+    service.start(fleet("a", "b"))
+    m.sh("touch /run/hang")
+    pid = m.main_pid
+    m.kill_pid(pid, signal.SIGKILL)
+    wait_for(lambda: m.main_pid not in (0, pid) and m.show("SubState") == "start", what=lambda: "a start that hangs: " + m.show("SubState"))
+    assert len(m.children()) == 2
+    m.systemctl("stop", UNIT)
+    assert m.show("Result") == "timeout"
+    m.sh("rm /run/hang; pkill -KILL -x sleep || true")
+    service.assert_nothing_runs()
+    m.systemctl("reset-failed", UNIT)
 
 
 def test_what_the_unit_hides_is_said(service):
