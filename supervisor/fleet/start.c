@@ -85,6 +85,15 @@ static char *mark_of(const struct member *m)
         return text_format("%s/%s", m->fleet->instances_dir, m->name);
 }
 
+static bool is_of_this_boot(const struct member *m, const struct json_value *record)
+{
+        _cleanup_free_ char *mark = text_format(COMMAND_MARK "=%s/%s", m->fleet->instances_dir, m->name);
+
+        return process_is_of_this_boot(json_get_string(record, "bootId"),
+                                       (pid_t)json_get_int(record, "pid", 0),
+                                       (uint64_t)json_get_int(record, "startTime", 0), mark);
+}
+
 int member_command(struct member *m, const char *binary, const struct help *help, const struct endpoint *at,
                    struct command *ret)
 {
@@ -352,7 +361,7 @@ int member_take_over(struct member *m, usec_t now)
         pid = (pid_t)json_get_int(record, "pid", 0);
         at = json_get_string(record, "endpoint");
         digest = json_get_string(record, "digest");
-        if (!streq_ptr(json_get_string(record, "bootId"), process_boot_id()))
+        if (!is_of_this_boot(m, record))
                 goto out;
         if (json_get_string(record, "wish") && !m->removed)
                 m->in.want_up = streq(json_get_string(record, "wish"), "up");
@@ -402,8 +411,7 @@ void member_warn_of_own(struct member *m)
         pid_t pid = (pid_t)json_get_int(record, "pid", 0);
         uint64_t start_time;
 
-        if (pid > 1 && streq_ptr(json_get_string(record, "bootId"), process_boot_id()) &&
-            process_read_start_time(pid, &start_time) == 0 &&
+        if (pid > 1 && is_of_this_boot(m, record) && process_read_start_time(pid, &start_time) == 0 &&
             start_time == (uint64_t)json_get_int(record, "startTime", 0))
                 log_warn(m->name,
                          "is only watched now, but pid %d, which an earlier configuration started for it, "

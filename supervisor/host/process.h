@@ -112,6 +112,10 @@ int process_rss(const struct process *p, uint64_t *ret_bytes);
 int process_read_start_time(pid_t pid, uint64_t *ret);
 /* The boot id (/proc/sys/kernel/random/boot_id), "" if unreadable; static storage. */
 const char *process_boot_id(void);
+/* Is what a record tells a process of this boot? Its boot id says so. Where /proc shows us another one than it showed to who wrote the
+ * record (systemd-nspawn lays its own over it, and a unit with ProtectProc= sees what lies below), the process says it: it has that
+ * start time and bears `mark`, as in process_signal_strays. */
+bool process_is_of_this_boot(const char *boot_id, pid_t pid, uint64_t start_time, const char *mark);
 /* Frees what the room keeps between calls; at the end of the program, so that leak checkers stay quiet. */
 void process_finish(void);
 

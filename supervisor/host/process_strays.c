@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/buffer.h"
+#include "base/text.h"
 #include "host/process.h"
 #include "host/process_proc.h"
 
@@ -65,6 +66,16 @@ static bool signal_stray(const struct proc_stat *seen, const struct stat *output
 
         /* Looked at after the pidfd was opened: what it stands for is what was looked at, or is dead. */
         return fd >= 0 && is_stray(seen, output, mark) && pidfd_send_signal(fd, signo, NULL, 0) == 0;
+}
+
+bool process_is_of_this_boot(const char *boot_id, pid_t pid, uint64_t start_time, const char *mark)
+{
+        uint64_t begun;
+
+        if (streq_ptr(boot_id, process_boot_id()))
+                return true;
+        return pid > 1 && mark && process_read_start_time(pid, &begun) == 0 && begun == start_time &&
+               has_mark(pid, mark);
 }
 
 int process_signal_strays(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,

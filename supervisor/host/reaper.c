@@ -235,16 +235,20 @@ static struct json_value *load_record(const struct hunt *h, const char *file)
 
 static void take_record(struct hunt *h, const char *file)
 {
-        _cleanup_free_ char *name = strndup(file, strlen(file) - strlen(".json"));
+        _cleanup_free_ char *name = strndup(file, strlen(file) - strlen(".json")), *mark = NULL;
         struct json_value *v = load_record(h, file);
         const char *group = json_get_string(v, "cgroup");
         pid_t pid = (pid_t)json_get_int(v, "pid", 0);
         struct prey *p;
         int r;
 
+        if (name)
+                mark = text_format(COMMAND_MARK "=%s/%s", h->instances_dir, name);
         /* The numbers of another boot mean nothing. */
         if (!v || !name || !text_is_name(name) || pid <= 1 ||
-            !streq_ptr(json_get_string(v, "bootId"), process_boot_id()) || !(p = prey_new(h, name))) {
+            !process_is_of_this_boot(json_get_string(v, "bootId"), pid,
+                                     (uint64_t)json_get_int(v, "startTime", 0), mark) ||
+            !(p = prey_new(h, name))) {
                 json_free(v);
                 return;
         }

@@ -116,6 +116,26 @@ def test_strangers_are_never_met(make_daemon):
         stranger.wait()
 
 
+def test_another_view_of_the_boot(make_daemon):
+    """In systemd-nspawn a shell reads another boot id than a unit with a /proc of its own: the process bears its mark."""
+    daemon, pids = killed(make_daemon, two(), "a", "b")
+    for name in "ab":
+        path, record = record_of(daemon, name)
+        with open(path, "w") as f:
+            json.dump({**record, "bootId": "00000000-0000-0000-0000-000000000000"}, f)
+    daemon.start()
+    assert [daemon.wait_state(name, "ready")["pid"] for name in "ab"] == pids
+    assert daemon.instance("a")["adopted"]
+    daemon.kill9()
+    path, record = record_of(daemon)
+    with open(path, "w") as f:
+        json.dump({**record, "bootId": "00000000-0000-0000-0000-000000000000"}, f)
+    done = reap(daemon)
+    for name, pid in zip("ab", pids):
+        assert "%s: pid %d: SIGTERM" % (name, pid) in done.stdout, done
+    all_gone(pids)
+
+
 WRAPPER = """#!/bin/sh
 case "$*" in *--help*) exec %(fake)s "$@";; esac
 %(how)s sleep 600 &

@@ -143,7 +143,9 @@ def test_a_stop_of_a_start_that_hangs_leaves_nothing(service):
     m.sh("touch /run/hang")
     pid = m.main_pid
     m.kill_pid(pid, signal.SIGKILL)
-    wait_for(lambda: m.main_pid not in (0, pid) and m.show("SubState") == "start", what=lambda: "a start that hangs: " + m.show("SubState"))
+    # The shell has its trap before it sleeps.
+    wait_for(lambda: any(row[3].startswith("sleep 600") for row in m.processes().values()), what="a start that hangs")
+    assert m.show("SubState") == "start" and m.main_pid not in (0, pid)
     assert len(m.children()) == 2
     m.systemctl("stop", UNIT)
     assert m.show("Result") == "timeout"

@@ -3,7 +3,7 @@ import re
 
 from harness import PATIENCE, wait_for
 from machine import MODELS, UNIT
-from service import FAKE, entries, fleet
+from service import CGROUP, FAKE, entries, fleet
 
 # Fixed for ever: people have them in their queries (docs/API.md lists them).
 READY, DIED = "640e8c75147945028c839df548610cec", "a57b48dd6ff84022937686a0bf270461"
@@ -76,6 +76,31 @@ def test_a_model_in_a_home_is_hidden_and_that_is_said(service):
     one = wait_for(lambda: (lambda now: now if now.get("a", {}).get("lastError") else None)(m.instances()),
                    what=lambda: "why: %s" % m.instances())["a"]
     assert "ProtectHome" in one["lastError"] or "ProtectHome" in m.cli("why", "a").stdout, (one, m.cli("why", "a").stdout)
+
+
+def test_nobody_else_takes_our_groups(service):
+    """Any local user may open the folder of the unit's group, and lock what he has opened; that is not the lock that we look at."""
+    m = service.machine
+    holder = None
+    try:
+        service.start(fleet("a"))
+        assert m.read("/proc/%d/cgroup" % m.instances()["a"]["pid"]).strip().endswith("/llama-supervisor.service/instance-a")
+        taken = "setpriv --reuid nobody --clear-groups --regid nogroup flock --nonblock %s %s"
+        assert "ermission denied" in m.run("sh", "-c", taken % (CGROUP + "/lock", "true"), check=False).stderr
+        holder = m.spawn("sh", "-c", "exec " + taken % (CGROUP, "sleep 600"))
+        wait_for(lambda: m.run("flock", "--nonblock", CGROUP, "true", check=False).returncode == 1, what="nobody holds the folder")
+        pid = m.main_pid
+        m.kill_pid(pid, 9)
+        m.wait_new_main(pid)
+        before = m.wait_ready(["a"])
+        m.cli("restart", "a", "--wait")
+        after = service.wait_another("a", before)
+        assert m.read("/proc/%d/cgroup" % after["a"]["pid"]).strip().endswith("/llama-supervisor.service/instance-a")
+        assert "another llama-supervisor" not in m.journal()
+    finally:
+        m.sh("pkill -KILL -x sleep || true")
+        if holder:
+            holder.wait(PATIENCE)
 
 
 def test_security_of_the_unit(machine):
