@@ -85,9 +85,9 @@ def test_nobody_else_takes_our_groups(service):
     try:
         service.start(fleet("a"))
         assert m.read("/proc/%d/cgroup" % m.instances()["a"]["pid"]).strip().endswith("/llama-supervisor.service/instance-a")
-        taken = "setpriv --reuid nobody --clear-groups --regid nogroup flock --nonblock %s %s"
-        assert "ermission denied" in m.run("sh", "-c", taken % (CGROUP + "/lock", "true"), check=False).stderr
-        holder = m.spawn("sh", "-c", "exec " + taken % (CGROUP, "sleep 600"))
+        nobody = ["setpriv", "--reuid", "nobody", "--clear-groups", "--regid", "nogroup", "flock"]
+        assert "ermission denied" in m.run(*nobody, CGROUP + "/lock", "true", check=False).stderr
+        holder = m.spawn(*nobody, CGROUP, "sleep", "600")      # waits for it: we only look, below
         wait_for(lambda: m.run("flock", "--nonblock", CGROUP, "true", check=False).returncode == 1, what="nobody holds the folder")
         pid = m.main_pid
         m.kill_pid(pid, 9)
