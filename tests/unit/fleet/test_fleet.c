@@ -65,9 +65,9 @@ static void ready_comes_with_its_models(void **state)
         struct world *w = *state;
         unsigned unmet = 0;
 
-        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", \"restart\": {\"backoff_initial\": "
-                        "\"1s\"}}, {\"name\": \"b\", \"model\": \"m.gguf\", "
-                        "\"replicas\": 2}");
+        write_config(w, "{\"name\": \"a\", \"model\": \"m.gguf\", "
+                        "\"restart\": {\"backoff_initial\": \"1s\", \"backoff_max\": \"1s\"}}, "
+                        "{\"name\": \"b\", \"model\": \"m.gguf\", \"replicas\": 2}");
         open_fleet(w);
         assert_int_equal(fleet_subscribe(w->fleet, on_told, &unmet), 0);
         wait_status(w, "a", "ready");
