@@ -22,6 +22,7 @@
 #include "host/reexec.h"
 #include "http/doors.h"
 #include "net/tls.h"
+#include "main_hub.h"
 #include "main_reap.h"
 
 #define STOP_EXTENSION (30 * USEC_PER_SEC)
@@ -403,5 +404,7 @@ int main(int argc, char **argv)
         }
         if (argc > 1 && streq(argv[1], "reap"))
                 return reap_main(argc - 1, argv + 1);
+        if (argc > 1 && streq(argv[1], "hub") && hub_is_offline(argc - 1, argv + 1))
+                return hub_main(argc - 1, argv + 1);
         return cli_main(argc, argv, tls_check);
 }

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "cli/check.h"
+#include "cli/hub_options.h"
 #include "cli/verb.h"
 
 static int check_verb_main(struct cli *cli);
@@ -303,6 +304,23 @@ const struct verb cli_verbs[] = {
                     "key list shows them, key revoke NAME ends one. Needs no daemon; one that runs takes the "
                     "change\n"
                     "over within seconds, and ends what a revoked key has open."},
+        {.name = "hub",
+         .arguments = "init|check|janitor|farm|worker [add|refresh|revoke|list [NAME]]",
+         .doc = "set up, check and keep a NATS hub of jobs, and its workers' keys",
+         .options = cli_hub_options,
+         .max = 3,
+         .completes = COMPLETES_NOTHING,
+         .run = hub_word_main,
+         .details = "hub init --write-config writes the server's files; hub init makes streams and "
+                    "consumers, and leaves "
+                    "alone what\n"
+                    "is right; hub check says what is wrong, also with a worker's credentials; hub janitor "
+                    "gives dead jobs an "
+                    "end;\n"
+                    "hub farm shows all workers; hub worker keeps users.conf, on the server's machine. None "
+                    "needs a daemon. "
+                    "The walk\n"
+                    "from nothing to a farm is docs/HUB.md."},
         {.name = "upgrade",
          .doc = "let the installed program take the daemon's place",
          .options = of_upgrade,

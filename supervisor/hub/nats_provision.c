@@ -1,0 +1,500 @@
+/* nats_provision.c: streams and consumers as they should be: made (init), or compared (check). */
+#include "hub/nats_admin.h"
+
+#ifdef LSV_HAVE_NATS
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "core/nats_conf.h"
+#include "hub/nats_admin_private.h"
+#include "hub/nats_rights.h"
+
+enum { DIFFERENCES_MAX = 2048, CONSUMERS_MAX = 20000 };
+
+struct provision {
+        struct nats_admin *a;
+        const struct nats_provision *p;
+        struct nats_layout layout; /* with what was taken over */
+        bool check;                /* look only */
+        bool is_blind;             /* these credentials may not look at streams */
+        bool is_wrong;
+        char **consumers; /* names of those that are there; NULL-ended */
+};
+
+static void tell(struct provision *x, enum nats_level level, const char *what, const char *message,
+                 const char *remedy)
+{
+        if (level == NATS_WRONG)
+                x->is_wrong = true;
+        nats_admin_tell(x->p->on_finding, x->p->owner, level, what, message, remedy);
+}
+
+/* --- comparing configurations --------------------------------------------------------------------------------------------- */
+
+struct comparison {
+        const struct json_value *have;
+        struct buffer *out; /* what differs, as a sentence */
+};
+
+static bool is_span(const char *key)
+{
+        return streq(key, "max_age") || streq(key, "duplicate_window") || streq(key, "ack_wait");
+}
+
+/* The server leaves out what is false or 0, and "no bound" is -1 or 0. */
+static bool is_nothing(const char *text)
+{
+        return streq(text, "null") || streq(text, "0") || streq(text, "-1") || streq(text, "false") ||
+               streq(text, "\"\"");
+}
+
+static void put_value(struct buffer *out, const char *key, const char *text)
+{
+        char span[TIME_SPAN_MAX];
+
+        if (is_span(key) && !is_nothing(text))
+                (void)buffer_puts(out, time_span(strtoull(text, NULL, 10) / 1000, span, sizeof(span)));
+        else
+                (void)buffer_puts(out,
+                                  is_nothing(text)
+                                          ? (ends_with(key, "y") || starts_with(key, "a") ? "off" : "none")
+                                          : text);
+}
+
+static void compare_member(void *owner, const char *key, struct json_value *want)
+{
+        struct comparison *c = owner;
+        _cleanup_free_ char *wanted = json_print(want, false);
+        const struct json_value *v = json_get(c->have, key);
+        _cleanup_free_ char *found = v ? json_print(v, false) : text_dup("null");
+
+        if (!wanted || !found || streq(wanted, found) || (is_nothing(wanted) && is_nothing(found)))
+                return;
+        (void)buffer_printf(c->out, "%s%s is ", c->out->len ? ", " : "", key);
+        put_value(c->out, key, found);
+        (void)buffer_puts(c->out, ", not ");
+        put_value(c->out, key, wanted);
+}
+
+/* "": alike. */
+static void compare(const struct json_value *want, const struct json_value *have, struct buffer *out)
+{
+        struct comparison c = {.have = have, .out = out};
+
+        json_each(want, compare_member, &c);
+}
+
+/* --- what is there stays, unless it was said otherwise -------------------------------------------------------------------- */
+
+static uint64_t bound(const struct json_value *config, const char *key)
+{
+        int64_t v = json_get_int(config, key, 0);
+
+        return v > 0 ? (uint64_t)v : 0;
+}
+
+static void adopt_stream(struct provision *x, enum nats_stream s, const struct json_value *config)
+{
+        struct nats_layout *l = &x->layout;
+        unsigned given = x->p->given;
+
+        if (!(given & NATS_GIVEN_REPLICAS))
+                l->replicas = (unsigned)bound(config, "num_replicas");
+        if (s == NATS_JOBS) {
+                if (!(given & NATS_GIVEN_MAX_JOBS))
+                        l->max_jobs = bound(config, "max_msgs");
+                if (!(given & NATS_GIVEN_MAX_AGE))
+                        l->max_age = bound(config, "max_age") / 1000;
+                l->max_bytes = bound(config, "max_bytes");
+                l->max_message = bound(config, "max_msg_size");
+                l->duplicates = bound(config, "duplicate_window") / 1000;
+        }
+        if (s == NATS_RESULTS) {
+                l->result_age = bound(config, "max_age") / 1000;
+                l->result_bytes = bound(config, "max_bytes");
+        }
+}
+
+static void adopt_consumer(struct provision *x, const struct json_value *config)
+{
+        unsigned given = x->p->given;
+
+        if (!(given & NATS_GIVEN_LEASE))
+                x->layout.ack_wait = bound(config, "ack_wait") / 1000;
+        if (!(given & NATS_GIVEN_TRIES))
+                x->layout.max_deliver = (unsigned)bound(config, "max_deliver");
+        x->layout.max_ack_pending = (unsigned)bound(config, "max_ack_pending");
+}
+
+/* --- streams -------------------------------------------------------------------------------------------------------------- */
+
+/* Asks to make or change something, and tells how it went. */
+static int order(struct provision *x, const char *what, const char *subject, const struct buffer *body,
+                 const char *done, const char *remedy)
+{
+        _cleanup_json_ struct json_value *answer = NULL;
+        _cleanup_free_ char *why = NULL, *text = NULL;
+        const char *error;
+        int r;
+
+        if (body->failed)
+                return -ENOMEM;
+        if (x->p->dry_run) {
+                text = text_format("would be %s", done);
+                tell(x, NATS_WOULD, what, text ? text : done, NULL);
+                return 0;
+        }
+        r = nats_admin_ask(x->a, subject, body->data, &answer, &why);
+        if (r < 0) {
+                tell(x, NATS_WRONG, what, why ? why : strerror(-r),
+                     r == -EACCES ? "use an administrator's credentials (--nkey admin.nk)" : NULL);
+                return r;
+        }
+        if (nats_admin_error(answer, &error)) {
+                text = text_format("cannot be %s: %s", done, error);
+                tell(x, NATS_WRONG, what, text ? text : error, remedy);
+                return 0;
+        }
+        tell(x, NATS_DONE, what, done, NULL);
+        return 0;
+}
+
+static void look_at_replicas(struct provision *x, const char *what, const struct json_value *info)
+{
+        const struct json_value *cluster = json_get(info, "cluster"), *list = json_get(cluster, "replicas");
+
+        if (json_is_object(cluster) && !json_get_string(cluster, "leader"))
+                tell(x, NATS_WRONG, what, "has no leader: most of its servers are down",
+                     "bring servers of the cluster up again");
+        for (size_t i = 0; i < json_count(list); i++) {
+                const struct json_value *peer = json_at(list, i);
+                const char *name = json_get_string(peer, "name");
+                bool is_off = json_get_bool(peer, "offline", false);
+                _cleanup_free_ char *text =
+                        text_format("its copy on %s is %s", name ? name : "?", is_off ? "offline" : "behind");
+
+                if (is_off || !json_get_bool(peer, "current", true))
+                        tell(x, NATS_WARN, what, text ? text : "a copy is missing",
+                             "it catches up when that server is back");
+        }
+}
+
+static int stream_remedy(const char *name, char *buf, size_t size)
+{
+        return snprintf(
+                buf, size,
+                "what cannot be changed needs the stream made anew: when it is empty, `nats stream rm %s`, "
+                "then hub init",
+                name);
+}
+
+static int one_stream(struct provision *x, enum nats_stream s)
+{
+        _cleanup_free_ char *what = text_format("stream %s", nats_stream_name(s)), *why = NULL,
+                            *subject = text_format("$JS.API.STREAM.INFO.%s", nats_stream_name(s)),
+                            *order_subject = NULL;
+        _cleanup_json_ struct json_value *info = NULL, *want = NULL;
+        _cleanup_buffer_ struct buffer body = {0}, differs = {0};
+        char remedy[256];
+        struct json_writer w;
+        const char *error;
+        int r, code;
+
+        buffer_init(&body, 0);
+        buffer_init(&differs, DIFFERENCES_MAX);
+        if (!what || !subject)
+                return -ENOMEM;
+        r = nats_admin_ask(x->a, subject, NULL, &info, &why);
+        if (r < 0) {
+                tell(x, r == -EACCES && x->check ? NATS_WARN : NATS_WRONG, what, why ? why : strerror(-r),
+                     r == -EACCES ? "look at it with an administrator's or a viewer's credentials" : NULL);
+                return r == -EACCES && x->check ? 0 : r;
+        }
+        code = nats_admin_error(info, &error);
+        if (code && code != NATS_ERR_NO_STREAM) {
+                tell(x, NATS_WRONG, what, error, NULL);
+                return 0;
+        }
+        if (!code)
+                adopt_stream(x, s, json_get(info, "config"));
+        json_begin(&w, &body);
+        nats_put_stream(&w, s, &x->layout);
+        if (body.failed || json_parse(body.data, body.len, &want, NULL) < 0)
+                return -ENOMEM;
+        (void)stream_remedy(nats_stream_name(s), remedy, sizeof(remedy));
+        if (!code)
+                compare(want, json_get(info, "config"), &differs);
+        if (!code && differs.len == 0) {
+                tell(x, NATS_FINE, what, "as it should be", NULL);
+                look_at_replicas(x, what, info);
+                return 0;
+        }
+        if (x->check) {
+                tell(x, NATS_WRONG, what, code ? "is not there" : differs.data,
+                     code ? "make it: llama-supervisor hub init" : "put it right: llama-supervisor hub init");
+                return 0;
+        }
+        order_subject = text_format("$JS.API.STREAM.%s.%s", code ? "CREATE" : "UPDATE", nats_stream_name(s));
+        if (!order_subject)
+                return -ENOMEM;
+        if (!code && x->p->dry_run)
+                tell(x, NATS_WARN, what, differs.data, NULL);
+        return order(x, what, order_subject, &body, code ? "made" : "changed", code ? NULL : remedy);
+}
+
+/* --- consumers ------------------------------------------------------------------------------------------------------------ */
+
+static int one_consumer(struct provision *x, const char *model, enum nats_class c)
+{
+        _cleanup_json_ struct json_value *info = NULL, *want = NULL;
+        _cleanup_buffer_ struct buffer body = {0}, differs = {0};
+        _cleanup_free_ char *what = NULL, *why = NULL, *ask = NULL, *make = NULL;
+        char name[NATS_SUBJECT_MAX];
+        struct json_writer w;
+        const char *error;
+        int r = nats_consumer(model, c, name), code;
+
+        buffer_init(&body, 0);
+        buffer_init(&differs, DIFFERENCES_MAX);
+        if (r < 0) {
+                tell(x, NATS_WRONG, model, "is no name of a model that a subject can hold",
+                     "give it a shorter alias");
+                return 0;
+        }
+        what = text_format("consumer %s", name);
+        ask = text_format("$JS.API.CONSUMER.INFO.JOBS.%s", name);
+        make = text_format("$JS.API.CONSUMER.DURABLE.CREATE.JOBS.%s", name);
+        if (!what || !ask || !make)
+                return -ENOMEM;
+        r = nats_admin_ask(x->a, ask, NULL, &info, &why);
+        if (r < 0) {
+                tell(x,
+                     r == -EACCES && x->is_blind ? NATS_FINE
+                     : r == -EACCES && x->check  ? NATS_WARN
+                                                 : NATS_WRONG,
+                     what, why ? why : strerror(-r), NULL);
+                return r == -EACCES && x->check ? 0 : r;
+        }
+        code = nats_admin_error(info, &error);
+        if (code && code != NATS_ERR_NO_CONSUMER && code != NATS_ERR_NO_STREAM) {
+                tell(x, NATS_WRONG, what, error, NULL);
+                return 0;
+        }
+        if (!code)
+                adopt_consumer(x, json_get(info, "config"));
+        json_begin(&w, &body);
+        r = nats_put_consumer(&w, model, c, &x->layout);
+        if (r < 0 || body.failed || json_parse(body.data, body.len, &want, NULL) < 0)
+                return -ENOMEM;
+        if (!code)
+                compare(json_get(want, "config"), json_get(info, "config"), &differs);
+        if (!code && differs.len == 0) {
+                _cleanup_free_ char *text = text_format("as it should be: %lld waiting, %lld at work",
+                                                        (long long)json_get_int(info, "num_pending", 0),
+                                                        (long long)json_get_int(info, "num_ack_pending", 0));
+
+                tell(x, NATS_FINE, what, text ? text : "as it should be", NULL);
+                if (json_get_int(info, "num_pending", 0) && !json_get_int(info, "num_waiting", 0))
+                        tell(x, NATS_WARN, what, "jobs wait, and no worker asks for them",
+                             "start a worker that has this model, or wait until one has a free slot");
+                return 0;
+        }
+        if (x->check) {
+                tell(x, NATS_WRONG, what,
+                     code ? "is not there, so nobody can take jobs of this model" : differs.data,
+                     "llama-supervisor hub init --models MODEL");
+                return 0;
+        }
+        if (!code && x->p->dry_run)
+                tell(x, NATS_WARN, what, differs.data, NULL);
+        return order(x, what, make, &body, code ? "made" : "changed",
+                     "what cannot be changed needs the consumer made anew: `nats consumer rm JOBS NAME`, "
+                     "then hub init");
+}
+
+static int list_consumers(struct provision *x)
+{
+        for (size_t n = 0; n < CONSUMERS_MAX;) {
+                _cleanup_json_ struct json_value *answer = NULL;
+                _cleanup_free_ char *why = NULL, *body = text_format("{\"offset\":%zu}", n);
+                const struct json_value *list;
+                int r = body ? nats_admin_ask(x->a, "$JS.API.CONSUMER.NAMES.JOBS", body, &answer, &why)
+                             : -ENOMEM;
+
+                if (r < 0) {
+                        tell(x, NATS_WARN, "consumers", why ? why : strerror(-r), NULL);
+                        return r == -EACCES ? 0 : r;
+                }
+                list = json_get(answer, "consumers");
+                for (size_t i = 0; i < json_count(list); i++)
+                        if (json_as_string(json_at(list, i)) &&
+                            text_list_add(&x->consumers, json_as_string(json_at(list, i))) < 0)
+                                return -ENOMEM;
+                n += json_count(list);
+                if (json_count(list) == 0 || (int64_t)n >= json_get_int(answer, "total", 0))
+                        break;
+        }
+        return 0;
+}
+
+static bool is_listed(char *const *list, const char *name)
+{
+        for (; list && *list; list++)
+                if (streq(*list, name))
+                        return true;
+        return false;
+}
+
+/* The models that have consumers already, and those that were named: in this order, since new consumers take over what the old ones have. */
+static int all_models(struct provision *x, char ***ret)
+{
+        for (size_t i = 0; x->consumers && x->consumers[i]; i++) {
+                char model[NATS_TOKEN_MAX];
+                enum nats_class c;
+
+                if (nats_consumer_parse(x->consumers[i], model, &c) == 0) {
+                        if (!is_listed(*ret, model) && text_list_add(ret, model) < 0)
+                                return -ENOMEM;
+                        continue;
+                }
+                {
+                        _cleanup_free_ char *what = text_format("consumer %s", x->consumers[i]);
+
+                        tell(x, NATS_WARN, what ? what : "consumer",
+                             "is not one of ours: it may take jobs away from workers",
+                             "if nobody needs it: `nats consumer rm JOBS NAME`");
+                }
+        }
+        for (size_t i = 0; x->p->models && x->p->models[i]; i++)
+                if (!is_listed(*ret, x->p->models[i]) && text_list_add(ret, x->p->models[i]) < 0)
+                        return -ENOMEM;
+        return 0;
+}
+
+static int consumers(struct provision *x)
+{
+        char **models = NULL;
+        int r = x->is_blind ? 0 : list_consumers(x);
+
+        if (r == 0)
+                r = all_models(x, &models);
+        if (r == 0 && !models && !x->is_blind)
+                tell(x, NATS_WARN, "models", "there is no model, so nobody can take jobs",
+                     "llama-supervisor hub init --models NAME,NAME");
+        for (size_t i = 0; r == 0 && models && models[i]; i++)
+                for (unsigned c = 0; r == 0 && c < NATS_CLASSES; c++)
+                        r = one_consumer(x, models[i], (enum nats_class)c);
+        text_list_free(models);
+        return r;
+}
+
+/* --- what lies there ------------------------------------------------------------------------------------------------------ */
+
+static void look_at_subject(void *owner, const char *subject, struct json_value *count)
+{
+        struct provision *x = owner;
+        char model[NATS_TOKEN_MAX], name[NATS_SUBJECT_MAX];
+        _cleanup_free_ char *n = json_print(count, false), *text = NULL;
+        enum nats_class c;
+
+        if (nats_subject_job_parse(subject, model, &c) == 0 && nats_consumer(model, c, name) == 0 &&
+            is_listed(x->consumers, name))
+                return;
+        text = text_format("%s jobs lie there, and no consumer gives them to workers", n ? n : "some");
+        tell(x, NATS_WRONG, subject, text ? text : "jobs lie there",
+             "llama-supervisor hub init --models MODEL");
+}
+
+static int contents(struct provision *x)
+{
+        _cleanup_json_ struct json_value *jobs = NULL, *letters = NULL;
+        _cleanup_free_ char *why = NULL, *why2 = NULL, *text = NULL;
+        const struct json_value *state;
+        int64_t n;
+
+        if (nats_admin_ask(x->a, "$JS.API.STREAM.INFO.JOBS", "{\"subjects_filter\":\">\"}", &jobs, &why) ==
+            0) {
+                state = json_get(jobs, "state");
+                json_each(json_get(state, "subjects"), look_at_subject, x);
+        }
+        if (nats_admin_ask(x->a, "$JS.API.STREAM.INFO.DEADLETTER", NULL, &letters, &why2) < 0)
+                return 0;
+        n = json_get_int(json_get(letters, "state"), "messages", 0);
+        text = text_format("%lld jobs were given away in vain too often and wait for an end", (long long)n);
+        if (n)
+                tell(x, NATS_WARN, "stream DEADLETTER", text ? text : "jobs wait for an end",
+                     "settle them: llama-supervisor hub janitor (--loop, as a service)");
+        return 0;
+}
+
+static int server(struct provision *x)
+{
+        _cleanup_json_ struct json_value *info = NULL;
+        _cleanup_free_ char *why = NULL, *text = NULL;
+        int64_t payload = natsConnection_GetMaxPayload(x->a->link);
+        const char *error;
+        int r = nats_admin_ask(x->a, "$JS.API.INFO", NULL, &info, &why);
+
+        if (r < 0) {
+                tell(x, r == -EACCES ? NATS_WARN : NATS_WRONG, "JetStream", why ? why : strerror(-r),
+                     r == -ENOSYS ? "jetstream { … } and, in the account, jetstream: enabled; see hub init "
+                                    "--write-config"
+                                  : NULL);
+                return r == -EACCES ? 0 : r;
+        }
+        if (nats_admin_error(info, &error)) {
+                tell(x, NATS_WRONG, "JetStream", error,
+                     "in nats.conf: jetstream { … } and, in the account, jetstream: enabled");
+                return -ENOSYS;
+        }
+        tell(x, NATS_FINE, "JetStream", "is on", NULL);
+        text = text_format("one message has %lld bytes at most: requests and answers above that are refused",
+                           (long long)payload);
+        if (payload < NATS_PAYLOAD_MAX)
+                tell(x, NATS_WARN, "max_payload", text ? text : "is small",
+                     "in nats.conf: max_payload: 8388608");
+        return 0;
+}
+
+/* --- the two ways in ------------------------------------------------------------------------------------------------------ */
+
+static int run(struct provision *x)
+{
+        int r = server(x);
+
+        for (unsigned s = 0; r == 0 && !x->is_blind && s < NATS_STREAMS; s++)
+                r = one_stream(x, (enum nats_stream)s);
+        if (r == 0)
+                r = consumers(x);
+        return r;
+}
+
+int nats_provision_make(struct nats_admin *a, const struct nats_provision *p)
+{
+        struct provision x = {.a = a, .p = p, .layout = p->layout};
+        int r = run(&x);
+
+        text_list_free(x.consumers);
+        return r < 0 ? r : x.is_wrong ? -EIO : 0;
+}
+
+int nats_provision_check(struct nats_admin *a, const struct nats_provision *p, unsigned roles)
+{
+        struct provision x = {.a = a, .p = p, .layout = p->layout, .check = true};
+        int r;
+
+        x.is_blind = roles && !(roles & (NATS_ROLE_ADMIN | NATS_ROLE_VIEWER));
+        if (x.is_blind)
+                tell(&x, NATS_FINE, "streams",
+                     "not looked at: that needs an administrator's or a viewer's credentials", NULL);
+        r = run(&x);
+        if (r == 0 && !x.is_blind)
+                r = contents(&x);
+        if (r == 0 && nats_rights_check(a, roles, p->on_finding, p->owner) > 0)
+                x.is_wrong = true;
+        text_list_free(x.consumers);
+        return r < 0 ? r : x.is_wrong ? -EIO : 0;
+}
+
+#endif

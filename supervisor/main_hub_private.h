@@ -1,0 +1,38 @@
+/* main_hub_private.h: what the files of main_hub*.c share: one call, and the ways to say and to fail. */
+#ifndef LSV_MAIN_HUB_PRIVATE_H
+#define LSV_MAIN_HUB_PRIVATE_H
+
+#include "base/json.h"
+#include "cli/verb.h"
+#include "core/nats_users.h"
+
+struct hub_call {
+        struct options options;
+        bool json;
+        struct buffer out; /* what --json prints in the end */
+        struct json_writer w;
+};
+
+/* "llama-supervisor hub: …" on stderr; give CLI_FAILED, CLI_USAGE. */
+int hub_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+int hub_usage(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* On stderr, and nothing else. */
+void hub_note(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* An option that says how long: CLI_DONE with *ret (the fallback when it was not given). */
+int hub_span(struct hub_call *c, const char *option, usec_t fallback, usec_t *ret);
+/* An option that is a whole number. */
+int hub_number(struct hub_call *c, const char *option, uint64_t min, uint64_t max, uint64_t fallback,
+               uint64_t *ret);
+/* The folder of the hub's files, --dir: malloc'd. */
+int hub_dir(struct hub_call *c, char **ret);
+
+/* hub init --write-config, hub worker. */
+int hub_write_config(struct hub_call *c);
+int hub_worker(struct hub_call *c);
+/* hub init, check, janitor, farm: over the network. */
+int hub_init(struct hub_call *c);
+int hub_check(struct hub_call *c);
+int hub_janitor(struct hub_call *c);
+int hub_farm(struct hub_call *c);
+
+#endif
