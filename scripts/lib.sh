@@ -93,6 +93,7 @@ build         pc:libssl                          libssl-dev                  ope
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
 build         pc:libcurl                         libcurl4-openssl-dev        libcurl-devel
 build         pc:libwebsockets                   libwebsockets-dev           libwebsockets-devel
+build         pc:libnats                         libnats-dev                 -
 run,test      lws-uv                             libwebsockets-evlib-uv      -
 run,test      cmd:python3                        python3                     python3
 run           cmd:curl                           curl                        curl
@@ -110,6 +111,7 @@ test          cmd:node                           nodejs                      nod
 test          cmd:chromium                       chromium                    chromium
 test          cmd:curl                           curl                        curl
 test          cmd:openssl                        openssl                     openssl
+test          cmd:nats-server                    nats-server                 -
 test          cmd:git                            git                         git
 test          cmd:clang-format                   clang-format                clang-tools-extra
 test          cmd:clang-tidy                     clang-tidy                  clang-tools-extra

@@ -358,7 +358,8 @@ int hub_worker(struct hub_call *c)
         static const struct {
                 const char *word;
                 int (*run)(struct hub_call *c);
-        } words[] = {{"add", add_user}, {"refresh", refresh_user}, {"revoke", revoke_user}, {"list", list_users}};
+        } words[] = {
+                {"add", add_user}, {"refresh", refresh_user}, {"revoke", revoke_user}, {"list", list_users}};
         const char *word = c->options.plain[1];
         int r;
 
