@@ -178,6 +178,7 @@ struct hub_open {
 };
 
 struct hub_submission; /* submit.h */
+struct farm;           /* core/farm.h */
 struct submit_spec;
 
 struct hub_driver {
@@ -209,6 +210,8 @@ struct hub_driver {
         /* HUB_CAP_SUBMIT. See submit.h; the driver calls the events of the spec. */
         int (*submit)(struct hub_link *l, const struct submit_spec *spec, struct hub_submission **ret);
         void (*submit_cancel)(struct hub_link *l, struct hub_submission *s);
+        /* What is known of all workers of the hub; the driver's, and heard by it (farm_hear). NULL: nothing is. The function: may be NULL. */
+        struct farm *(*farm)(struct hub_link *l);
 };
 
 extern const struct hub_driver hub_driver_spool, hub_driver_convex, hub_driver_gollama;
