@@ -211,6 +211,8 @@ struct config_hub {
         char *worker; /* who we are there; NULL: the host's name */
         char *url;
         char *credentials_file;
+        char *ca_file;
+        char *listen, **allow, *advertise; /* gollama */
         double weight;
         enum config_hub_priority priority; /* of its jobs among what waits for a slot here */
         unsigned max_jobs;                 /* claimed at a time, 0: as many as there are free slots */

@@ -29,12 +29,86 @@ static void check_hub_name(struct config_load *l, size_t i)
         }
 }
 
+static bool has_scheme(const struct config_hub *h, const char *scheme)
+{
+        return h->url && starts_with(h->url, scheme);
+}
+
+static void check_http_url(struct config_load *l, size_t i, const char *kind, const char *example)
+{
+        const struct config_hub *h = l->config->hubs + i;
+
+        if (!h->url || has_scheme(h, "https://") || has_scheme(h, "http://"))
+                return;
+        KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, "url",
+                    "is not of the form %s, as that of a %s hub is", example, kind);
+}
+
+static void check_convex(struct config_load *l, size_t i)
+{
+        check_http_url(l, i, "Convex", "https://NAME.convex.cloud");
+        if (!config_seen_has(l->hubs + i, PLACE_HUB, "credentials_file"))
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, "driver",
+                            "\"convex\" has no meaning without \"credentials_file\": a file with the "
+                            "worker's API "
+                            "key");
+}
+
+static void check_gollama(struct config_load *l, size_t i)
+{
+        const struct config_hub *h = l->config->hubs + i;
+
+        check_http_url(l, i, "GoLlama", "http://HOST:9000");
+        if (!config_seen_has(l->hubs + i, PLACE_HUB, "credentials_file"))
+                KEY_PROBLEM(
+                        config_error, l, l->hubs + i, PLACE_HUB, "driver",
+                        "\"gollama\" has no meaning without \"credentials_file\": a file with USER:PASSWORD");
+        if (!config_seen_has(l->hubs + i, PLACE_HUB, "listen"))
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, "driver",
+                            "\"gollama\" has no meaning without \"listen\": such a hub dials its workers");
+        if (!config_seen_has(l->hubs + i, PLACE_HUB, "allow") || (h->allow && !h->allow[0]))
+                KEY_PROBLEM(
+                        config_error, l, l->hubs + i, PLACE_HUB, "driver",
+                        "\"gollama\" has no meaning without \"allow\": the hub's own address, since whoever "
+                        "reaches the worker may use it");
+}
+
+/* Keys of one driver alone, given for another. */
+static void check_foreign_keys(struct config_load *l, size_t i)
+{
+        static const char *const gollama_keys[] = {"listen", "allow", "advertise"};
+        const struct config_hub *h = l->config->hubs + i;
+        const char *driver = config_hub_driver_name(h->driver);
+
+        for (size_t k = 0; h->driver != CONFIG_HUB_GOLLAMA && k < ARRAY_SIZE(gollama_keys); k++)
+                if (config_seen_has(l->hubs + i, PLACE_HUB, gollama_keys[k]))
+                        KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, gollama_keys[k],
+                                    "has no meaning beside the driver \"%s\", which opens no port; it is for "
+                                    "\"gollama\"",
+                                    driver);
+        if (h->driver != CONFIG_HUB_NATS && h->submit)
+                KEY_PROBLEM(
+                        config_error, l, l->hubs + i, PLACE_HUB, "submit",
+                        "has no meaning beside the driver \"%s\": only \"nats\" hubs take requests of ours",
+                        driver);
+}
+
+static void check_driver(struct config_load *l, size_t i)
+{
+        check_foreign_keys(l, i);
+        if (l->config->hubs[i].driver == CONFIG_HUB_CONVEX)
+                check_convex(l, i);
+        else if (l->config->hubs[i].driver == CONFIG_HUB_GOLLAMA)
+                check_gollama(l, i);
+}
+
 void config_check_hubs(struct config_load *l)
 {
         for (size_t i = 0; i < l->config->n_hubs; i++) {
                 size_t back = config_path_add(l, "hubs[%u]", l->hubs[i].index);
 
                 check_hub_name(l, i);
+                check_driver(l, i);
                 config_path_back(l, back);
         }
 }

@@ -1,4 +1,5 @@
 /* config_table.c: every key there is. Schema, docs/CONFIG.md and the man page follow this table (tests/lint/config.py). */
+#include "core/cidr.h"
 #include "core/config_internal.h"
 
 #include <ctype.h>
@@ -111,6 +112,24 @@ static const char *check_alias(const char *s)
                 if (!isalnum((unsigned char)*s) && !strchr("._-:/@+", *s))
                         return "is not a model id: letters, digits and \"._-:/@+\" only";
         return NULL;
+}
+
+/* Where a hub dials us: one address of ours, since everybody who reaches it may ask. */
+static const char *check_hub_listen(const char *s)
+{
+        struct endpoint e;
+
+        if (endpoint_parse(s, &e) < 0 || endpoint_is_unix(&e))
+                return "is not an address with a port (\"10.0.0.7:9001\")";
+        return NULL;
+}
+
+static const char *check_peer(const char *s)
+{
+        struct cidr c;
+
+        return cidr_parse(s, &c) < 0 ? "is neither an address nor a net (\"10.0.0.5\", \"10.0.0.0/24\")"
+                                     : NULL;
 }
 
 /* A member of a request's body that we take out or put in. Whether an answer is streamed decides how it is relayed. */
@@ -569,7 +588,24 @@ static const struct config_key hub_keys[] = {
         {"url", TYPE_STRING, HUB(url), .check = check_url, .flags = KEY_RESTART | KEY_REQUIRED,
          .help = "Where it is."},
         {"credentials_file", TYPE_SECRET_FILE, HUB(credentials_file), .flags = KEY_RESTART,
-         .help = "File with our credentials there."},
+         .help = "File with our credentials there. convex: the API key, one line. gollama: USER:PASSWORD, "
+                 "one "
+                 "line."},
+        {"ca_file", TYPE_PATH, HUB(ca_file), .flags = KEY_RESTART,
+         .help = "Certificates (PEM) of the authorities that we believe of the hub, instead of the "
+                 "system's."},
+        {"listen", TYPE_STRING, HUB(listen), .check = check_hub_listen, .flags = KEY_RESTART,
+         .help = "gollama alone, whose hubs dial their workers: the address of this machine where we listen "
+                 "for "
+                 "the hub, and nobody else (\"10.0.0.7:9001\")."},
+        {"allow", TYPE_STRINGS, HUB(allow), .check = check_peer, .max = 64, .flags = KEY_RESTART,
+         .help = "gollama: who may connect there: addresses or nets (\"10.0.0.5\", \"10.0.0.0/24\"). All "
+                 "others "
+                 "are refused."},
+        {"advertise", TYPE_STRING, HUB(advertise), .check = check_url, .flags = KEY_RESTART,
+         .help = "gollama: the URL by which the hub reaches `listen`, where that is another one (a port that "
+                 "is "
+                 "forwarded, a name)."},
         {"weight", TYPE_NUMBER, HUB(weight), .fallback = "1", .min = 0.001, .max = 1000,
          .help = "Its share of our free slots relative to other hubs that have work."},
         {"priority", TYPE_CHOICE, HUB(priority), .fallback = "\"low\"", .choices = hub_priorities,

@@ -122,6 +122,7 @@ PATTERNS = {
     "spool.commands": NAME,
     "spool.allowed_dirs": r"^/",
     "hubs[].url": r"^[^\s:]+://\S+$",
+    "hubs[].advertise": r"^[^\s:]+://\S+$",
 }
 
 
