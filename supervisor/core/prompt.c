@@ -353,7 +353,7 @@ static int check_text(const char *what, const char *name, const struct buffer *t
 static int add_source(const struct prompt_source *source, const char *file, const char *command,
                       struct buffer *out, char *words)
 {
-        _cleanup_buffer_ struct buffer text;
+        _cleanup_buffer_ struct buffer text = {0};
         int r;
 
         buffer_init(&text, PROMPT_PART_MAX);
@@ -377,7 +377,7 @@ static int add_source(const struct prompt_source *source, const char *file, cons
 static int add_part(const struct json_value *v, const struct prompt_source *source, const char *separator,
                     struct buffer *out, char *words)
 {
-        _cleanup_buffer_ struct buffer part;
+        _cleanup_buffer_ struct buffer part = {0};
         const char *text = json_as_string(v);
         int r = 0;
 

@@ -82,7 +82,8 @@ struct spool_index *spool_index_free(struct spool_index *x); /* always NULL */
  * failures/. */
 void spool_index_clear_results(struct spool_index *x);
 void spool_index_clear_failures(struct spool_index *x);
-/* 0, -ENOMEM, or -E2BIG over the bounds (8 million results, a million names with failures). Again is no harm. */
+/* 0, -ENOMEM, or -E2BIG over the bounds (8 million results, a million names with failures). Again is no harm: an attempt is
+ * counted once. */
 int spool_index_add_result(struct spool_index *x, const char *name);
 int spool_index_add_failure(struct spool_index *x, const char *name, int64_t epoch, unsigned attempt,
                             bool final);

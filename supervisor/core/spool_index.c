@@ -14,6 +14,7 @@ enum {
 struct trouble {
         unsigned forgiven, failures, attempt;
         bool final;
+        uint64_t counted; /* attempts up to 64, a bit each */
         int64_t last; /* epoch of the last failure that counts */
         char name[];
 };
@@ -185,8 +186,10 @@ int spool_index_add_retry(struct spool_index *x, const char *name, unsigned atte
                 return r;
         if (attempt > t->forgiven) {
                 /* Which of the failures that were counted are forgiven is told by the highest alone: a walk reads retry/ first. */
-                if (t->attempt <= attempt)
-                        t->failures = 0, t->final = false;
+                if (t->attempt <= attempt) {
+                        t->failures = 0;
+                        t->final = false;
+                }
                 t->forgiven = attempt;
         }
         return 0;
@@ -196,12 +199,17 @@ int spool_index_add_failure(struct spool_index *x, const char *name, int64_t epo
                             bool final)
 {
         struct trouble *t;
+        uint64_t bit;
+        bool again;
         int r = find_or_add(x, name, &t);
 
         if (r < 0)
                 return r;
+        bit = attempt >= 1 && attempt <= 64 ? UINT64_C(1) << (attempt - 1) : 0;
+        again = bit ? (t->counted & bit) != 0 : attempt <= t->attempt;
+        t->counted |= bit;
         t->attempt = MAX(t->attempt, attempt);
-        if (attempt <= t->forgiven)
+        if (again || attempt <= t->forgiven)
                 return 0;
         t->failures++;
         t->final |= final;

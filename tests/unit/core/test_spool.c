@@ -197,6 +197,7 @@ static void failures_wait_twice_as_long_each(void **state)
         assert_int_equal(spool_index_add_failure(x, "a", 1000, 1, false), 0);
         assert_int_equal(spool_index_judge(x, "a", &policy, 1000, &due, &failures, &attempt), SPOOL_WAITING);
         assert_int_equal(due, 1010);
+        assert_int_equal(spool_index_add_failure(x, "a", 1000, 1, false), 0); /* told again */
         assert_int_equal(judge(x, "a", 1009), SPOOL_WAITING);
         assert_int_equal(judge(x, "a", 1010), SPOOL_OPEN);
         assert_int_equal(spool_index_add_failure(x, "a", 1011, 4, false), 0); /* 2 and 3 were given back */
