@@ -210,8 +210,10 @@ struct config_hub {
         char *name;   /* never NULL after a load: the driver's word where none was given */
         char *worker; /* who we are there; NULL: the host's name */
         char *url;
+        char **more_urls; /* of the same hub; NULL: none */
         char *credentials_file;
-        char *ca_file;
+        char *user; /* nats: whose password credentials_file holds; NULL: it holds a key */
+        char *ca_file, *cert_file, *key_file;
         char *listen, **allow, *advertise; /* gollama */
         double weight;
         enum config_hub_priority priority; /* of its jobs among what waits for a slot here */

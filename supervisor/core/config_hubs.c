@@ -73,13 +73,59 @@ static void check_gollama(struct config_load *l, size_t i)
                         "reaches the worker may use it");
 }
 
+static bool is_tls(const char *url)
+{
+        return starts_with(url, "tls://");
+}
+
+static void check_nats_url(struct config_load *l, size_t i, const char *key, const char *url)
+{
+        const struct config_hub *h = l->config->hubs + i;
+
+        if (!starts_with(url, "nats://") && !is_tls(url))
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, key,
+                            "\"%s\" is no URL of a NATS server: \"nats://host:4222\" or \"tls://host:4222\"",
+                            url);
+        else if (is_tls(url) != is_tls(h->url))
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, key,
+                            "\"%s\" and \"%s\": either all of a hub's URLs are tls:// or none", h->url, url);
+}
+
+static void check_nats(struct config_load *l, size_t i)
+{
+        const struct config_hub *h = l->config->hubs + i;
+        bool has[] = {h->ca_file != NULL, h->cert_file != NULL, h->key_file != NULL};
+        static const char *const names[] = {"ca_file", "cert_file", "key_file"};
+
+        if (!h->url)
+                return;
+        check_nats_url(l, i, "url", h->url);
+        for (char **u = h->more_urls; u && *u; u++)
+                check_nats_url(l, i, "more_urls", *u);
+        if (h->user && !h->credentials_file)
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, "user",
+                            "needs \"credentials_file\", a file with the user's password");
+        for (size_t k = 0; k < ARRAY_SIZE(has); k++)
+                if (has[k] && !is_tls(h->url))
+                        KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, names[k],
+                                    "has no meaning beside \"%s\": the URL must begin with tls://", h->url);
+        if (has[1] != has[2])
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, has[1] ? "cert_file" : "key_file",
+                            "needs \"%s\" as well", has[1] ? "key_file" : "cert_file");
+}
+
 /* Keys of one driver alone, given for another. */
 static void check_foreign_keys(struct config_load *l, size_t i)
 {
         static const char *const gollama_keys[] = {"listen", "allow", "advertise"};
+        static const char *const nats_keys[] = {"more_urls", "user", "cert_file", "key_file"};
         const struct config_hub *h = l->config->hubs + i;
         const char *driver = config_hub_driver_name(h->driver);
 
+        for (size_t k = 0; h->driver != CONFIG_HUB_NATS && k < ARRAY_SIZE(nats_keys); k++)
+                if (config_seen_has(l->hubs + i, PLACE_HUB, nats_keys[k]))
+                        KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, nats_keys[k],
+                                    "has no meaning beside the driver \"%s\"; it is for \"nats\"", driver);
         for (size_t k = 0; h->driver != CONFIG_HUB_GOLLAMA && k < ARRAY_SIZE(gollama_keys); k++)
                 if (config_seen_has(l->hubs + i, PLACE_HUB, gollama_keys[k]))
                         KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, gollama_keys[k],
@@ -100,6 +146,8 @@ static void check_driver(struct config_load *l, size_t i)
                 check_convex(l, i);
         else if (l->config->hubs[i].driver == CONFIG_HUB_GOLLAMA)
                 check_gollama(l, i);
+        else
+                check_nats(l, i);
 }
 
 void config_check_hubs(struct config_load *l)

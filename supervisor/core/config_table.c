@@ -587,13 +587,23 @@ static const struct config_key hub_keys[] = {
                  "name."},
         {"url", TYPE_STRING, HUB(url), .check = check_url, .flags = KEY_RESTART | KEY_REQUIRED,
          .help = "Where it is."},
+        {"more_urls", TYPE_STRINGS, HUB(more_urls), .fallback = "[]", .max = 15, .check = check_url,
+         .flags = KEY_RESTART,
+         .help = "nats: further servers of the same cluster; any of all that answers is taken."},
         {"credentials_file", TYPE_SECRET_FILE, HUB(credentials_file), .flags = KEY_RESTART,
          .help = "File with our credentials there. convex: the API key, one line. gollama: USER:PASSWORD, "
                  "one "
-                 "line."},
+                 "line. nats: an nkey's seed, a user's credentials file (JWT and seed), or, with `user`, a "
+                 "password; read at every connection."},
+        {"user", TYPE_STRING, HUB(user), .check = check_name, .flags = KEY_RESTART,
+         .help = "nats: whose password `credentials_file` holds."},
         {"ca_file", TYPE_PATH, HUB(ca_file), .flags = KEY_RESTART,
          .help = "Certificates (PEM) of the authorities that we believe of the hub, instead of the "
                  "system's."},
+        {"cert_file", TYPE_PATH, HUB(cert_file), .flags = KEY_RESTART,
+         .help = "nats, with tls:// URLs: our certificate, for a hub that asks for one; with `key_file`."},
+        {"key_file", TYPE_SECRET_FILE, HUB(key_file), .flags = KEY_RESTART,
+         .help = "nats: the key of `cert_file`."},
         {"listen", TYPE_STRING, HUB(listen), .check = check_hub_listen, .flags = KEY_RESTART,
          .help = "gollama alone, whose hubs dial their workers: the address of this machine where we listen "
                  "for "

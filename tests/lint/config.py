@@ -34,6 +34,7 @@ BEYOND_A_SCHEMA = re.compile(
     r"is not a duration|is taken|with runtime_dir|is a host name|holds a user or password|is set twice|given twice|listed twice|no path|"
     r"no entry |is an alias|no on-demand entry|cannot be loaded beside|can never be loaded|max_loaded is|in another group|"
     r"in the keys file|everybody on this machine|needs both cert_file|has no meaning on a unix|has no meaning without|is shared with an entry|too large for a number|"
+    r"is no URL of a NATS|must begin with tls|either all of a hub|needs \"credentials_file|needs \"key_file|has no meaning for the driver|"
     r"is the job folder|weights? for (at most )?[0-9]+ replica|at most, not 65")
 
 GOOD = [

@@ -1,0 +1,504 @@
+/* nats_claim.c: a message of a queue becomes a claim: looked up, offered, renewed; cancels, and who holds it (see nats_private.h). */
+#include "hub/nats_private.h"
+
+#ifdef LSV_HAVE_NATS
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/text.h"
+
+/* What was claimed, while it is asked whether its result is there already. */
+struct held {
+        char *path, *key, *model, *body;
+        size_t body_len;
+        usec_t deadline, timeout;
+        bool wants_text, wants_events;
+        enum nats_class class;
+};
+
+static struct held *held_free(struct held *h)
+{
+        if (h) {
+                free(h->path);
+                free(h->key);
+                free(h->model);
+                free(h->body);
+                free(h);
+        }
+        return NULL;
+}
+
+static struct claim *claim_new(struct hub_link *l, const char *id, const char *ack, unsigned attempt)
+{
+        struct claim *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return NULL;
+        c->ack = text_dup(ack);
+        if (!c->ack) {
+                free(c);
+                return NULL;
+        }
+        c->link = l;
+        c->number = l->next_number++;
+        c->attempt = attempt;
+        c->renewed_at = loop_now(l->loop);
+        c->ask_until = USEC_INFINITY;
+        (void)text_copy(c->id, sizeof(c->id), id);
+        list_init(&c->settled);
+        list_append(&l->claims, &c->node);
+        l->n_claims++;
+        return c;
+}
+
+struct claim *claim_free(struct claim *c)
+{
+        struct hub_link *l;
+
+        if (!c)
+                return NULL;
+        l = c->link;
+        if (c->job)
+                c->job->mark = NULL;
+        if (l->wire)
+                nats_wire_unsubscribe(l->wire, TAG(TAG_CANCEL, c->number));
+        request_forget(l, c);
+        list_remove(&c->node);
+        list_remove(&c->settled);
+        l->n_claims--;
+        (void)held_free(c->held);
+        free(c->ack);
+        free(c);
+        return NULL;
+}
+
+static void hear(struct claim *c)
+{
+        char subject[NATS_SUBJECT_MAX];
+
+        (void)nats_wire_subscribe(c->link->wire, TAG(TAG_CANCEL, c->number),
+                                  nats_subject(NATS_CANCEL, c->id, subject));
+}
+
+static void say(struct claim *c, enum nats_cancel what, unsigned below)
+{
+        char subject[NATS_SUBJECT_MAX];
+        _cleanup_buffer_ struct buffer b = {0};
+        struct json_writer w;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        nats_put_cancel(&w, what, below);
+        if (!b.failed)
+                (void)nats_wire_publish(c->link->wire, nats_subject(NATS_CANCEL, c->id, subject), NULL, NULL,
+                                        0, b.data, b.len);
+}
+
+/* --- a job comes ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t header_number(const struct nats_message *m, const char *name)
+{
+        const char *text = nats_message_header(m, name);
+        char *end = NULL;
+        unsigned long long v;
+
+        if (!text || *text < '0' || *text > '9')
+                return 0;
+        errno = 0;
+        v = strtoull(text, &end, 10);
+        return errno || *end ? 0 : v;
+}
+
+static struct held *held_new(struct hub_link *l, const struct consumer *c, const struct nats_message *m)
+{
+        struct held *h = calloc(1, sizeof(*h));
+        uint64_t deadline = header_number(m, NATS_HEADER_DEADLINE),
+                 timeout = header_number(m, NATS_HEADER_TIMEOUT);
+        const char *path = nats_message_header(m, NATS_HEADER_PATH),
+                   *key = nats_message_header(m, NATS_HEADER_KEY),
+                   *stream = nats_message_header(m, NATS_HEADER_STREAM);
+        usec_t wall = loop_realtime(l->loop);
+
+        if (!h)
+                return NULL;
+        h->path = text_dup(path);
+        h->key = text_dup(key);
+        h->model = text_dup(c->model->name);
+        h->body = malloc(m->len + 1);
+        if ((path && !h->path) || (key && !h->key) || !h->model || !h->body)
+                return held_free(h);
+        if (m->len)
+                memcpy(h->body, m->data, m->len);
+        h->body[m->len] = '\0';
+        h->body_len = m->len;
+        h->class = c->class;
+        h->deadline = USEC_INFINITY;
+        if (deadline)
+                h->deadline = deadline > UINT64_MAX / 2000
+                                      ? USEC_INFINITY
+                                      : usec_add(loop_now(l->loop), usec_sub(deadline * 1000, wall));
+        h->timeout = timeout > UINT64_MAX / 2000 ? 0 : timeout * 1000;
+        h->wants_events = stream && streq(stream, "events");
+        h->wants_text = !h->wants_events && !(stream && streq(stream, "none"));
+        return h;
+}
+
+/* Of what was claimed: no credit is held for it any more. */
+static void landed(struct claim *c, bool taken)
+{
+        if (c->consumer)
+                pulls_landed(c->link, c->consumer, taken);
+        c->consumer = NULL;
+}
+
+static void offer(struct claim *c)
+{
+        struct hub_link *l = c->link;
+        struct held *h = steal_ptr(c->held);
+        struct hub_claim claim = {.id = c->id,
+                                  .token = c->ack,
+                                  .attempt = c->attempt,
+                                  .lease = c->lease,
+                                  .deadline = h->deadline,
+                                  .timeout = h->timeout,
+                                  .path = h->path,
+                                  .model = h->model,
+                                  .body = h->body,
+                                  .body_len = h->body_len,
+                                  .key = h->key,
+                                  .priority = h->class == NATS_HI ? TICKET_HIGH : TICKET_NORMAL,
+                                  .wants_text = h->wants_text,
+                                  .wants_events = h->wants_events};
+        int r;
+
+        if (h->deadline <= loop_now(l->loop)) {
+                landed(c, false);
+                settle_error(c, 504, hub_fail_name(HUB_FAIL_EXPIRED),
+                             "its deadline passed before a worker had it");
+                (void)held_free(h);
+                return;
+        }
+        hear(c);
+        r = l->events->on_job(l->owner, &claim, &c->job);
+        (void)held_free(h);
+        landed(c, r >= 0);
+        if (r >= 0) {
+                c->job->mark = c;
+                l->claimed++;
+                return;
+        }
+        l->counts.refused++;
+        c->job = NULL;
+        if (r == -EINVAL || r == -E2BIG)
+                settle_error(c, r == -EINVAL ? 400 : 413, hub_fail_name(HUB_FAIL_PERMANENT),
+                             r == -EINVAL ? "the job's body is no JSON object"
+                                          : "the job's body is too large");
+        else
+                claim_nak(c, 0);
+}
+
+static void looked_up(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        struct claim *c = arg;
+        struct nats_answer a = {0};
+        int r = reply_parse(m, &a);
+        bool there = r >= 0 && !a.code && a.message;
+
+        nats_answer_finish(&a);
+        if (there && c->job) {
+                /* Begun meanwhile: it was cancelled before it was claimed, say. */
+                l->events->on_cancel(l->owner, c->id);
+        } else if (there) {
+                landed(c, false);
+                settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
+        } else if (!c->job && c->held && link_is_up(l)) {
+                offer(c); /* also without an answer: of two results one is kept */
+        } else if (!c->job && c->held) {
+                landed(c, false);
+                (void)claim_free(c);
+        }
+        pulls_plan(l, loop_now(l->loop));
+}
+
+static int look_up(struct claim *c)
+{
+        char subject[NATS_SUBJECT_MAX], api[NATS_SUBJECT_MAX];
+        _cleanup_buffer_ struct buffer b = {0};
+        struct json_writer w;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "last_by_subj", nats_subject(NATS_RES, c->id, subject));
+        json_close_object(&w);
+        (void)snprintf(api, sizeof(api), "$JS.API.STREAM.MSG.GET.%s", nats_stream_name(NATS_RESULTS));
+        return b.failed ? -ENOMEM
+                        : request(c->link, api, NULL, 0, b.data, b.len, QUESTION_TIME / 2, looked_up, c);
+}
+
+static struct claim *find(struct hub_link *l, const char *id)
+{
+        LIST_FOREACH(&l->claims, it)
+        {
+                struct claim *c = LIST_ENTRY(it, struct claim, node);
+
+                if (streq(c->id, id))
+                        return c;
+        }
+        return NULL;
+}
+
+/* Without a claim there is no other way to say it: the lease runs out if this is lost. */
+static void give_back(struct hub_link *l, const char *ack, const char *how)
+{
+        l->counts.refused++;
+        (void)nats_wire_publish(l->wire, ack, NULL, NULL, 0, how, strlen(how));
+}
+
+void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_message *m)
+{
+        struct nats_ack a;
+        char id[NATS_ID_MAX];
+        struct claim *c;
+        const char *reply = m->reply;
+        int r = nats_ack_parse(reply, &a);
+
+        if (r < 0 || strlen(reply) >= HUB_TOKEN_MAX || a.delivered > UINT32_MAX) {
+                link_note(l, "a job came with an acknowledgement that is none: %.100s", reply);
+                pulls_landed(l, from, false);
+                return;
+        }
+        r = nats_job_id(nats_message_header(m, NATS_HEADER_JOB), &a, id);
+        if (r < 0) {
+                link_note(l,
+                          "job %" PRIu64 " of %s: \"%.80s\" is no id ([A-Za-z0-9_-], at most %d): terminated",
+                          a.stream_seq, a.stream, nats_message_header(m, NATS_HEADER_JOB), NATS_ID_MAX - 1);
+                give_back(l, reply, "+TERM");
+                pulls_landed(l, from, false);
+                return;
+        }
+        c = find(l, id);
+        if (c) {
+                /* Ours ran out of its lease, and came to us again: it goes on under the new delivery. */
+                char *ack = text_dup(reply);
+
+                if (ack) {
+                        free(c->ack);
+                        c->ack = ack;
+                        c->attempt = (unsigned)a.delivered;
+                        c->renewed_at = loop_now(l->loop);
+                        c->sure = true;
+                }
+                pulls_landed(l, from, false);
+                return;
+        }
+        c = claim_new(l, id, reply, (unsigned)a.delivered);
+        if (c)
+                c->held = held_new(l, from, m);
+        if (!c || !c->held) {
+                (void)claim_free(c);
+                give_back(l, reply, "-NAK");
+                pulls_landed(l, from, false);
+                return;
+        }
+        c->lease = from->lease;
+        c->max_deliver = from->max_deliver;
+        c->consumer = from;
+        c->sure = true;
+        if (c->attempt > 1)
+                say(c, NATS_CANCEL_BELOW, c->attempt);
+        r = look_up(c);
+        /* The first attempt need not wait for the answer: it is there only if somebody cancelled. */
+        if (c->attempt == 1 || r < 0)
+                offer(c);
+}
+
+/* --- whose it is -------------------------------------------------------------------------------------------------------- */
+
+struct claim *claim_of(struct hub_link *l, struct hub_job *job)
+{
+        struct claim *c = job->mark;
+        struct nats_ack a;
+
+        if (c)
+                return c;
+        if (!job->token || nats_ack_parse(job->token, &a) < 0 || !nats_is_id(job->id))
+                return NULL;
+        c = claim_new(l, job->id, job->token, job->attempt);
+        if (!c)
+                return NULL;
+        c->lease = 30 * USEC_PER_SEC;
+        c->job = job;
+        job->mark = c;
+        for (size_t k = 0; k < l->n_models; k++)
+                for (unsigned i = 0; i < NATS_CLASSES; i++)
+                        if (streq(l->models[k]->consumers[i].name, a.consumer)) {
+                                c->max_deliver = l->models[k]->consumers[i].max_deliver;
+                                if (l->models[k]->consumers[i].lease)
+                                        c->lease = l->models[k]->consumers[i].lease;
+                        }
+        if (link_is_up(l))
+                hear(c);
+        return c;
+}
+
+int claim_adopt(struct hub_link *l, struct hub_job *job)
+{
+        struct nats_ack a;
+
+        if (!job->token || nats_ack_parse(job->token, &a) < 0 || !nats_is_id(job->id))
+                return -ENOENT;
+        return claim_of(l, job) ? 0 : -ENOMEM;
+}
+
+static bool is_stale(const struct claim *c)
+{
+        return !c->sure || usec_sub(loop_now(c->link->loop), c->renewed_at) > c->lease;
+}
+
+static void ask(struct claim *c)
+{
+        if (c->ask_until != USEC_INFINITY)
+                return;
+        say(c, NATS_CANCEL_ASKS, 0);
+        c->ask_until = loop_now(c->link->loop) + ASK_WAIT;
+        link_wake(c->link, c->ask_until);
+}
+
+static void renewed(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        struct claim *c = arg;
+
+        if (m && m->status != 503)
+                c->renewed_at = loop_now(l->loop);
+        else if (link_is_up(l))
+                l->counts.errors++;
+}
+
+void claim_renew(struct claim *c)
+{
+        if (c->lost || !link_is_up(c->link))
+                return;
+        if (is_stale(c)) {
+                c->renew_after = true;
+                ask(c);
+                return;
+        }
+        (void)request(c->link, c->ack, NULL, 0, "+WPI", 4, MIN(QUESTION_TIME, c->lease / 3), renewed, c);
+}
+
+void claim_nak(struct claim *c, usec_t delay)
+{
+        char text[64];
+
+        if (c->lost) {
+                settle_later(c, HUB_LEASE_LOST);
+                return;
+        }
+        if (!link_is_up(c->link)) {
+                settle_later(c, HUB_UNKNOWN);
+                return;
+        }
+        if (is_stale(c)) {
+                c->nak_after = true;
+                c->nak_delay = delay;
+                ask(c);
+                return;
+        }
+        if (delay)
+                (void)snprintf(text, sizeof(text), "-NAK {\"delay\":%" PRIu64 "}", delay * 1000);
+        else
+                (void)snprintf(text, sizeof(text), "-NAK");
+        settle_ack(c, text, HUB_STORED, HUB_UNKNOWN);
+}
+
+static void lose(struct claim *c, unsigned to)
+{
+        struct hub_link *l = c->link;
+        char why[96];
+
+        c->lost = true;
+        c->ask_until = USEC_INFINITY;
+        c->renew_after = false;
+        l->lost++;
+        if (c->nak_after) {
+                c->nak_after = false;
+                settle_now(c, HUB_LEASE_LOST);
+                return;
+        }
+        if (!c->job || c->told)
+                return;
+        c->told = true;
+        (void)snprintf(why, sizeof(why), "attempt %u of it has begun", to);
+        l->events->on_lost(l->owner, c->job, why);
+}
+
+void claim_cancel_message(struct hub_link *l, uint64_t number, const struct nats_message *m)
+{
+        enum nats_cancel what;
+        unsigned below = 0;
+
+        LIST_FOREACH(&l->claims, it)
+        {
+                struct claim *c = LIST_ENTRY(it, struct claim, node);
+
+                if (c->number != number)
+                        continue;
+                if (nats_cancel_parse(m->data, m->len, &what, &below) < 0)
+                        l->counts.errors++;
+                else if (what == NATS_CANCEL_ALL && c->job)
+                        l->events->on_cancel(l->owner, c->id);
+                else if (what == NATS_CANCEL_BELOW && below > c->attempt && !c->lost)
+                        lose(c, below);
+                else if (what == NATS_CANCEL_ASKS && !c->lost && c->sure)
+                        say(c, NATS_CANCEL_BELOW, c->attempt);
+                return;
+        }
+}
+
+void claims_up(struct hub_link *l)
+{
+        LIST_FOREACH(&l->claims, it)
+        {
+                struct claim *c = LIST_ENTRY(it, struct claim, node);
+
+                hear(c);
+        }
+}
+
+usec_t claims_tick(struct hub_link *l, usec_t now)
+{
+        usec_t next = USEC_INFINITY;
+
+        LIST_FOREACH(&l->claims, it)
+        {
+                struct claim *c = LIST_ENTRY(it, struct claim, node);
+
+                if (c->ask_until > now) {
+                        next = MIN(next, c->ask_until);
+                        continue;
+                }
+                /* Nobody said that it is theirs. */
+                c->ask_until = USEC_INFINITY;
+                c->sure = true;
+                c->renewed_at = now;
+                if (c->nak_after) {
+                        c->nak_after = false;
+                        claim_nak(c, c->nak_delay);
+                } else if (c->renew_after) {
+                        c->renew_after = false;
+                        claim_renew(c);
+                }
+        }
+        return next;
+}
+
+void claims_finish(struct hub_link *l)
+{
+        while (!list_is_empty(&l->claims))
+                (void)claim_free(LIST_ENTRY(l->claims.next, struct claim, node));
+}
+
+#endif

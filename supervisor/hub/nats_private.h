@@ -1,0 +1,218 @@
+/* nats_private.h: the driver of NATS hubs: its rooms and what they share. The layout on the server: core/nats_layout.h; the wire: nats_wire.h.
+ *
+ *   nats.c          the driver's functions, what the wire says, orders to this worker, heartbeats
+ *   nats_request.c  questions with an answer and a deadline
+ *   nats_pull.c     credits into pulls: never more jobs may come than were asked for
+ *   nats_claim.c    a message becomes a claim: looked up, offered; renewals, cancels, who holds it
+ *   nats_settle.c   complete, fail, release
+ *   nats_submit.c   the other side
+ *
+ * Who holds a job? JetStream does not say: a renewal, a "-NAK" or an "+ACK" of an old delivery is taken for the new one's (nats-server 2.9
+ * consumer.go, processNak and progressUpdate look at the stream's sequence alone), so a worker that slept over its lease would keep, or give away,
+ * what is another's. Results are safe all the same (expected sequence 0). So: each runner listens to llm.cancel.JOB; who takes attempt
+ * N > 1 says {"below":N} there, and who is not sure of its claim (it comes from a journal, or no renewal was acknowledged for a lease) asks there
+ * and waits ASK_WAIT before it renews or gives back. */
+#ifndef LSV_HUB_NATS_PRIVATE_H
+#define LSV_HUB_NATS_PRIVATE_H
+
+#ifdef LSV_HAVE_NATS
+
+#include "base/list.h"
+#include "core/nats_layout.h"
+#include "hub/driver.h"
+#include "hub/nats_wire.h"
+#include "hub/submit.h"
+
+enum {
+        PULLS_MAX = 64,      /* waiting at a time; a job that came frees its place */
+        MODELS_MAX = 512,    /* that were ever offered */
+        REQUESTS_MAX = 4096, /* unanswered */
+        WHY_MAX = 320,
+};
+#define PULL_LONG     (5 * USEC_PER_SEC)    /* of a pull when every queue has one of its own */
+#define PULL_ROTATE   (500 * USEC_PER_MSEC) /* when there are more queues than credits */
+#define PULL_BEAT     (1 * USEC_PER_SEC)    /* the server's sign of life while a long pull waits */
+#define PULL_GRACE    (1 * USEC_PER_SEC)    /* our deadline behind the server's */
+#define POLL_DEADLINE (3 * USEC_PER_SEC)
+#define DRAIN_TIME    (5 * USEC_PER_SEC)
+#define QUESTION_TIME (5 * USEC_PER_SEC)    /* answers of JetStream */
+#define STORE_TIME    (10 * USEC_PER_SEC)   /* a result that is stored; a leader may be elected meanwhile */
+#define ASK_WAIT      (500 * USEC_PER_MSEC) /* for another runner's word */
+#define BEAT_EVERY    (10 * USEC_PER_SEC)
+#define ABSENT_RETRY  (10 * USEC_PER_SEC) /* a consumer that was not there is looked for again */
+
+/* Subscriptions' tags: what, and which. */
+enum tag { TAG_REPLY = 1, TAG_CONTROL, TAG_BELL, TAG_PULL, TAG_CANCEL, TAG_OUT, TAG_RESULT };
+#define TAG(what, number) ((uint64_t)(what) << 56 | (number))
+
+struct hub_link;
+
+/* m NULL: no answer within the time, or the link broke. */
+typedef void nats_reply_fn(struct hub_link *l, void *arg, const struct nats_message *m);
+
+struct request {
+        nats_reply_fn *fn; /* NULL: free */
+        void *arg;
+        usec_t deadline;
+        unsigned turn; /* which use of this place */
+};
+
+/* --- pulls ---------------------------------------------------------------------------------------------------------- */
+enum consumer_state { CONSUMER_UNKNOWN, CONSUMER_ASKED, CONSUMER_READY, CONSUMER_ABSENT };
+struct consumer {
+        struct pull_model *model;
+        enum nats_class class;
+        char name[NATS_SUBJECT_MAX];
+        enum consumer_state state;
+        usec_t retry_at; /* ABSENT */
+        usec_t lease;
+        unsigned max_deliver;
+        usec_t poll_at; /* not worth asking before: it was empty */
+        bool hot;       /* it had a job the last time */
+        usec_t last_job;
+        unsigned polls, waits; /* of our pulls */
+};
+
+struct pull_model {
+        char *name;
+        unsigned free, slots, context;
+        bool ready, offered; /* offered: part of the last credits */
+        unsigned busy;       /* pulls that may bring a job of it, and jobs that were not offered yet */
+        struct consumer consumers[NATS_CLASSES];
+};
+
+enum pull_state { PULL_IDLE, PULL_POLL, PULL_WAIT, PULL_DRAIN };
+struct pull {
+        enum pull_state state;
+        struct consumer *consumer;
+        usec_t ends;     /* the server's promise and our grace */
+        usec_t deadline; /* nothing was heard: it is lost */
+        unsigned turn;
+        bool subscribed;
+};
+
+/* --- claims --------------------------------------------------------------------------------------------------------- */
+enum claim_order { CLAIM_NONE, CLAIM_COMPLETE, CLAIM_FAIL, CLAIM_RELEASE };
+struct claim {
+        struct list node;    /* hub_link.claims */
+        struct list settled; /* hub_link.settled: to be told at the next turn */
+        struct hub_link *link;
+        struct hub_job *job; /* NULL: not offered yet, or never */
+        uint64_t number;     /* of its tag */
+        char id[NATS_ID_MAX], *ack;
+        unsigned attempt, max_deliver;
+        usec_t lease, renewed_at;
+        bool sure;       /* nobody else holds it, as far as can be known */
+        bool lost, told; /* another has it; on_lost was called */
+        usec_t ask_until;
+        bool renew_after, nak_after; /* what waits for the answer */
+        usec_t nak_delay;
+        enum hub_settled how;
+        struct held *held;         /* the offer, while a result is looked for */
+        struct consumer *consumer; /* NULL: adopted */
+};
+
+struct hub_link {
+        struct loop *loop;
+        const struct hub_events *events;
+        void *owner;
+        char *name, *worker, *inbox; /* inbox: "_INBOX.WORKER.CHANCE" */
+        struct nats_wire *wire;
+        struct timer *timer;
+        enum hub_state state;
+        bool draining; /* for good; drained: and nothing is on its way */
+        bool drained;
+        bool ordered; /* by llm.ctl: claims nothing until it is told so */
+        char why[WHY_MAX], peer[256], note[WHY_MAX];
+        usec_t retry_at;
+        struct hub_driver_counts counts;
+
+        struct request *requests;
+        size_t n_requests, cap_requests;
+
+        unsigned total; /* credits */
+        struct pull_model **models;
+        size_t n_models;
+        struct pull pulls[PULLS_MAX];
+        size_t turn; /* whose turn among the models */
+
+        struct list claims, settled;
+        unsigned n_claims, n_held;
+        uint64_t next_number;
+
+        usec_t beat_at, began;
+        uint64_t claimed, completed, failed, released, lost, tokens;
+
+        struct list submissions;
+        unsigned n_submissions;
+};
+
+/* nats.c */
+void link_wake(struct hub_link *l, usec_t at); /* the timer, not later than that */
+void link_note(struct hub_link *l, const char *fmt, ...)
+        PRINTF_LIKE(2, 3); /* an error: counted, logged, remembered */
+static inline bool link_is_up(const struct hub_link *l)
+{
+        return l->state == HUB_UP;
+}
+
+/* nats_request.c */
+/* 0, or what nats_wire_publish says. fn is called once, from the loop. */
+int request(struct hub_link *l, const char *subject, const struct nats_header *headers, size_t n_headers,
+            const void *data, size_t len, usec_t timeout, nats_reply_fn *fn, void *arg);
+void request_forget(struct hub_link *l, const void *arg); /* fn is not called any more */
+void request_reply(struct hub_link *l, const struct nats_message *m);
+void requests_expire(struct hub_link *l, usec_t now); /* USEC_INFINITY: all */
+void requests_finish(struct hub_link *l);
+/* An answer of JetStream's API: 0 with *ret; -ETIMEDOUT: none (m NULL); -EHOSTDOWN: nobody is there to answer (503); -EBADMSG. */
+int reply_parse(const struct nats_message *m, struct nats_answer *ret);
+
+/* nats_pull.c */
+void pulls_credits(struct hub_link *l, unsigned total, const struct hub_credit *c, size_t n);
+void pulls_up(struct hub_link *l);
+void pulls_down(struct hub_link *l);
+void pulls_plan(struct hub_link *l, usec_t now);
+void pulls_message(struct hub_link *l, size_t i, const struct nats_message *m);
+void pulls_drained(struct hub_link *l, size_t i);
+void pulls_bell(struct hub_link *l, const char *subject);
+bool pulls_busy(const struct hub_link *l);
+/* A claim of this consumer was offered or given up: its credit is free, or used. */
+void pulls_landed(struct hub_link *l, struct consumer *c, bool taken);
+void pulls_finish(struct hub_link *l);
+
+/* nats_claim.c */
+void claim_arrived(struct hub_link *l, struct consumer *c, const struct nats_message *m);
+struct claim *claim_of(struct hub_link *l,
+                       struct hub_job *job); /* also one that we have forgotten; NULL: no memory, no token */
+int claim_adopt(struct hub_link *l, struct hub_job *job);
+void claim_renew(struct claim *c);
+/* "-NAK", as soon as it is sure that the claim is ours. */
+void claim_nak(struct claim *c, usec_t delay);
+void claim_cancel_message(struct hub_link *l, uint64_t number, const struct nats_message *m);
+void claims_up(struct hub_link *l);
+usec_t claims_tick(struct hub_link *l, usec_t now); /* when it wants to be called again */
+struct claim *claim_free(struct claim *c);
+void claims_finish(struct hub_link *l);
+
+/* nats_settle.c */
+/* on_settled, at the next turn; then the claim is forgotten. */
+void settle_later(struct claim *c, enum hub_settled how);
+void settle_now(struct claim *c, enum hub_settled how); /* from the loop's callbacks alone */
+void settle_tick(struct hub_link *l);
+/* "+ACK" or "-NAK …": on_settled with how when it is acknowledged; else with `else_how`. */
+void settle_ack(struct claim *c, const char *text, enum hub_settled how, enum hub_settled else_how);
+/* An error result, then "+ACK". */
+void settle_error(struct claim *c, int status, const char *code, const char *why);
+void settle_result(struct claim *c, const struct hub_job *job, const struct hub_result *r);
+
+/* nats_submit.c */
+int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_submission **ret);
+void nats_submit_cancel(struct hub_link *l, struct hub_submission *s);
+void submissions_up(struct hub_link *l);
+void submissions_down(struct hub_link *l);
+usec_t submissions_tick(struct hub_link *l, usec_t now);
+void submissions_message(struct hub_link *l, enum tag tag, uint64_t number, const struct nats_message *m);
+void submissions_finish(struct hub_link *l);
+
+#endif
+#endif

@@ -1,0 +1,156 @@
+/* nats_settle.c: what becomes of a claim: a result (stored once, by its subject's sequence), then "+ACK"; or "-NAK". */
+#include "hub/nats_private.h"
+
+#ifdef LSV_HAVE_NATS
+
+#include <errno.h>
+#include <stdio.h>
+
+void settle_now(struct claim *c, enum hub_settled how)
+{
+        struct hub_link *l = c->link;
+        struct hub_job *job = c->job;
+
+        (void)claim_free(c);
+        if (job)
+                l->events->on_settled(l->owner, job, how);
+}
+
+void settle_later(struct claim *c, enum hub_settled how)
+{
+        c->how = how;
+        list_remove(&c->settled);
+        list_append(&c->link->settled, &c->settled);
+        link_wake(c->link, loop_now(c->link->loop));
+}
+
+void settle_tick(struct hub_link *l)
+{
+        while (!list_is_empty(&l->settled)) {
+                struct claim *c = LIST_ENTRY(l->settled.next, struct claim, settled);
+
+                settle_now(c, c->how);
+        }
+}
+
+/* --- acknowledgements --------------------------------------------------------------------------------------------- */
+
+/* What to say when the answer comes is in c->how; its else is that a "-NAK" without an answer may not have arrived. */
+static void acked(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        (void)l;
+        (void)m;
+        settle_now(arg, ((struct claim *)arg)->how);
+}
+
+static void naked(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        bool heard = m && m->status != 503;
+
+        if (heard)
+                l->released++;
+        settle_now(arg, heard ? HUB_STORED : HUB_UNKNOWN);
+}
+
+void settle_ack(struct claim *c, const char *text, enum hub_settled how, enum hub_settled else_how)
+{
+        c->how = how;
+        if (request(c->link, c->ack, NULL, 0, text, strlen(text), QUESTION_TIME,
+                    else_how == HUB_UNKNOWN ? naked : acked, c) < 0)
+                settle_later(c, else_how);
+}
+
+/* --- results -------------------------------------------------------------------------------------------------------- */
+
+static void stored(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        struct claim *c = arg;
+        struct nats_answer a = {0};
+        int r = reply_parse(m, &a);
+
+        if (r >= 0 && !a.code)
+                settle_ack(c, "+ACK", HUB_STORED, HUB_STORED);
+        else if (r >= 0 && a.err_code == NATS_ERR_WRONG_SEQUENCE)
+                settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
+        else {
+                if (link_is_up(l))
+                        link_note(l, "the result of job %s was not stored: %s", c->id,
+                                  r >= 0            ? a.description
+                                  : r == -EHOSTDOWN ? "nobody serves the stream RESULTS"
+                                  : r == -ETIMEDOUT ? "no answer"
+                                                    : "an answer that is none");
+                settle_now(c, HUB_UNKNOWN);
+        }
+        nats_answer_finish(&a);
+}
+
+static int store(struct claim *c, const struct nats_result *r)
+{
+        char subject[NATS_SUBJECT_MAX], msg_id[NATS_ID_MAX + 16];
+        const struct nats_header headers[] = {{NATS_HEADER_MSG_ID, msg_id}, {NATS_HEADER_EXPECT, "0"}};
+        _cleanup_buffer_ struct buffer b = {0};
+        struct json_writer w;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        nats_put_result(&w, r);
+        if (b.failed)
+                return -ENOMEM;
+        (void)snprintf(msg_id, sizeof(msg_id), "%s.%u", c->id, c->attempt);
+        return request(c->link, nats_subject(NATS_RES, c->id, subject), headers, ARRAY_SIZE(headers), b.data,
+                       b.len, STORE_TIME, stored, c);
+}
+
+void settle_error(struct claim *c, int status, const char *code, const char *why)
+{
+        struct hub_link *l = c->link;
+        struct nats_result r = {.job = c->id,
+                                .worker = l->worker,
+                                .status = status,
+                                .attempt = c->attempt,
+                                .run = c->job ? c->job->run : 1,
+                                .code = code,
+                                .message = why,
+                                .finished_at = (int64_t)(loop_realtime(l->loop) / 1000)};
+
+        l->failed++;
+        if (store(c, &r) < 0)
+                settle_later(c, HUB_UNKNOWN);
+}
+
+void settle_result(struct claim *c, const struct hub_job *job, const struct hub_result *h)
+{
+        struct hub_link *l = c->link;
+        struct nats_result r = {.job = c->id,
+                                .worker = l->worker,
+                                .instance = h->instance,
+                                .model = h->model,
+                                .status = h->status,
+                                .attempt = c->attempt,
+                                .run = job->run,
+                                .answer = h->body,
+                                .answer_len = h->body_len,
+                                .prompt_tokens = h->prompt_tokens,
+                                .tokens = h->tokens,
+                                .waited_ms = h->waited / 1000,
+                                .ran_ms = h->ran / 1000,
+                                .finished_at = h->finished_at};
+        char why[160];
+        int e = store(c, &r);
+
+        if (e == -EMSGSIZE) {
+                (void)snprintf(
+                        why, sizeof(why),
+                        "the answer has %zu bytes, more than the hub takes in one message (max_payload)",
+                        h->body_len);
+                link_note(l, "job %s: %s", c->id, why);
+                settle_error(c, 502, "too_large", why);
+        } else if (e < 0) {
+                settle_later(c, HUB_UNKNOWN);
+        } else {
+                l->completed++;
+                l->tokens += h->tokens;
+        }
+}
+
+#endif
