@@ -1,7 +1,6 @@
 /* api.js: questions and orders over HTTP, with the key that the person gave (session storage only). */
+import { KEY } from "./early.js";
 import { t } from "./texts.js";
-
-const KEY = "llama-supervisor.key";
 
 export class ApiError extends Error {
   constructor(status, message, code) {

@@ -1,45 +1,84 @@
 /* app.js: puts the page together: feed, store, views, the strip on top, theme and key. */
-import { createActivity } from "./activity.js";
 import { createApi } from "./api.js";
-import { createChat } from "./chat.js";
-import { createDetails } from "./details.js";
 import { h, icon, setAttribute, setChildren, setText, show } from "./dom.js";
+import { early } from "./early.js";
 import { createFeed } from "./feed.js";
 import { createFleet } from "./fleet.js";
-import { createHub, createHubs } from "./hub.js";
 import { clock, pace } from "./format.js";
 import { createKeyPrompt } from "./key.js";
-import { createLibrary } from "./library.js";
-import { createLogs } from "./logs.js";
 import { createOrders } from "./orders.js";
 import { createStore, TROUBLE } from "./store.js";
 import { t } from "./texts.js";
-import { iconButton, say } from "./ui.js";
+import { iconButton, say, tell } from "./ui.js";
 
 const THEMES = ["auto", "light", "dark"];
 const THEME = "llama-supervisor.theme";
+const WHOLE = 150; // ms that the first picture waits for what it shows
+const TITLE_EVERY = 1000;
 const GONE_AFTER = 3000; // ms without any connection, on a page that never had one
 
 const api = createApi(new URL("./", document.baseURI).href);
 const feed = createFeed({ key: api.key });
-const store = createStore(feed, api);
+const store = createStore(feed, api, early);
 const key = createKeyPrompt((value) => {
   api.setKey(value);
   feed.setKey(value);
 });
 const askForKey = (reason) => key.ask(reason);
 const { order, remove } = createOrders(api, store, askForKey);
-const details = createDetails({ store, feed, api, order, remove, gone: () => replaceHash(current.name) });
-const hubs = createHubs(feed, () => drawHubs());
-const views = {
-  fleet: createFleet({ store, feed, order, openDetails: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
-  chat: createChat({ store, api, askForKey }),
-  logs: createLogs({ store, feed, api, chosen: (name) => go(`logs/${encodeURIComponent(name)}`) }),
-  activity: createActivity({ feed, store, api, askForKey }),
-  library: createLibrary({ api, store, askForKey, openInstance: (name) => go(`fleet/${encodeURIComponent(name)}`) }),
-  hub: createHub({ hubs, store }),
+
+// ---- what is fetched when it is asked for, or when there is nothing else to do -----------------------------------------
+
+/** Resolves when the style is there. */
+function style(name) {
+  return new Promise((resolve, reject) => {
+    document.head.append(h("link", { rel: "stylesheet", href: new URL(name, import.meta.url).href, on: { load: resolve, error: () => reject(new Error(name)) } }));
+  });
+}
+
+/** Once, and again only if it failed. */
+function once(make) {
+  let made = null;
+  return () => {
+    made ??= make().catch((error) => {
+      made = null;
+      throw error;
+    });
+    return made;
+  };
+}
+
+const instanceAt = (name) => `fleet/${encodeURIComponent(name)}`;
+const hubs = new Map(); // name → {hub, at}, as the feed told them
+const viewsStyle = once(() => style("./views.css"));
+const makers = {
+  fleet: once(async () => createFleet({ store, feed, order, openDetails: (name) => go(instanceAt(name)) })),
+  chat: once(async () => {
+    const [{ createChat }] = await Promise.all([import("./chat.js"), style("./chat.css")]);
+    return createChat({ store, api, askForKey });
+  }),
+  logs: once(async () => {
+    const [{ createLogs }] = await Promise.all([import("./logs.js"), viewsStyle()]);
+    return createLogs({ store, feed, api, chosen: (name) => go(`logs/${encodeURIComponent(name)}`) });
+  }),
+  activity: once(async () => {
+    const [{ createActivity }] = await Promise.all([import("./activity.js"), viewsStyle()]);
+    return createActivity({ feed, store, api, askForKey });
+  }),
+  library: once(async () => {
+    const [{ createLibrary }] = await Promise.all([import("./library.js"), viewsStyle()]);
+    return createLibrary({ api, store, askForKey, openInstance: (name) => go(instanceAt(name)) });
+  }),
+  hub: once(async () => (await import("./hub.js")).createHub({ hubs, store })),
 };
-const current = { name: "", view: null };
+const makeDetails = once(async () => {
+  const { createDetails } = await import("./details.js");
+  details = createDetails({ store, feed, api, order, remove, gone: () => replaceHash(current.name) });
+  return details;
+});
+let details = null;
+
+const current = { name: "", wanted: "", view: null };
 
 // ---- the frame -------------------------------------------------------------------------------------------------------
 
@@ -50,8 +89,11 @@ const stale = h("p", { class: "notice stale" });
 const themeButton = iconButton("theme", "", nextTheme);
 const keyButton = iconButton("key", t.keyEnter, () => (api.key ? forgetKey() : key.ask(t.keyText)));
 const main = h("main", { id: "content", tabindex: "-1" });
-const links = Object.fromEntries(Object.keys(views).map((name) => [name, h("a", { href: `#/${name}`, class: "rail-link" }, icon(name), h("span", {}, t.views[name]))]));
+const links = Object.fromEntries(Object.keys(makers).map((name) => [name, h("a", { href: `#/${name}`, class: "rail-link" }, icon(name), h("span", {}, t.views[name]))]));
 const rail = h("nav", { class: "rail", "aria-label": t.nav }, ...Object.values(links));
+
+// The first picture is a whole one, if its answers do not take long.
+await Promise.race([store.begun, new Promise((resolve) => setTimeout(resolve, WHOLE))]);
 
 document.body.append(
   h("a", { href: "#content", class: "skip", on: { click: (event) => {
@@ -109,33 +151,62 @@ function replaceHash(path) {
   if (location.hash.startsWith(`#/${path}/`)) history.replaceState(null, "", `#/${path}`);
 }
 
-function route() {
+/** A daemon of another version has other files: what was not fetched before is not there any more. */
+function cannotShow(error) {
+  console.warn(error);
+  tell(t.loadAgain, { bad: true });
+}
+
+async function route() {
   const [name, argument] = location.hash.replace(/^#\/?/, "").split("/");
-  const known = Object.hasOwn(views, name) ? name : "fleet";
-  if (current.name !== known) {
+  const known = Object.hasOwn(makers, name) ? name : "fleet";
+  const wanted = argument && decodeURIComponent(argument);
+  if (current.wanted !== known) {
+    current.wanted = known;
+    let view;
+    try {
+      view = await makers[known]();
+    } catch (error) {
+      current.wanted = current.name;
+      cannotShow(error);
+      return;
+    }
+    if (current.wanted !== known) return; // meanwhile somebody went elsewhere
     current.view?.leave();
     current.name = known;
-    current.view = views[known];
-    setChildren(main, [current.view.element]);
+    current.view = view;
+    setChildren(main, [view.element]);
     drawHubs();
     for (const [one, link] of Object.entries(links)) setAttribute(link, "aria-current", one === known ? "page" : null);
-    current.view.enter(argument && decodeURIComponent(argument));
-  } else if (argument && known === "logs") current.view.enter(decodeURIComponent(argument));
-  openPanel(argument && decodeURIComponent(argument));
+    view.enter(wanted);
+  } else if (wanted && known === "logs" && current.name === "logs") current.view.enter(wanted);
+  openPanel(wanted);
   drawTitle();
 }
 
 /** An address may name an instance that is not known yet, since the feed is on its way. */
-function openPanel(name) {
-  if (current.name !== "fleet" || !name) details.close();
-  else if (store.items.has(name)) details.open(name);
-  else {
-    const stop = store.subscribe(() => {
-      if (!store.items.has(name)) return;
-      queueMicrotask(() => stop());
-      if (location.hash === `#/fleet/${encodeURIComponent(name)}`) details.open(name);
-    });
+async function openPanel(name) {
+  if (current.name !== "fleet" || !name) {
+    details?.close();
+    return;
   }
+  try {
+    await makeDetails();
+  } catch (error) {
+    cannotShow(error);
+    return;
+  }
+  const isWanted = () => location.hash === `#/${instanceAt(name)}`;
+  if (!isWanted()) return;
+  if (store.items.has(name)) {
+    details.open(name);
+    return;
+  }
+  const stop = store.subscribe(() => {
+    if (!store.items.has(name)) return;
+    queueMicrotask(() => stop());
+    if (isWanted()) details.open(name);
+  });
 }
 
 // ---- what is true now ------------------------------------------------------------------------------------------------
@@ -149,10 +220,17 @@ function fleetSentence() {
   return parts.join(" · ");
 }
 
+let titleTimer = 0;
+
 function drawTitle() {
   const words = fleetSentence();
   setText(sentence, words);
-  document.title = words ? t.title(words) : t.product;
+  // The browser's own window is told, which is dear: once a second will do.
+  titleTimer ||= setTimeout(() => {
+    titleTimer = 0;
+    const title = fleetSentence();
+    document.title = title ? t.title(title) : t.product;
+  }, document.title === t.product ? 0 : TITLE_EVERY);
 }
 
 const said = new Map();
@@ -190,7 +268,7 @@ feed.onConnection(({ state, since, status }) => {
     say(t.stale);
   } else if (state === "connecting") {
     goneTimer = setTimeout(() => {
-      setText(stale, t.gone);
+      setText(stale, store.loaded ? t.notLive : t.gone);
       show(stale, true);
     }, GONE_AFTER);
   } else if (state === "live") {
@@ -206,8 +284,20 @@ setInterval(() => {
   if (document.visibilityState !== "visible" || feed.connection.state === "stale") return;
   const now = store.now();
   current.view?.tick?.(now);
-  details.tick(now);
+  details?.tick(now);
 }, 1000);
 
+feed.follow("hub", (message) => {
+  // The whole list, or one that changed.
+  if (Array.isArray(message.hubs)) hubs.clear();
+  for (const hub of message.hubs ?? [message.hub]) if (hub) hubs.set(hub.name, { hub, at: Date.now() });
+  drawHubs();
+});
 addEventListener("hashchange", route);
 route();
+
+// So that each view is there at once, also when the daemon has become another one meanwhile.
+const whenIdle = globalThis.requestIdleCallback ?? ((fn) => setTimeout(fn, 500));
+addEventListener("load", () => setTimeout(() => whenIdle(async () => {
+  for (const make of [makeDetails, ...Object.values(makers)]) await make().catch(() => {});
+}, { timeout: 5000 }), 500));

@@ -69,7 +69,7 @@ function pieces(spans, now, window) {
 /** States over an hour or a day, oldest left. What is short and bad is drawn wide enough to be seen. */
 export function strip(what, window) {
   const element = svg("svg", { class: "strip", viewBox: "0 0 1000 10", preserveAspectRatio: "none", role: "img" });
-  let drawn = "";
+  let drawn = null;
   return {
     element,
     draw(spans, now) {
@@ -98,7 +98,7 @@ export function strip(what, window) {
 /** ■■□□ up to sixteen, a bar for more. */
 export function slots() {
   const element = h("span", { class: "slots", role: "img" });
-  let drawn = "";
+  let drawn = null;
   return {
     element,
     draw(busy, total) {

@@ -3,6 +3,7 @@
 #   FILES   what is served below web/VERSION/, by name without folder; index.html is the template of the page itself
 #   LIBS    third-party modules, served as web/VERSION/lib/NAME; without them chat text stays plain
 # The version is a digest of everything, so that a file's address changes when any file does and browsers may keep it for ever.
+cmake_policy(SET CMP0057 NEW) # if(… IN_LIST …)
 string(REPLACE "|" ";" files "${FILES}")
 string(REPLACE "|" ";" libs "${LIBS}")
 get_filename_component(folder ${OUT} DIRECTORY)
@@ -42,11 +43,24 @@ endforeach()
 string(SHA256 version "${digests}")
 string(SUBSTRING ${version} 0 12 version)
 
-# The template: @VERSION@ is the folder, @MODULES@ asks for all modules at once, so that they do not wait for each other; the
-# libraries are for chat alone, which asks for them when it is opened.
+# The template: @VERSION@ is the folder, @MODULES@ asks at once for all modules that the first view needs, so that they do not wait
+# for each other: what app.js imports, and what that imports. The other views ask for theirs by import().
+set(needed app.js)
+set(look_at app.js)
+while(look_at)
+  list(POP_FRONT look_at name)
+  file(STRINGS ${place}/${name} imports REGEX "^(import|export) .*from \"\\./[^\"]+\";")
+  foreach(line ${imports})
+    string(REGEX REPLACE ".*from \"\\./([^\"]+)\".*" "\\1" import "${line}")
+    if(NOT import IN_LIST needed)
+      list(APPEND needed ${import})
+      list(APPEND look_at ${import})
+    endif()
+  endforeach()
+endwhile()
 set(preloads "")
 foreach(name ${names})
-  if(name MATCHES "^[^/]+\\.js$" AND NOT name MATCHES "^(app|modules)\\.js$")
+  if(name IN_LIST needed AND NOT name MATCHES "^(app|early)\\.js$")
     string(APPEND preloads "<link rel=\"modulepreload\" href=\"web/${version}/${name}\">\n")
   endif()
 endforeach()

@@ -7,19 +7,6 @@ import { t } from "./texts.js";
 const LIKE = { up: "ready", connecting: "starting", down: "crashed", revoked: "error", drained: "initial" };
 const COUNTS = ["claimed", "completed", "failed", "released", "lost"];
 
-/** What the feed's topic "hub" told; fn() after each message. */
-export function createHubs(feed, fn) {
-  const hubs = new Map(); // name → {hub, at}
-  feed.follow("hub", (message) => {
-    const at = Date.now();
-    // The whole list, or one that changed.
-    if (Array.isArray(message.hubs)) hubs.clear();
-    for (const hub of message.hubs ?? [message.hub]) if (hub) hubs.set(hub.name, { hub, at });
-    fn();
-  });
-  return hubs;
-}
-
 function figure(label) {
   const value = h("dd", { class: "num" });
   return { element: h("div", {}, h("dt", {}, label), value), set: (text) => setText(value, text) };
@@ -66,6 +53,7 @@ function createHubCard(name) {
   };
 }
 
+/** hubs: name → {hub, at}: what the feed told of it, and when (ms). */
 export function createHub({ hubs, store }) {
   const cards = new Map();
   const list = h("div", { class: "cards" });

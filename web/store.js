@@ -1,6 +1,6 @@
 /* store.js: what the page knows of the fleet. The feed tells states and figures; what it does not tell (which model, how many
  * tries, the file …) is asked for once per instance and again when its process changed, never by the clock. */
-import { everyFrame } from "./dom.js";
+import { HISTORY } from "./early.js";
 
 const PACE_KEPT = 90; // points of the small chart
 export const FIRSTS_KEPT = 24;
@@ -11,12 +11,38 @@ const SOON = 100;
 const STORM = 1000;
 const CALM = 500;
 const PACE_STEP = 2000; // ms between them
+/* When this many changed at once, a ms for each passes until the next drawing, and no more than one part in so many is drawing. */
+const MANY = 16;
+const LONGEST_REST = 250; // ms
+const SHARE = 8;
+const DATA = ["status", "models", "lastError", "retries", "uptime", "startedAt", "pid", "gpu", "nextRetryAt", "inFlight", "slots", "queue", "tokensPerSecond"];
 const HOUR = 3600e3;
 export const DAY = 24 * HOUR;
 /* Two states in this order are worse, for sorting and for what is said first. */
 export const TROUBLE = new Set(["crashed", "error", "unhealthy"]);
 
-export function createStore(feed, api) {
+/** At most one call a frame, and fewer when there is much to draw; draw() returns how many changed. The first is at once. */
+function sparingly(draw) {
+  let asked = false;
+  let next = 0;
+  function run() {
+    asked = false;
+    const began = performance.now();
+    const n = draw();
+    const ended = performance.now();
+    next = n > MANY ? ended + Math.min(LONGEST_REST, Math.max(n, SHARE * (ended - began))) : 0;
+  }
+  return () => {
+    if (asked) return;
+    asked = true;
+    const wait = next - performance.now();
+    if (wait > 0) setTimeout(() => requestAnimationFrame(run), wait);
+    else requestAnimationFrame(run);
+  };
+}
+
+/** `early` are the answers to the first questions (early.js). */
+export function createStore(feed, api, early) {
   const items = new Map(); // name → {name, model, data, more, spans, pace}
   const listeners = new Set();
   const pending = new Set(); // names that changed since the last frame
@@ -29,12 +55,15 @@ export function createStore(feed, api) {
   let loaded = false;
   let skew = null; // the browser's clock minus the daemon's, the smallest seen: what is left is the way
 
-  const publish = everyFrame(() => {
+  function publishNow() {
     const changed = pendingAll ? null : new Set(pending);
     pendingAll = false;
     pending.clear();
     for (const fn of listeners) fn(changed);
-  });
+    return changed?.size ?? items.size;
+  }
+
+  const publish = sparingly(publishNow);
 
   function touch(name) {
     if (name === null) pendingAll = true;
@@ -91,26 +120,19 @@ export function createStore(feed, api) {
     clearTimeout(quietTimer);
     // What changes together is asked for together; the first question waits for nobody, and in a storm a second passes between two.
     const wait = askedAt ? (Date.now() - askedAt < CALM ? STORM : SOON) : 0;
-    asking = wait ? new Promise((resolve) => setTimeout(resolve, wait)) : Promise.resolve();
+    asking = wait ? new Promise((resolve) => setTimeout(resolve, wait)) : begun;
     await asking;
+    const isFirst = askedAt === 0;
     askedAt = Date.now();
+    if (isFirst && items.size && [...items.values()].every(fits)) {
+      // The feed began before the first answers were there, and they tell all of it.
+      asking = null;
+      for (const item of items.values()) item.wants = 0;
+      return;
+    }
     const until = wishes;
     try {
-      const { instances } = await api.get("api/v1/instances");
-      const order = new Map(instances.map((one, index) => [one.name, index]));
-      for (const one of instances) {
-        const item = items.get(one.name);
-        if (!item) continue;
-        const key = JSON.stringify([one.status, one.pid, one.stateSince, one.wantUp, one.until, one.restarts, one.loadTime, one.context, one.modalities, one.maxRetries, one.modelPath]);
-        const moved = !item.more || item.model !== one.model || item.order !== order.get(one.name);
-        const changed = moved || item.key !== key;
-        item.more = one;
-        item.model = one.model;
-        item.order = order.get(one.name);
-        item.key = key;
-        // Only what is another one is drawn again.
-        if (changed) touch(moved ? null : one.name);
-      }
+      takeList((await api.get("api/v1/instances")).instances, false);
     } catch {
       // The feed notices and tells; it asks again when it is back. Until then an instance stands for itself.
       for (const item of items.values()) item.more ??= {};
@@ -121,21 +143,63 @@ export function createStore(feed, api) {
     if ([...items.values()].some((item) => item.wants)) ask();
   }
 
+  /** What the list tells beside the feed. With `first` the feed has not begun, and the list tells who there is. */
+  function takeList(instances, first) {
+    const order = new Map(instances.map((one, index) => [one.name, index]));
+    for (const one of instances) {
+      const known = items.get(one.name);
+      if (!known && !first) continue;
+      if (!known) {
+        const data = Object.fromEntries(DATA.map((key) => [key, one[key]]));
+        items.set(one.name, { name: one.name, model: one.model, data, more: null, spans: [], pace: [], changedAt: Date.now(), at: Date.now() });
+      }
+      const item = items.get(one.name);
+      const key = JSON.stringify([one.status, one.pid, one.stateSince, one.wantUp, one.until, one.restarts, one.loadTime, one.context, one.modalities, one.maxRetries, one.modelPath]);
+      const moved = !item.more || item.model !== one.model || item.order !== order.get(one.name);
+      const changed = moved || item.key !== key;
+      item.more = one;
+      item.model = one.model;
+      item.order = order.get(one.name);
+      item.key = key;
+      // Only what is another one is drawn again.
+      if (changed) touch(moved ? null : one.name);
+    }
+    // One that went before the feed began is told by nobody.
+    for (const name of items.keys()) if (!order.has(name) && !feed.instances.has(name)) {
+      items.delete(name);
+      touch(null);
+    }
+  }
+
   async function askHistory() {
     try {
-      const [history, status] = await Promise.all([api.get("api/v1/history?since=9007199254740991"), api.get("api/v1/status")]);
-      for (const [name, spans] of Object.entries(history.states ?? {})) {
-        const item = items.get(name);
-        if (!item) continue;
-        const told = item.spans.filter((one) => one.since > (spans.at(-1)?.since ?? 0));
-        item.spans = [...spans.map(({ since, status: word }) => ({ since, status: word })), ...told];
-      }
-      daemon = status;
-      loaded = true;
-      touch(null);
+      takeHistory(...(await Promise.all([api.get(HISTORY), api.get("api/v1/status")])));
     } catch {
       // As above.
     }
+  }
+
+  function takeHistory(history, status) {
+    for (const [name, spans] of Object.entries(history.states ?? {})) {
+      const item = items.get(name);
+      if (!item) continue;
+      const told = item.spans.filter((one) => one.since > (spans.at(-1)?.since ?? 0));
+      item.spans = [...spans.map(({ since, status: word }) => ({ since, status: word })), ...told];
+    }
+    daemon = status;
+    loaded = true;
+    touch(null);
+  }
+
+  /** True when the first questions were answered: then the feed only has to tell what is new. */
+  async function begin() {
+    const { instances } = (await early.instances) ?? {};
+    if (!instances) return false;
+    takeList(instances, !feed.instances.size);
+    const [history, status] = await Promise.all([early.history, early.status]);
+    if (!history || !status) return false;
+    takeHistory(history, status);
+    return true;
   }
 
   /** How long the last streamed answers took to begin: the median of a few, by instance. */
@@ -155,8 +219,13 @@ export function createStore(feed, api) {
     else if (instances.has(changed)) take(instances.get(changed));
     else if (items.delete(changed)) touch(null);
   });
-  feed.onConnection(({ state }) => {
+  const begun = begin();
+  let isFirst = true;
+  feed.onConnection(async ({ state }) => {
     if (state !== "live") return;
+    const knows = isFirst && (await begun);
+    isFirst = false;
+    if (knows) return;
     // Whatever the feed tells first asks; what did not change while it was away is asked for nevertheless.
     clearTimeout(quietTimer);
     quietTimer = setTimeout(ask, QUIET);
@@ -165,6 +234,8 @@ export function createStore(feed, api) {
 
   return {
     items,
+    /** Resolves when the answers to the first questions are taken, to whether there were any. */
+    begun,
     /** As long as somebody wants to see how fast answers begin; returns its end. */
     watchFirstTokens() {
       for (const item of items.values()) item.firsts = [];

@@ -49,6 +49,8 @@ export const t = {
   connection: { connecting: "connecting", live: "live", stale: "stale", refused: "no access" },
   staleSince: (time) => `What you see was true at ${time}. Reconnecting.`,
   gone: "The daemon does not answer. Is it running?",
+  notLive: "What you see was true when the page was loaded: the connection for news does not come about. Does a proxy stand in the way of WebSockets?",
+  loadAgain: "The daemon is of another version than this page: load it again.",
   theme: { auto: "Theme: as the system has it", light: "Theme: light", dark: "Theme: dark" },
   ready: (ready, total) => `${ready} of ${total} ready`,
   nothing: "no instances",
