@@ -26,7 +26,20 @@ export function createGpus(feed, fn) {
   }
 
   return {
-    watch: () => feed.follow("gpus", take),
+    /** As long as somebody looks: the daemon reads the figures for those who have the topic. Returns its end. */
+    watch() {
+      let end = null;
+      function sync() {
+        if (document.visibilityState === "visible") end ??= feed.follow("gpus", take);
+        else end = end?.() ?? null;
+      }
+      document.addEventListener("visibilitychange", sync);
+      sync();
+      return () => {
+        document.removeEventListener("visibilitychange", sync);
+        end?.();
+      };
+    },
     get told() {
       return told;
     },

@@ -4,7 +4,7 @@
  * Environment: LSV_BUILD (the build folder), LSV_SOURCE; LSV_LLAMA_SERVER and LSV_TINY_MODEL for those that need the real thing.
  * Screenshots go to LSV_BUILD/page/. */
 import { execFileSync, spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { dirname, join } from "node:path";
@@ -101,8 +101,8 @@ function later(t, fn) {
 }
 
 class Daemon {
-  constructor(folder, config, port) {
-    Object.assign(this, { folder, port, address: `http://127.0.0.1:${port}` });
+  constructor(folder, { env, ...config }, port) {
+    Object.assign(this, { folder, port, env, address: `http://127.0.0.1:${port}` });
     for (const name of ["run", "state", "log", "models"]) mkdirSync(join(folder, name));
     copyFileSync(tinyModel(), join(folder, "models", "tiny.gguf"));
     this.configFile = join(folder, "config.json");
@@ -131,6 +131,7 @@ class Daemon {
   async start() {
     const env = { ...process.env, HOME: this.folder, TMPDIR: this.folder };
     for (const key of Object.keys(env)) if (/^(XDG_|NOTIFY_|LISTEN_|LLAMA_|LSV_)/.test(key)) delete env[key];
+    Object.assign(env, this.env);
     if (existsSync(this.path("run", "listen.json"))) unlinkSync(this.path("run", "listen.json"));
     this.child = spawn(PROGRAM, ["run", "--config", this.configFile], { cwd: this.folder, env, stdio: ["ignore", "pipe", "pipe"] });
     this.ended = new Promise((resolve) => this.child.once("exit", (code, signal) => resolve(code ?? signal)));
@@ -185,6 +186,27 @@ class Daemon {
       rmSync(this.folder, { recursive: true, force: true });
     }
   }
+}
+
+/** GPUs of NVIDIA's that are not there (tests/fakes/fake_nvml.c): what a daemon's configuration says of them; tell() changes them. */
+export function fakeGpus(t, gpus) {
+  const folder = mkdtempSync("/tmp/lsv-page-gpus-");
+  later(t, async () => rmSync(folder, { recursive: true, force: true }));
+  const file = join(folder, "nvml");
+  mkdirSync(join(folder, "root", "dev"), { recursive: true });
+  writeFileSync(join(folder, "root", "dev", "nvidiactl"), "");
+  gpus.forEach(({ uuid }, index) => {
+    const place = join(folder, "root", "proc", "driver", "nvidia", "gpus", `0000:0${index + 1}:00.0`);
+    mkdirSync(place, { recursive: true });
+    writeFileSync(join(place, "information"), `Model: \t\t FAKE\nGPU UUID: \t ${uuid}\nBus Location: \t 0000:0${index + 1}:00.0\n`);
+  });
+  const tell = () => {
+    const words = gpus.map(({ uuid, lost, ...figures }, index) => `gpu ${uuid} 00000000:0${index + 1}:00.0 FAKE ${Object.entries(figures).map(([key, value]) => `${key}=${value}`).join(" ")}${lost ? " lost" : ""}`);
+    writeFileSync(`${file}.new`, ["driver 580.1", ...words, ""].join("\n"));
+    renameSync(`${file}.new`, file);
+  };
+  tell();
+  return { config: { nvml: join(BUILD, "tests", "fakes", "fake_nvml.so"), root: join(folder, "root") }, env: { FAKE_NVML: file }, tell };
 }
 
 /** A daemon that ends with the test t. */

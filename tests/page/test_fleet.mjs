@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import http from "node:http";
 import { after, test } from "node:test";
-import { card, closeBrowser, eventually, inState, LIMIT, openPage, shot, startDaemon, startProxy } from "./harness.mjs";
+import { card, closeBrowser, eventually, fakeGpus, inState, LIMIT, openPage, shot, startDaemon, startProxy } from "./harness.mjs";
 
 after(closeBrowser);
 
@@ -179,6 +179,29 @@ test("figures of work: slots, pace, first token", LIMIT, async (t) => {
   work.abort();
   await eventually("how fast it began", async () => /^first token [\d.]+ m?s$/.test(await text(card(page, "one").locator(".card-first"))));
   await eventually("idle again", async () => (await card(page, "one").locator(".slot.busy").count()) === 0);
+});
+
+test("GPUs of the machine, as the daemon reads them", LIMIT, async (t) => {
+  const gpus = [
+    { uuid: "GPU-11111111-aaaa-bbbb-cccc-000000000000", total: 48 * 2 ** 30, used: 12 * 2 ** 30, use: 37, temp: 51, power: 120_400, limit: 300_000 },
+    { uuid: "GPU-22222222-aaaa-bbbb-cccc-000000000000", total: 48 * 2 ** 30, used: 0, use: 0, temp: 33, power: 20_000, limit: 300_000 },
+  ];
+  const machine = fakeGpus(t, gpus);
+  const daemon = await startDaemon(t, { instances: [{ name: "one", model: "tiny.gguf", replicas: "per-gpu" }], gpus: machine.config, env: machine.env });
+  await Promise.all([daemon.wait("one-0", "ready"), daemon.wait("one-1", "ready")]);
+  const page = await openPage(t);
+  await page.goto(daemon.address);
+  const tile = page.locator(".gpu").first();
+  await eventually("its figures", async () => (await text(tile)) === "GPU 0 FAKE 51 °C 12/48 GB 37% busy 120/300 W");
+  gpus[0].temp = 77;
+  gpus[0].used = 24 * 2 ** 30;
+  gpus[1].lost = true;
+  machine.tell();
+  await eventually("they move", async () => (await text(tile)) === "GPU 0 FAKE 77 °C 24/48 GB 37% busy 120/300 W");
+  await eventually("one is lost", async () => /lost: its driver/.test(await text(page.locator(".gpu").last())));
+  await eventually("on its card", async () => (await text(card(page, "one-0").locator(".card-gpu"))) === "GPU 0 · 24/48 GB · 77 °C");
+  await page.getByRole("button", { name: "By GPU" }).click();
+  await eventually("groups", async () => JSON.stringify(await page.locator(".group h2 > span:first-child").allInnerTexts()) === '["GPU 0","GPU 1"]');
 });
 
 test("feed.js in a page of somebody else", LIMIT, async (t) => {
