@@ -105,6 +105,7 @@ test          py:pytest                          python3-pytest              pyt
 test          py:yaml                            python3-yaml                python3-pyyaml
 test          py:jsonschema                      python3-jsonschema          python3-jsonschema
 test          py:websockets                      python3-websockets          python3-websockets
+test          cmd:promtool                       prometheus                  -
 test          py:h11                             python3-h11                 python3-h11
 web,test      cmd:npm                            npm                         nodejs-npm
 test          cmd:node                           nodejs                      nodejs

@@ -10,6 +10,9 @@
 const double activity_bounds[ACTIVITY_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                   1,     2.5,  5,     10,   30,  60,   300};
 
+const double activity_token_bounds[ACTIVITY_TOKEN_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.03,
+                                                              0.05,  0.1,    0.25,  0.5,  1};
+
 enum { SPARES_MAX = 256 };
 
 struct activity_model {
@@ -120,18 +123,38 @@ static struct activity_model *get_model(struct activity *a, const char *name)
         return m;
 }
 
-static size_t bucket_of(usec_t span)
+static double seconds(usec_t span)
+{
+        return (double)span / (double)USEC_PER_SEC;
+}
+
+static size_t bucket_in(const double *bounds, size_t n, double v)
 {
         size_t i = 0;
 
-        while (i < ACTIVITY_BUCKETS && (double)span > activity_bounds[i] * (double)USEC_PER_SEC)
+        while (i < n && v > bounds[i])
                 i++;
         return i;
 }
 
-static double seconds(usec_t span)
+static size_t bucket_of(usec_t span)
 {
-        return (double)span / (double)USEC_PER_SEC;
+        return bucket_in(activity_bounds, ACTIVITY_BUCKETS, seconds(span));
+}
+
+/* What the instance told of its pace, where it did; a stream's own times include what the client was slow for. */
+static void count_per_token(struct activity_figures *f, const struct activity_record *rec)
+{
+        double span;
+
+        if (rec->tokens_per_second > 0)
+                span = 1 / rec->tokens_per_second;
+        else if (rec->streams && rec->tokens_out > 1 && rec->first_byte)
+                span = seconds(usec_sub(rec->ended, rec->first_byte)) / (double)(rec->tokens_out - 1);
+        else
+                return;
+        f->per_token[bucket_in(activity_token_bounds, ACTIVITY_TOKEN_BUCKETS, span)]++;
+        f->per_token_sum += span;
 }
 
 const char *activity_result_name(enum activity_result r)
@@ -168,6 +191,7 @@ static void count(struct activity_figures *f, const struct activity_record *rec)
                 f->first_byte_sum += seconds(first);
         }
         if (!rec->question) {
+                count_per_token(f, rec);
                 f->duration[result][bucket_of(whole)]++;
                 f->duration_sum[result] += seconds(whole);
         }

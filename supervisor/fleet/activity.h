@@ -66,13 +66,17 @@ const char *activity_result_name(enum activity_result r); /* "ok" "cancelled" "f
 enum activity_result activity_result_of(const char *outcome);
 
 extern const double activity_bounds[ACTIVITY_BUCKETS]; /* seconds */
+enum { ACTIVITY_TOKEN_BUCKETS = 11 };
+extern const double activity_token_bounds[ACTIVITY_TOKEN_BUCKETS];
 struct activity_figures {
         unsigned running;
         uint64_t tokens_in, tokens_out;
         uint64_t first_byte[ACTIVITY_BUCKETS +
                             1]; /* from its arrival to its first token, of those that had one */
         uint64_t duration[ACTIVITY_RESULTS][ACTIVITY_BUCKETS + 1]; /* from its arrival to its end */
-        double first_byte_sum, duration_sum[ACTIVITY_RESULTS];
+        /* Of those whose instance told its tokens: from the first to the end, by each further one. */
+        uint64_t per_token[ACTIVITY_TOKEN_BUCKETS + 1];
+        double first_byte_sum, per_token_sum, duration_sum[ACTIVITY_RESULTS];
         struct {
                 const char *outcome; /* NULL ends them */
                 uint64_t count;

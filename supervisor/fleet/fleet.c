@@ -362,6 +362,19 @@ int fleet_start(struct fleet *f)
 
 /* --- turns to load ----------------------------------------------------------------------------------------------------- */
 
+const double fleet_load_bounds[FLEET_LOAD_BUCKETS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+void fleet_note_load(struct fleet *f, usec_t span)
+{
+        double seconds = (double)span / (double)USEC_PER_SEC;
+        size_t i = 0;
+
+        while (i < FLEET_LOAD_BUCKETS && seconds > fleet_load_bounds[i])
+                i++;
+        f->loads.loads[i]++;
+        f->loads.load_sum += seconds;
+}
+
 bool fleet_may_load(const struct member *m)
 {
         const struct fleet *f = m->fleet;
@@ -926,4 +939,9 @@ int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
         }
         memcpy(ret->probe_latency, m->latency, sizeof ret->probe_latency);
         return 0;
+}
+
+void fleet_load_figures(const struct fleet *f, struct fleet_load_figures *ret)
+{
+        *ret = f->loads;
 }

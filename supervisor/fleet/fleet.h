@@ -121,7 +121,24 @@ struct fleet_figures {
         const char *const *causes; /* names of causes, NULL-ended, and deaths of each */
         const uint64_t *deaths_by_cause;
 };
+/* From spawn to ready, of all starts since the daemon's; not cumulative, the last is over all bounds. */
+enum { FLEET_LOAD_BUCKETS = 10 };
+extern const double fleet_load_bounds[FLEET_LOAD_BUCKETS]; /* seconds */
+struct fleet_load_figures {
+        uint64_t loads[FLEET_LOAD_BUCKETS + 1];
+        double load_sum;
+};
+void fleet_load_figures(const struct fleet *f, struct fleet_load_figures *ret);
 /* Of one instance. */
 int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret);
+
+/* --- the instances' own metrics ------------------------------------------------------------------------------------ */
+enum { FLEET_METRICS_MAX = 256 * 1024, FLEET_METRICS_AT_ONCE = 64 };
+/* Asks those that are ready for their /metrics, a few at a time, if they were not asked since then (monotonic). Returns how many have
+ * not answered yet: call again until it is 0, or patience ends. No use of the model, and no reason to wake or load one. */
+size_t fleet_ask_metrics(struct fleet *f, usec_t since);
+/* What instance i answered since then: valid until the end of the turn. -ENOENT no such instance, -ENOTCONN not ready, -ENODATA no answer, or
+ * it tells none. */
+int fleet_metrics_of(const struct fleet *f, size_t i, usec_t since, struct slice *ret);
 
 #endif

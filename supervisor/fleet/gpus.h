@@ -29,6 +29,7 @@ struct fleet_gpu {
         uint64_t ecc_corrected, ecc_uncorrected, errors;
         unsigned last_error;
 };
+extern const char *const fleet_gpu_states[]; /* NULL-ended */
 size_t fleet_gpu_count(const struct fleet *f);
 void fleet_gpu(const struct fleet *f, size_t i, struct fleet_gpu *ret);
 const char *fleet_gpu_throttle_name(unsigned bit); /* NULL: no such bit */

@@ -16,6 +16,8 @@ static const usec_t START_PATIENCE = 2 * USEC_PER_SEC; /* for NVIDIA's library, 
 static const usec_t HURRY_FOR = 5 * USEC_PER_SEC;
 static const usec_t STALE_AFTER = 3 * GPU_WATCH_INTERVAL;
 
+const char *const fleet_gpu_states[] = {"ok", "lost", "unknown", NULL};
+
 struct gpus {
         struct gpu_watch *watch;
         struct gpu_process processes[GPU_PROCESSES_MAX]; /* gpu: place in f->gpus */

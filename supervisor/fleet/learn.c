@@ -1,13 +1,19 @@
 /* learn.c: what a llama-server says about itself: /v1/models, /props, /slots (captured answers: facts/llama-server §4). */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
 
+static const usec_t METRICS_PATIENCE = 10 * USEC_PER_SEC;
+
 void member_forget_learned(struct member *m)
 {
+        free(m->metrics);
+        m->metrics = NULL;
+        m->metrics_len = 0;
         for (size_t i = 0; i < m->n_models; i++) {
                 free(m->models[i].id);
                 free(m->models[i].name);
@@ -152,10 +158,72 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
                 m->facts.drained = true;
 }
 
+/* Kept as it is until somebody reads it: http/children. */
+static void learn_metrics(struct member *m, int status, const char *body, size_t len, usec_t now)
+{
+        free(m->metrics);
+        m->metrics = status == 200 && len > 0 && len <= FLEET_METRICS_MAX ? malloc(len) : NULL;
+        m->metrics_len = m->metrics ? len : 0;
+        if (m->metrics)
+                memcpy(m->metrics, body, len);
+        m->metrics_at = now;
+}
+
+/* What hung up meanwhile never answers. */
+static bool is_asked(const struct member *m, usec_t now)
+{
+        return m->probe && m->in.state == INSTANCE_READY && m->metrics_asked > m->metrics_at &&
+               usec_sub(now, m->metrics_asked) < METRICS_PATIENCE;
+}
+
+/* Asked on the way of the probes: no lease is taken, and a model that sleeps goes on sleeping (facts of llama-server: /metrics is no task
+ * that wakes it). */
+size_t fleet_ask_metrics(struct fleet *f, usec_t since)
+{
+        usec_t now = loop_now(f->loop);
+        size_t open = 0, missing = 0;
+
+        for (size_t i = 0; i < f->n_members; i++)
+                open += is_asked(f->members[i], now);
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct member *m = f->members[i];
+
+                if (!m->probe || m->in.state != INSTANCE_READY || m->metrics_at >= since)
+                        continue;
+                missing++;
+                if (m->metrics_asked < since && open < FLEET_METRICS_AT_ONCE &&
+                    probe_fetch(m->probe, "/metrics") == 0) {
+                        m->metrics_asked = now;
+                        open++;
+                }
+        }
+        return missing;
+}
+
+int fleet_metrics_of(const struct fleet *f, size_t i, usec_t since, struct slice *ret)
+{
+        const struct member *m;
+
+        if (i >= f->n_members)
+                return -ENOENT;
+        m = f->members[i];
+        if (m->in.state != INSTANCE_READY)
+                return -ENOTCONN;
+        if (m->metrics_at < since || !m->metrics)
+                return -ENODATA;
+        *ret = (struct slice){m->metrics, m->metrics_len};
+        return 0;
+}
+
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now)
 {
         struct json_value *root = NULL;
         bool slots = streq(target, "/slots");
+
+        if (streq(target, "/metrics")) {
+                learn_metrics(m, status, body, len, now);
+                return;
+        }
 
         if (status != 0 && streq(target, "/v1/models"))
                 m->facts.met = true;

@@ -220,6 +220,7 @@ struct member *member_free(struct member *m)
         member_forget_learned(m);
         command_finish(&m->command);
         text_list_free(m->gpu);
+        free(m->metrics);
         free(m->last_error);
         free(m->evidence);
         free(m->kill_reason);
@@ -319,6 +320,7 @@ static void became_ready(struct member *m, enum instance_state from, usec_t now)
                 member_tell(m, LOG_INFO, "adopted", text);
         } else {
                 m->load_time = usec_sub(now, m->spawned_at);
+                fleet_note_load(m->fleet, m->load_time);
                 (void)snprintf(text, sizeof text, "ready after %s",
                                time_span(m->load_time, span, sizeof span));
                 member_tell(m, LOG_INFO, "ready", text);

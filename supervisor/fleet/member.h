@@ -105,7 +105,10 @@ struct member {
         char *limits_problem;                        /* why they are not kept, NULL: they are */
         struct cgroup_usage usage, usage_of_earlier; /* at usage_at; counts of its earlier groups */
         usec_t usage_at;                             /* monotonic, 0: never */
-        bool usage_asked;                            /* somebody has, and its turn has not come */
+        char *metrics; /* the text of its own /metrics, NULL: it did not answer, or does not tell */
+        size_t metrics_len;
+        usec_t metrics_at, metrics_asked; /* monotonic, 0: never */
+        bool usage_asked;                 /* somebody has, and its turn has not come */
         bool left_alone; /* a process of an earlier daemon lives that could not be taken over */
 
         /* Counts, kept in state_dir */

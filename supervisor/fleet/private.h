@@ -39,7 +39,8 @@ struct fleet {
         struct gpu gpus[FLEET_GPUS]; /* their places never change: members remember GPUs by them */
         size_t n_gpus;
         struct gpu_note gpu_notes[FLEET_GPUS]; /* what we know besides, place by place */
-        struct gpus *gpu_facts;                /* gpus_facts.c */
+        struct fleet_load_figures loads;
+        struct gpus *gpu_facts; /* gpus_facts.c */
         unsigned cpus;
         uint64_t memory;         /* bytes of the machine */
         struct cgroups *cgroups; /* NULL: cgroups_why */
@@ -78,6 +79,7 @@ int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);
 void fleet_restart_member(struct member *m, usec_t now);
 /* Into the history alone; the log tells of it by log_event(level, kind, …). */
+void fleet_note_load(struct fleet *f, usec_t span);
 void fleet_event(struct fleet *f, const char *kind, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
 /* Makes the members that the config asks for and that are not there yet. */

@@ -150,6 +150,9 @@ void load_handle(struct call *call);
 void unload_handle(struct call *call);
 void openapi_handle(struct call *call); /* assets.c */
 void asyncapi_handle(struct call *call);
+void children_handle(struct call *call); /* children.c */
+/* scrape.c: the format that this request asks for. */
+enum exposition_format exposition_wanted(const struct request *req);
 void gpus_handle(struct call *call);     /* gpus.c */
 void requests_handle(struct call *call); /* requests.c */
 void request_cancel_handle(struct call *call);

@@ -13,6 +13,7 @@
 #include "fleet/summary.h"
 #include "http/exposition_demand.h"
 #include "http/exposition_gateway.h"
+#include "http/exposition_gpus.h"
 #include "http/exposition_queue.h"
 #include "http/exposition_text.h"
 
@@ -25,7 +26,7 @@ struct sample {
         const char *const *causes; /* static names */
         size_t n_causes;
         size_t status;
-        uint64_t uptime, restarts, retries, in_flight, slots, queue;
+        uint64_t uptime, restarts, retries, in_flight, slots, queue, gpu_memory;
         double tokens_per_second, load_seconds;
         bool want_up;
         struct report_usage usage;
@@ -36,6 +37,7 @@ struct exposition {
         struct exposition_facts facts;
         struct summary summary;
         bool ready, reload_failed;
+        struct fleet_load_figures loads;
         struct sample *samples;
         size_t n_samples;
         struct buffer arena; /* labels */
@@ -45,6 +47,9 @@ struct exposition {
         struct exposition_gateway *gateway;
         struct exposition_queue *queue;
         struct exposition_demand *demand;
+        struct exposition_gpus *gpus;
+        enum exposition_format format;
+        bool ended;
 };
 
 /* --- families ------------------------------------------------------------------------------------------------------- */
@@ -165,6 +170,18 @@ static void once_seconds(const struct exposition *x, const struct family *f, str
 
         memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
         exposition_put_plain(out, f->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
+}
+
+static void once_loads(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        exposition_put_histogram(out, f->name, "", 0, fleet_load_bounds, FLEET_LOAD_BUCKETS, x->loads.loads,
+                                 x->loads.load_sum);
+}
+
+static void once_delay(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        exposition_put_histogram(out, f->name, "", 0, loop_delay_bounds, LOOP_DELAY_BUCKETS,
+                                 x->facts.loop_delays.counts, x->facts.loop_delays.sum);
 }
 
 static void once_build(const struct exposition *x, const struct family *f, struct buffer *out)
@@ -294,6 +311,10 @@ static const struct family families[] = {
          .each = each_u64, .offset = OF_SAMPLE(retries)},
         {PREFIX "instance_load_seconds", "gauge", "From spawn to ready at the last start, 0 unknown.",
          .each = each_double, .offset = OF_SAMPLE(load_seconds)},
+        {PREFIX "load_seconds", "histogram", "From spawn to ready, of all starts.", .once = once_loads},
+        {PREFIX "instance_gpu_memory_bytes", "gauge",
+         "Memory of GPUs that the instance holds, as the driver tells; 0 where it does not.",
+         .each = each_u64, .offset = OF_SAMPLE(gpu_memory)},
         {PREFIX "instance_slots", "gauge", "Parallel sequences of the instance.", .each = each_u64,
          .offset = OF_SAMPLE(slots)},
         {PREFIX "instance_in_flight", "gauge", "Requests that run on the instance.", .each = each_u64,
@@ -381,6 +402,8 @@ static const struct family families[] = {
         {PREFIX "loop_lag_seconds", "gauge", "The latest that a timer was since the last scrape.",
          .once = once_seconds, .offset = OF_FACTS(loop_lag)},
 
+        {PREFIX "loop_delay_seconds", "histogram", "How late timers were.", .once = once_delay},
+
         {"process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
          .once = once_cpu},
         {"process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", .once = once_u64,
@@ -403,7 +426,7 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
                 const struct family *f = families + x->family;
 
                 if (x->at == 0)
-                        exposition_put_head(out, f->name, f->type, f->help);
+                        exposition_put_head(out, x->format, f->name, f->type, f->help);
                 if (f->once)
                         f->once(x, f, out);
                 else if (x->at < x->n_samples)
@@ -413,8 +436,15 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
                         x->at = 0;
                 }
         }
-        return x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough) ||
-               exposition_queue_more(x->queue, out, enough) || exposition_demand_more(x->demand, out, enough);
+        if (x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough, x->format) ||
+            exposition_queue_more(x->queue, out, enough, x->format) ||
+            exposition_demand_more(x->demand, out, enough, x->format) ||
+            exposition_gpus_more(x->gpus, out, enough, x->format))
+                return true;
+        if (x->format == EXPOSITION_OPENMETRICS && !x->ended)
+                (void)buffer_puts(out, "# EOF\n");
+        x->ended = true;
+        return false;
 }
 
 /* --- the snapshot --------------------------------------------------------------------------------------------------- */
@@ -460,6 +490,7 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
         s->in_flight = r->in_flight;
         s->slots = r->slots;
         s->queue = r->queue;
+        s->gpu_memory = r->gpu_memory;
         s->tokens_per_second = r->tokens_per_second;
         s->load_seconds = (double)r->load_time / (double)USEC_PER_SEC;
         s->want_up = r->want_up;
@@ -478,7 +509,8 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
         return 0;
 }
 
-int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, struct exposition **ret)
+int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,
+                   struct exposition **ret)
 {
         struct exposition *x = calloc(1, sizeof(*x));
         size_t n = fleet_count(fleet);
@@ -488,6 +520,7 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
                 return -ENOMEM;
         buffer_init(&x->arena, 0);
         x->facts = *facts;
+        x->format = format;
         x->samples = calloc(MAX(n, 1U), sizeof(*x->samples));
         if (!x->samples)
                 r = -ENOMEM;
@@ -500,11 +533,14 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, st
                 r = exposition_queue_new(fleet, &x->queue);
         if (r == 0)
                 r = exposition_demand_new(fleet, &x->demand);
+        if (r == 0)
+                r = exposition_gpus_new(fleet, &x->gpus);
         if (r < 0) {
                 exposition_free(x);
                 return r;
         }
         summary_of(fleet, &x->summary);
+        fleet_load_figures(fleet, &x->loads);
         x->ready = fleet_is_ready(fleet, NULL, NULL);
         x->reload_failed = fleet_reload_error(fleet) != NULL;
         *ret = x;
@@ -518,6 +554,7 @@ struct exposition *exposition_free(struct exposition *x)
         x->gateway = exposition_gateway_free(x->gateway);
         x->queue = exposition_queue_free(x->queue);
         x->demand = exposition_demand_free(x->demand);
+        x->gpus = exposition_gpus_free(x->gpus);
         buffer_finish(&x->arena);
         free(x->samples);
         free(x->deaths);

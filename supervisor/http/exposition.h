@@ -1,4 +1,4 @@
-/* exposition.h: /metrics as Prometheus text 0.0.4, written piece by piece.
+/* exposition.h: /metrics as Prometheus text or OpenMetrics, written piece by piece.
  *
  * exposition_new takes a snapshot of all figures in one turn, so that a scrape is of one moment and no instance is there twice
  * although the text is built over several turns; exposition_more writes the next pieces. It reads no clock and no file, but
@@ -9,6 +9,7 @@
 
 #include "fleet/fleet.h"
 #include "http/auth.h"
+#include "http/exposition_text.h"
 #include "http/gateway.h"
 #include "http/feed.h"
 #include "http/gate.h"
@@ -45,9 +46,11 @@ struct exposition_facts {
         uint64_t router_errors, busy, follow_skipped, scrapes_cut, log_lost;
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;
+        struct loop_delays loop_delays;
 };
 
-int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, struct exposition **ret);
+int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,
+                   struct exposition **ret);
 struct exposition *exposition_free(struct exposition *x);
 
 /* Appends text until out holds at least `enough` bytes or all is written. True while there is more. */

@@ -95,13 +95,14 @@ static const struct family families[] = {
         {PREFIX "scalings_total", "counter", "Replicas added (out) and taken away (in).", each_scaling, true},
 };
 
-bool exposition_demand_more(struct exposition_demand *x, struct buffer *out, size_t enough)
+bool exposition_demand_more(struct exposition_demand *x, struct buffer *out, size_t enough,
+                            enum exposition_format format)
 {
         while (x->family < ARRAY_SIZE(families) && out->len < enough) {
                 const struct family *f = families + x->family;
 
                 if (x->at == 0)
-                        exposition_put_head(out, f->name, f->type, f->help);
+                        exposition_put_head(out, format, f->name, f->type, f->help);
                 if (x->at < x->n_samples) {
                         const struct sample *s = x->samples + x->at;
 

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "fleet/fleet.h"
+#include "http/exposition_text.h"
 
 struct exposition_demand;
 
@@ -12,6 +13,7 @@ struct exposition_demand;
 int exposition_demand_new(struct fleet *fleet, struct exposition_demand **ret);
 struct exposition_demand *exposition_demand_free(struct exposition_demand *x);
 /* As exposition_more. */
-bool exposition_demand_more(struct exposition_demand *x, struct buffer *out, size_t enough);
+bool exposition_demand_more(struct exposition_demand *x, struct buffer *out, size_t enough,
+                            enum exposition_format format);
 
 #endif

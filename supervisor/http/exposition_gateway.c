@@ -72,6 +72,14 @@ static void each_first(const struct exposition_gateway *g, const struct family *
                                  ACTIVITY_BUCKETS, s->figures.first_byte, s->figures.first_byte_sum);
 }
 
+static void each_per_token(const struct exposition_gateway *g, const struct family *f, const struct sample *s,
+                           struct buffer *out)
+{
+        exposition_put_histogram(out, f->name, g->arena.data + s->labels, s->labels_len,
+                                 activity_token_bounds, ACTIVITY_TOKEN_BUCKETS, s->figures.per_token,
+                                 s->figures.per_token_sum);
+}
+
 static bool is_empty(const uint64_t counts[ACTIVITY_BUCKETS + 1])
 {
         for (size_t i = 0; i <= ACTIVITY_BUCKETS; i++)
@@ -117,6 +125,9 @@ static const struct family families[] = {
          "Tokens of prompts (in) and answers (out), as the instances told.", .each = each_tokens},
         {PREFIX "request_first_token_seconds", "histogram", "From a request's arrival to its first token.",
          .each = each_first},
+        {PREFIX "request_time_per_token_seconds", "histogram",
+         "Time of each further token of an answer, as its instance told, or by its stream.",
+         .each = each_per_token},
         {PREFIX "request_duration_seconds", "histogram", "From a request's arrival to its end.",
          .each = each_duration},
         {PREFIX "upstream_tries_total", "counter", "Requests sent to instances, further tries included.",
@@ -125,13 +136,14 @@ static const struct family families[] = {
          .once = once_failures},
 };
 
-bool exposition_gateway_more(struct exposition_gateway *g, struct buffer *out, size_t enough)
+bool exposition_gateway_more(struct exposition_gateway *g, struct buffer *out, size_t enough,
+                             enum exposition_format format)
 {
         while (g->family < ARRAY_SIZE(families) && out->len < enough) {
                 const struct family *f = families + g->family;
 
                 if (g->at == 0)
-                        exposition_put_head(out, f->name, f->type, f->help);
+                        exposition_put_head(out, format, f->name, f->type, f->help);
                 if (f->once)
                         f->once(g, f, out);
                 else if (g->at < g->n_samples)

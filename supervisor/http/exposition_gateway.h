@@ -4,6 +4,7 @@
 #define LSV_HTTP_EXPOSITION_GATEWAY_H
 
 #include "fleet/fleet.h"
+#include "http/exposition_text.h"
 
 struct exposition_gateway;
 
@@ -11,6 +12,7 @@ struct exposition_gateway;
 int exposition_gateway_new(struct fleet *fleet, struct exposition_gateway **ret);
 struct exposition_gateway *exposition_gateway_free(struct exposition_gateway *g);
 /* As exposition_more. */
-bool exposition_gateway_more(struct exposition_gateway *g, struct buffer *out, size_t enough);
+bool exposition_gateway_more(struct exposition_gateway *g, struct buffer *out, size_t enough,
+                             enum exposition_format format);
 
 #endif

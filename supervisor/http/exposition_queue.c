@@ -151,14 +151,15 @@ static const struct family families[] = {
          .model = model_shedding},
 };
 
-bool exposition_queue_more(struct exposition_queue *q, struct buffer *out, size_t enough)
+bool exposition_queue_more(struct exposition_queue *q, struct buffer *out, size_t enough,
+                           enum exposition_format format)
 {
         while (q->family < ARRAY_SIZE(families) && out->len < enough) {
                 const struct family *f = families + q->family;
                 size_t n = f->seat ? q->n_seats : q->n_models;
 
                 if (q->at == 0)
-                        exposition_put_head(out, f->name, f->type, f->help);
+                        exposition_put_head(out, format, f->name, f->type, f->help);
                 if (q->at < n) {
                         if (f->seat)
                                 f->seat(q, f, q->seats + q->at, out);

@@ -4,6 +4,7 @@
 #define LSV_HTTP_EXPOSITION_QUEUE_H
 
 #include "fleet/fleet.h"
+#include "http/exposition_text.h"
 
 struct exposition_queue;
 
@@ -11,6 +12,7 @@ struct exposition_queue;
 int exposition_queue_new(struct fleet *fleet, struct exposition_queue **ret);
 struct exposition_queue *exposition_queue_free(struct exposition_queue *q);
 /* As exposition_more. */
-bool exposition_queue_more(struct exposition_queue *q, struct buffer *out, size_t enough);
+bool exposition_queue_more(struct exposition_queue *q, struct buffer *out, size_t enough,
+                           enum exposition_format format);
 
 #endif

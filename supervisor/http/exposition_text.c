@@ -2,7 +2,10 @@
 #include "http/exposition_text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/macros.h"
 
 void exposition_put_u64(struct buffer *out, uint64_t v)
 {
@@ -84,8 +87,10 @@ void exposition_put_histogram(struct buffer *out, const char *name, const char *
 
         for (size_t i = 0; i <= n; i++) {
                 sum += counts[i];
+                /* OpenMetrics wants a point; the same in both, or a series would change its name with the format. */
                 if (i < n)
-                        (void)snprintf(bound, sizeof(bound), "%g", bounds[i]);
+                        (void)snprintf(bound, sizeof(bound),
+                                       bounds[i] == (double)(uint64_t)bounds[i] ? "%.1f" : "%g", bounds[i]);
                 exposition_put_series(out, name, "_bucket", labels, labels_len, "le", i < n ? bound : "+Inf");
                 exposition_put_u64(out, sum);
                 (void)buffer_putc(out, '\n');
@@ -98,15 +103,107 @@ void exposition_put_histogram(struct buffer *out, const char *name, const char *
         (void)buffer_putc(out, '\n');
 }
 
-void exposition_put_head(struct buffer *out, const char *name, const char *type, const char *help)
+static void put_help(struct buffer *out, const char *help, bool quotes)
 {
+        for (; *help; help++)
+                if (*help == '\n')
+                        (void)buffer_puts(out, "\\n");
+                else if (*help == '\\' || (*help == '"' && quotes))
+                        (void)buffer_append(out, *help == '"' ? "\\\"" : "\\\\", 2);
+                else
+                        (void)buffer_putc(out, *help);
+}
+
+void exposition_put_head(struct buffer *out, enum exposition_format format, const char *name,
+                         const char *type, const char *help)
+{
+        static const char total[] = "_total";
+        size_t len = strlen(name);
+
+        /* A family of counters is named without the suffix of its samples. */
+        if (format == EXPOSITION_OPENMETRICS && streq(type, "counter")) {
+                if (len > sizeof(total) - 1 && streq(name + len - (sizeof(total) - 1), total))
+                        len -= sizeof(total) - 1;
+                else
+                        type = "unknown";
+        }
         (void)buffer_puts(out, "# HELP ");
-        (void)buffer_puts(out, name);
+        (void)buffer_append(out, name, len);
         (void)buffer_putc(out, ' ');
-        (void)buffer_puts(out, help);
+        put_help(out, help, format == EXPOSITION_OPENMETRICS);
         (void)buffer_puts(out, "\n# TYPE ");
-        (void)buffer_puts(out, name);
+        (void)buffer_append(out, name, len);
         (void)buffer_putc(out, ' ');
         (void)buffer_puts(out, type);
         (void)buffer_putc(out, '\n');
+}
+
+const char *exposition_content_type(enum exposition_format format)
+{
+        return format == EXPOSITION_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                                                : "text/plain; version=0.0.4; charset=utf-8";
+}
+
+/* The next piece of the list, without blanks. False: there is none. */
+static bool next_piece(struct slice *list, char separator, struct slice *ret)
+{
+        size_t end;
+
+        if (!list->p)
+                return false;
+        end = slice_find(*list, separator);
+        *ret = slice_trim(slice_sub(*list, 0, end));
+        *list = end < list->n ? slice_sub(*list, end + 1, list->n) : (struct slice){0};
+        return true;
+}
+
+static bool begins_with(struct slice a, const char *prefix)
+{
+        return slice_eq_nocase(slice_sub(a, 0, strlen(prefix)), slice_str(prefix));
+}
+
+static unsigned read_weight(struct slice q)
+{
+        char text[8];
+        size_t n = MIN(q.n, sizeof(text) - 1);
+        double v;
+
+        if (n)
+                memcpy(text, q.p, n);
+        text[n] = '\0';
+        v = strtod(text, NULL);
+        return v > 0 && v <= 1 ? (unsigned)(v * 1000) : 0;
+}
+
+/* One element of Accept: its media type, and how much it is liked, 0 to 1000. A version that we do not speak is no offer. */
+static struct slice read_offer(struct slice offer, unsigned *ret_liked)
+{
+        struct slice type = {0}, part;
+
+        *ret_liked = 1000;
+        (void)next_piece(&offer, ';', &type);
+        while (next_piece(&offer, ';', &part))
+                if (begins_with(part, "q="))
+                        *ret_liked = MIN(*ret_liked, read_weight(slice_sub(part, 2, part.n)));
+                else if (begins_with(part, "version=") && begins_with(type, "application/openmetrics-text") &&
+                         !slice_eq_nocase(part, SLICE("version=1.0.0")) &&
+                         !slice_eq_nocase(part, SLICE("version=0.0.1")))
+                        *ret_liked = 0;
+        return type;
+}
+
+enum exposition_format exposition_format_of(struct slice accept)
+{
+        unsigned open = 0, plain = 0, liked;
+        struct slice offer;
+
+        while (next_piece(&accept, ',', &offer)) {
+                struct slice type = read_offer(offer, &liked);
+
+                if (slice_eq_nocase(type, SLICE("application/openmetrics-text")))
+                        open = MAX(open, liked);
+                else if (slice_eq_nocase(type, SLICE("text/plain")))
+                        plain = MAX(plain, liked);
+        }
+        return open && open >= plain ? EXPOSITION_OPENMETRICS : EXPOSITION_TEXT;
 }

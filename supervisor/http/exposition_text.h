@@ -1,9 +1,17 @@
-/* exposition_text.h: numbers, labels and lines of the Prometheus text format 0.0.4, put together by hand, since printf would take ten
+/* exposition_text.h: numbers, labels and lines of the Prometheus text format, put together by hand, since printf would take ten
  * times as long. Errors show in the buffer. */
 #ifndef LSV_HTTP_EXPOSITION_TEXT_H
 #define LSV_HTTP_EXPOSITION_TEXT_H
 
 #include "base/buffer.h"
+#include "base/slice.h"
+
+/* Prometheus text 0.0.4, or OpenMetrics 1.0. They differ in the names of counters in "# TYPE", in quoting, and in "# EOF". Sources: the
+ * Prometheus documentation, "Exposition formats"; the OpenMetrics specification 1.0. */
+enum exposition_format { EXPOSITION_TEXT, EXPOSITION_OPENMETRICS };
+/* What to answer to this Accept header ({0}: none): OpenMetrics only where it is named and not liked less. */
+enum exposition_format exposition_format_of(struct slice accept);
+const char *exposition_content_type(enum exposition_format format);
 
 #define EXPOSITION_PREFIX "llama_supervisor_"
 
@@ -22,6 +30,7 @@ void exposition_put_plain(struct buffer *out, const char *name, const char *more
 void exposition_put_histogram(struct buffer *out, const char *name, const char *labels, size_t labels_len,
                               const double *bounds, size_t n, const uint64_t *counts, double total);
 /* The lines # HELP and # TYPE. */
-void exposition_put_head(struct buffer *out, const char *name, const char *type, const char *help);
+void exposition_put_head(struct buffer *out, enum exposition_format format, const char *name,
+                         const char *type, const char *help);
 
 #endif

@@ -78,6 +78,15 @@ static void scrape_slice(void *owner, usec_t now)
         request_end(req);
 }
 
+enum exposition_format exposition_wanted(const struct request *req)
+{
+        const struct http1_request *head = request_head(req);
+        struct slice accept = {0};
+
+        (void)http1_header_find(head->headers, head->n_headers, "accept", &accept);
+        return exposition_format_of(accept);
+}
+
 static void gather(struct doors *d, struct exposition_facts *ret)
 {
         *ret = (struct exposition_facts){
@@ -91,6 +100,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .uptime = usec_sub(loop_now(d->loop), d->started),
                 .started_realtime = d->started_realtime,
                 .loop_lag = loop_lag_max(d->loop),
+                .loop_delays = *loop_delays(d->loop),
                 .log_lost = log_lost(),
                 .auth = *auth_counts(d->auth),
                 .gateway = *gateway_counts(d->gateway),
@@ -103,7 +113,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
         process_facts_read(&ret->process);
 }
 
-static int scrape_new(struct call *call, struct scrape **ret)
+static int scrape_new(struct call *call, enum exposition_format format, struct scrape **ret)
 {
         struct exposition_facts facts;
         struct scrape *s = calloc(1, sizeof(*s));
@@ -117,7 +127,7 @@ static int scrape_new(struct call *call, struct scrape **ret)
         s->give_up = usec_add(loop_now(call->doors->loop), call->doors->scrape_deadline);
         s->doors->n_scrapes++;
         gather(call->doors, &facts);
-        r = exposition_new(call->doors->fleet, &facts, &s->exposition);
+        r = exposition_new(call->doors->fleet, &facts, format, &s->exposition);
         if (r == 0)
                 r = timer_new(call->doors->loop, scrape_slice, s, &s->timer);
         if (r < 0) {
@@ -130,6 +140,7 @@ static int scrape_new(struct call *call, struct scrape **ret)
 
 void scrape_handle(struct call *call)
 {
+        enum exposition_format format = exposition_wanted(call->req);
         struct scrape *s;
         int r;
 
@@ -140,12 +151,12 @@ void scrape_handle(struct call *call)
                                    "too many scrapes run at once");
                 return;
         }
-        r = scrape_new(call, &s);
+        r = scrape_new(call, format, &s);
         if (r < 0) {
                 doors_respond_error(call->req, 503, "cannot gather the metrics: %s", strerror(-r));
                 return;
         }
         request_on_gone(call->req, scrape_gone, s);
-        respond_begin(call->req, 200, call->route->content_type, NULL);
+        respond_begin(call->req, 200, exposition_content_type(format), "Vary: Accept\r\n");
         timer_set(s->timer, loop_now(call->doors->loop));
 }

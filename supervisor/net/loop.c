@@ -28,6 +28,8 @@ struct turn {
         void *owner;
 };
 
+const double loop_delay_bounds[LOOP_DELAY_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1};
+
 struct loop {
         uv_loop_t uv;
         uv_prepare_t prepare;
@@ -38,6 +40,7 @@ struct loop {
         struct list deferred;
         bool happened, in_turns, in_timers, now_known, realtime_known;
         usec_t now, realtime, lag_max;
+        struct loop_delays delays;
         unsigned jobs;
         char scratch[LOOP_SCRATCH_SIZE];
 };
@@ -195,6 +198,11 @@ usec_t loop_lag_max(struct loop *loop)
         return lag;
 }
 
+const struct loop_delays *loop_delays(const struct loop *loop)
+{
+        return &loop->delays;
+}
+
 /* --- life of the loop ------------------------------------------------------------------------------------------- */
 
 int loop_new(struct loop **ret)
@@ -310,6 +318,18 @@ static uint64_t to_msec_up(usec_t at)
         return at / USEC_PER_MSEC + (at % USEC_PER_MSEC != 0);
 }
 
+static void note_delay(struct loop *loop, usec_t delay)
+{
+        double seconds = (double)delay / (double)USEC_PER_SEC;
+        size_t i = 0;
+
+        while (i < LOOP_DELAY_BUCKETS && seconds > loop_delay_bounds[i])
+                i++;
+        loop->delays.counts[i]++;
+        loop->delays.sum += seconds;
+        loop->lag_max = MAX(loop->lag_max, delay);
+}
+
 static void timer_arm(struct timer *t)
 {
         uint64_t target = MAX(to_msec_up(t->at), 1), base = uv_now(&t->loop->uv);
@@ -340,7 +360,7 @@ static void on_timer(uv_timer_t *uv)
                 return;
         }
         now = loop_note(loop);
-        loop->lag_max = MAX(loop->lag_max, now - due);
+        note_delay(loop, now - due);
         t->at = USEC_INFINITY;
         loop->in_timers = true;
         t->fn(t->owner, now);

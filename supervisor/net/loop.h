@@ -38,6 +38,14 @@ void loop_wake(struct loop *loop);
 
 /* How late timers were (the loop's lag): the worst since the last call, for metrics and the watchdog. */
 usec_t loop_lag_max(struct loop *loop);
+/* The same of every timer since the start; counts are not cumulative, the last is over all bounds. */
+enum { LOOP_DELAY_BUCKETS = 8 };
+extern const double loop_delay_bounds[LOOP_DELAY_BUCKETS]; /* seconds */
+struct loop_delays {
+        uint64_t counts[LOOP_DELAY_BUCKETS + 1];
+        double sum;
+};
+const struct loop_delays *loop_delays(const struct loop *loop);
 
 /* --- timers ---------------------------------------------------------------------------------------------------- */
 struct timer;

@@ -22,6 +22,8 @@ static struct fleet *make_fleet(size_t n)
         return f;
 }
 
+static enum exposition_format format;
+
 static char *render(struct fleet *f, const struct exposition_facts *facts, size_t slice, size_t *ret_slices)
 {
         struct exposition *x;
@@ -29,7 +31,7 @@ static char *render(struct fleet *f, const struct exposition_facts *facts, size_
         size_t n = 0;
         bool more = true;
 
-        assert_int_equal(exposition_new(f, facts, &x), 0);
+        assert_int_equal(exposition_new(f, facts, format, &x), 0);
         buffer_init(&all, 0);
         while (more) {
                 buffer_init(&part, 0);
@@ -45,6 +47,15 @@ static char *render(struct fleet *f, const struct exposition_facts *facts, size_
         if (ret_slices)
                 *ret_slices = n;
         return buffer_steal(&all);
+}
+
+static size_t count_of(const char *text, const char *what)
+{
+        size_t n = 0;
+
+        for (; (text = strstr(text, what)); text += strlen(what))
+                n++;
+        return n;
 }
 
 static void assert_line(const char *text, const char *line)
@@ -76,6 +87,7 @@ static const struct exposition_facts facts = {
         .uptime = 90500000,
         .started_realtime = UINT64_C(1795168800250000),
         .loop_lag = 1500,
+        .loop_delays = {.counts = {[1] = 1, [2] = 2, [LOOP_DELAY_BUCKETS] = 1}, .sum = 2.5},
 };
 
 static void figures_arrive(void **state)
@@ -141,9 +153,8 @@ static void figures_arrive(void **state)
                           "\"0.001\"} 5");
         assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
                           "\"0.005\"} 7");
-        assert_line(
-                text,
-                "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le=\"5\"} 7");
+        assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
+                          "\"5.0\"} 7");
         assert_line(text, "llama_supervisor_probe_latency_seconds_bucket{instance=\"in-1\",model=\"tiny\",le="
                           "\"+Inf\"} 8");
         assert_line(text,
@@ -165,6 +176,64 @@ static void figures_arrive(void **state)
         assert_line(text, "process_cpu_seconds_total 1.25");
         assert_line(text, "process_resident_memory_bytes 4096");
         free(f);
+}
+
+static void open_metrics(void **state)
+{
+        struct fleet *f = make_fleet(3);
+        _cleanup_free_ char *plain = NULL, *open = NULL;
+
+        (void)state;
+        plain = render(f, &facts, 1000, NULL);
+        format = EXPOSITION_OPENMETRICS;
+        open = render(f, &facts, 1000, NULL);
+        format = EXPOSITION_TEXT;
+        assert_line(plain, "# TYPE llama_supervisor_feed_coalesced_total counter");
+        assert_line(open, "# TYPE llama_supervisor_feed_coalesced counter");
+        assert_line(open, "llama_supervisor_feed_coalesced_total 4");
+        assert_line(open, "llama_supervisor_load_seconds_bucket{le=\"2.5\"} 2");
+        assert_line(open, "llama_supervisor_load_seconds_sum 3.5");
+        assert_line(open, "llama_supervisor_loop_delay_seconds_bucket{le=\"0.005\"} 3");
+        assert_line(open, "llama_supervisor_loop_delay_seconds_bucket{le=\"+Inf\"} 4");
+        assert_null(strstr(plain, "# EOF"));
+        assert_string_equal(open + strlen(open) - 7, "\n# EOF\n");
+        assert_ptr_equal(strstr(open, "# EOF"), open + strlen(open) - 6);
+        /* the samples are the same */
+        assert_int_equal(strlen(plain) - strlen(open) + strlen("# EOF\n"),
+                         2 * 6 * count_of(plain, " counter\n"));
+        free(f);
+}
+
+static void what_the_reader_likes(void **state)
+{
+        static const struct {
+                const char *accept;
+                enum exposition_format format;
+        } cases[] = {
+                {"", EXPOSITION_TEXT},
+                {"*/*", EXPOSITION_TEXT},
+                {"text/html, application/xhtml+xml, */*;q=0.8", EXPOSITION_TEXT},
+                {"application/openmetrics-text", EXPOSITION_OPENMETRICS},
+                {"application/openmetrics-text;version=1.0.0,application/"
+                 "openmetrics-text;version=0.0.1;q=0.75,"
+                 "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                 EXPOSITION_OPENMETRICS},
+                {"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.5",
+                 EXPOSITION_OPENMETRICS},
+                {"Application/OpenMetrics-Text ; Version=1.0.0 ; q=0.5, text/plain ; q=0.4",
+                 EXPOSITION_OPENMETRICS},
+                {"application/openmetrics-text;q=0.2, text/plain", EXPOSITION_TEXT},
+                {"application/openmetrics-text;q=0", EXPOSITION_TEXT},
+                {"application/openmetrics-text;q=7", EXPOSITION_TEXT},
+                {"application/openmetrics-text;version=2.0.0", EXPOSITION_TEXT},
+                {"application/openmetrics-textual", EXPOSITION_TEXT},
+                {",;,;=,q=,application/openmetrics-text;;", EXPOSITION_OPENMETRICS},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+                if (exposition_format_of(slice_str(cases[i].accept)) != cases[i].format)
+                        fail_msg("%s", cases[i].accept);
 }
 
 static void slices_make_the_same_text(void **state)
@@ -259,7 +328,7 @@ static void a_snapshot_is_of_one_moment(void **state)
 
         (void)state;
         f->deaths[0][1] = 2;
-        assert_int_equal(exposition_new(f, &facts, &x), 0);
+        assert_int_equal(exposition_new(f, &facts, EXPOSITION_TEXT, &x), 0);
         f->n = 0;
         f->deaths[0][1] = 9;
         f->reports[0].instance = "moved";
@@ -363,7 +432,7 @@ static void models_on_demand_arrive(void **state)
         assert_line(text,
                     "llama_supervisor_model_unloads_total{model=\"a \\\"7b\\\"\",reason=\"evicted\"} 3");
         assert_line(text,
-                    "llama_supervisor_model_load_wait_seconds_bucket{model=\"a \\\"7b\\\"\",le=\"300\"} 4");
+                    "llama_supervisor_model_load_wait_seconds_bucket{model=\"a \\\"7b\\\"\",le=\"300.0\"} 4");
         assert_line(text, "llama_supervisor_model_load_wait_seconds_count{model=\"a \\\"7b\\\"\"} 5");
         assert_line(text, "llama_supervisor_model_replicas{model=\"b\"} 3");
         assert_line(text, "llama_supervisor_model_scalings_total{model=\"b\",direction=\"out\"} 4");
@@ -392,8 +461,8 @@ static void queues_arrive(void **state)
                                          .cancelled = 6};
         text = render(f, &facts, 100, NULL);
         assert_line(text, "llama_supervisor_model_queue{model=\"tiny\"} 17");
-        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"2\"} 4");
-        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"3\"} 5");
+        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"2.0\"} 4");
+        assert_line(text, "llama_supervisor_model_queue_wait_seconds_bucket{model=\"tiny\",le=\"3.0\"} 5");
         assert_line(text, "llama_supervisor_model_queue_wait_seconds_sum{model=\"tiny\"} 9.5");
         assert_line(text, "llama_supervisor_model_refused_total{model=\"tiny\",reason=\"queue_full\"} 0");
         assert_line(text, "llama_supervisor_model_refused_total{model=\"tiny\",reason=\"overloaded\"} 2");
@@ -410,6 +479,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(figures_arrive),
+                cmocka_unit_test(open_metrics),
+                cmocka_unit_test(what_the_reader_likes),
                 cmocka_unit_test(slices_make_the_same_text),
                 cmocka_unit_test(format_rules),
                 cmocka_unit_test(labels_are_escaped),
