@@ -4,7 +4,8 @@
  *   JOBS       llm.jobs.MODEL.CLASS  work queue; one durable pull consumer "MODEL_CLASS" for each model and class
  *   RESULTS    llm.res.JOB           one message a job, for good: published with "expected last sequence of the subject: 0"
  *   DEADLETTER JetStream's advisories of jobs of JOBS that were delivered too often or terminated
- *   llm.out.JOB partial answers; llm.cancel.JOB; llm.hb.WORKER heartbeats; llm.ctl.WORKER orders: plain messages, stored nowhere
+ *   llm.out.JOB partial answers; llm.cancel.JOB; llm.hb.WORKER heartbeats; llm.ctl.WORKER orders; llm.bell.MODEL.CLASS "there is a job":
+ *   plain messages, stored nowhere
  *
  * MODEL is the name as clients send it; bytes outside [A-Za-z0-9_-] are written =XX (upper-case hex), since names hold ':', '/' and '.', and a
  * subject's token may not. CLASS is "hi" or "lo". JOB and WORKER are tokens already: 1 to 64 of [A-Za-z0-9_-].

@@ -104,6 +104,8 @@ static void on_up(void *owner, const char *peer, size_t max_payload)
         (void)nats_wire_subscribe(l->wire, TAG(TAG_REPLY, 0), subject);
         (void)nats_wire_subscribe(l->wire, TAG(TAG_CONTROL, 0), nats_subject(NATS_CTL, l->worker, subject));
         (void)nats_wire_subscribe(l->wire, TAG(TAG_BELL, 0), "llm.bell.*.*");
+        if (l->farm)
+                (void)nats_wire_subscribe(l->wire, TAG(TAG_BEAT, 0), nats_subject(NATS_BEAT, "*", subject));
         claims_up(l);
         submissions_up(l);
         pulls_up(l);
@@ -148,6 +150,16 @@ static void control(struct hub_link *l, const struct nats_message *m)
         l->events->on_state(l->owner);
 }
 
+static void heard(struct hub_link *l, const struct nats_message *m)
+{
+        const char *worker = nats_subject_id(NATS_BEAT, m->subject);
+        usec_t now = loop_now(l->loop);
+
+        if (!worker || farm_hear(l->farm, worker, m->data, m->len, now) < 0)
+                l->counts.errors++;
+        farm_expire(l->farm, now);
+}
+
 static void on_message(void *owner, const struct nats_message *m)
 {
         struct hub_link *l = owner;
@@ -162,6 +174,9 @@ static void on_message(void *owner, const struct nats_message *m)
                 break;
         case TAG_BELL:
                 pulls_bell(l, m->subject);
+                break;
+        case TAG_BEAT:
+                heard(l, m);
                 break;
         case TAG_PULL:
                 pulls_message(l, (size_t)number, m);
@@ -226,6 +241,7 @@ static struct hub_link *link_close(struct hub_link *l)
         claims_finish(l);
         pulls_finish(l);
         requests_finish(l);
+        l->farm = farm_free(l->farm);
         free(l->name);
         free(l->worker);
         free(l->inbox);
@@ -281,6 +297,9 @@ static int link_open(const struct hub_open *with, struct hub_link **ret, char **
         name = text_format("llama-supervisor %s", with->worker);
         if (r >= 0 && (!l->name || !l->worker || !l->inbox || !name))
                 r = -ENOMEM;
+        /* Who hands jobs in wants to know who is there; a mere worker has no right to hear the others. */
+        if (r >= 0 && hub->submit)
+                r = farm_new(&l->farm);
         if (r >= 0)
                 r = timer_new(l->loop, on_time, l, &l->timer);
         urls[spec.n_urls++] = hub->url;
@@ -397,6 +416,11 @@ static void link_release(struct hub_link *l, struct hub_job *job)
                 claim_nak(c, 0);
 }
 
+static struct farm *link_farm(struct hub_link *l)
+{
+        return l->farm;
+}
+
 static void link_drain(struct hub_link *l)
 {
         l->draining = true;
@@ -422,6 +446,7 @@ const struct hub_driver hub_driver_nats = {
         .close = link_close,
         .submit = nats_submit,
         .submit_cancel = nats_submit_cancel,
+        .farm = link_farm,
 };
 
 #endif

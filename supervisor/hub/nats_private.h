@@ -18,6 +18,7 @@
 #ifdef LSV_HAVE_NATS
 
 #include "base/list.h"
+#include "core/farm.h"
 #include "core/nats_layout.h"
 #include "hub/driver.h"
 #include "hub/nats_wire.h"
@@ -42,7 +43,7 @@ enum {
 #define ABSENT_RETRY  (10 * USEC_PER_SEC) /* a consumer that was not there is looked for again */
 
 /* Subscriptions' tags: what, and which. */
-enum tag { TAG_REPLY = 1, TAG_CONTROL, TAG_BELL, TAG_PULL, TAG_CANCEL, TAG_OUT, TAG_RESULT };
+enum tag { TAG_REPLY = 1, TAG_CONTROL, TAG_BELL, TAG_BEAT, TAG_PULL, TAG_CANCEL, TAG_OUT, TAG_RESULT };
 #define TAG(what, number) ((uint64_t)(what) << 56 | (number))
 
 struct hub_link;
@@ -143,6 +144,7 @@ struct hub_link {
         usec_t beat_at, began;
         uint64_t claimed, completed, failed, released, lost, tokens;
 
+        struct farm *farm; /* NULL: we do not hand in */
         struct list submissions;
         unsigned n_submissions;
 };
