@@ -21,6 +21,7 @@
 #include "host/record.h"
 #include "host/reexec.h"
 #include "http/doors.h"
+#include "hub/hubs.h"
 #include "net/tls.h"
 #include "main_hub.h"
 #include "main_reap.h"
@@ -32,13 +33,14 @@ struct daemon {
         struct loop *loop;
         struct handover *handover;
         struct fleet *fleet;
+        struct hubs *hubs;
         struct doors *doors;
         struct journal *journal; /* NULL: our log is not the journal */
         struct signal_watch *term, *interrupt, *hangup, *upgrade;
         struct timer *watchdog, *patience;
         usec_t watchdog_interval;
         int lock_fd;
-        bool stopping;
+        bool stopping, fleet_stopped, hubs_drained;
         bool reloading, reload_again;    /* for SIGHUP */
         char told[SUMMARY_SENTENCE_MAX]; /* the last STATUS= */
 };
@@ -88,7 +90,19 @@ static void on_all_stopped(void *owner)
 {
         struct daemon *d = owner;
 
-        loop_stop(d->loop);
+        d->fleet_stopped = true;
+        if (d->hubs_drained)
+                loop_stop(d->loop);
+}
+
+/* What was claimed is done or given back, and the hubs know; or they had their time. */
+static void on_hubs_drained(void *owner)
+{
+        struct daemon *d = owner;
+
+        d->hubs_drained = true;
+        if (d->fleet_stopped)
+                loop_stop(d->loop);
 }
 
 /* A stop may take longer than the unit's timeout says (stop.drain of an hour); as long as the loop turns, it has its own bounds. */
@@ -106,6 +120,7 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
 
         if (d->stopping) {
                 log_info(NULL, "SIG%s again: no more patience", sigabbrev_np(signo));
+                hubs_hurry(d->hubs);
                 fleet_hurry(d->fleet);
                 return;
         }
@@ -116,6 +131,7 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
         if (notify_is_on())
                 on_patience(d, now);
         reaper_note_stop(fleet_config(d->fleet)->runtime_dir);
+        hubs_drain(d->hubs, on_hubs_drained, d); /* first: what waits for a slot is given back, not refused */
         fleet_stop(d->fleet, on_all_stopped, d);
 }
 
@@ -259,7 +275,10 @@ static int build(struct daemon *d, struct config *config)
         r = handover_attach(d->handover, d->fleet, d->lock_fd, load_again, d);
         if (r < 0)
                 return r;
-        r = doors_open(d->loop, d->fleet, d->handover, &d->doors, &error);
+        r = hubs_new(d->loop, d->fleet, &d->hubs);
+        if (r < 0)
+                return r;
+        r = doors_open(d->loop, d->fleet, d->handover, d->hubs, &d->doors, &error);
         if (r < 0) {
                 log_err(NULL, "%s", error ? error : strerror(-r));
                 return r;
@@ -294,6 +313,7 @@ static void tear_down(struct daemon *d)
         if (d->fleet)
                 fleet_unsubscribe(d->fleet, on_change, d);
         d->doors = doors_close(d->doors);
+        d->hubs = hubs_free(d->hubs);
         d->handover = handover_free(d->handover);
         journal_describe(d->journal, NULL, NULL);
         d->fleet = fleet_free(d->fleet);
@@ -348,6 +368,7 @@ static int run_daemon(const char *config_file)
                 if (!handover_is_next(d.handover))
                         fleet_event_started(d.fleet);
                 (void)fleet_start(d.fleet);
+                hubs_start(d.hubs, handover_is_next(d.handover));
                 notify_ready();
                 reaper_note_ready(fleet_config(d.fleet)->runtime_dir);
                 handover_finish(d.handover);

@@ -47,6 +47,9 @@ const struct event_kind event_kinds[] = {
         {"removed", "f710ab1134d44910b80b2c098cefb6d4", "an instance from the model library was forgotten"},
         {"dynamic_lost", "481dee78acc0408490a405b8257732cc",
          "the list of instances from the model library cannot be read"},
+        {"hub_up", "e273bdda08a74615b51804e28975df27", "a hub is connected and may send jobs"},
+        {"hub_down", "8d4c538edb0648d6ad3ede27588b31f1", "the link to a hub is lost, or could not be made"},
+        {"hub_revoked", "15943cd8d2ae4e719365f90c615223db", "a hub refuses our key"},
         {NULL, NULL, NULL},
 };
 

@@ -66,6 +66,7 @@ void desk_ended(struct ticket *t, usec_t keep_alive)
 
 void desk_touch(struct desk *desk)
 {
+        desk->dispatch->number++;
         if (list_is_empty(&desk->touched))
                 list_append(&desk->dispatch->touched, &desk->touched);
         loop_wake(desk->dispatch->fleet->loop);
@@ -73,6 +74,7 @@ void desk_touch(struct desk *desk)
 
 void desk_changed_figures(struct desk *desk)
 {
+        desk->dispatch->number++;
         if (list_is_empty(&desk->dirty))
                 list_append(&desk->dispatch->dirty, &desk->dirty);
 }

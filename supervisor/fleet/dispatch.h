@@ -163,6 +163,8 @@ const char *dispatch_shared_name(struct fleet *f, size_t i);
 const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k);
 /* Of one entry or one shared name, or of all (NULL). -ENOENT. */
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret);
+/* Another one whenever waiting, leased or slots of any model may have changed. */
+uint64_t dispatch_number(struct fleet *f);
 /* Of one instance: leases now, slots, ejected until (monotonic, 0: no), times ejected. -ENOENT. */
 struct dispatch_seat {
         unsigned leased, slots; /* leased may be more: ticket_spec.overbooks */

@@ -91,6 +91,7 @@ struct dispatch {
         struct desk **shared; /* a handful: no buckets */
         size_t n_shared;
         uint64_t served, rounds; /* for desk_whose_turn */
+        uint64_t number;         /* of dispatch_number */
         struct dispatch_name *names[DISPATCH_BUCKETS];
         size_t n_entries;
         struct list touched, dirty;

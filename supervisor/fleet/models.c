@@ -277,6 +277,11 @@ static void figures_of(const struct desk *desk, struct dispatch_figures *ret)
         }
 }
 
+uint64_t dispatch_number(struct fleet *f)
+{
+        return f->dispatch->number;
+}
+
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret)
 {
         struct dispatch *d = f->dispatch;

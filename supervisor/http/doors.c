@@ -656,8 +656,8 @@ static int open_all(struct doors *d, char **ret_error)
         return 0;
 }
 
-int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct doors **ret,
-               char **ret_error)
+int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct hubs *hubs,
+               struct doors **ret, char **ret_error)
 {
         struct doors *d = calloc(1, sizeof(*d));
         int r;
@@ -668,6 +668,7 @@ int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover
         d->loop = loop;
         d->fleet = fleet;
         d->handover = handover;
+        d->hubs = hubs;
         d->started = loop_now(loop);
         d->scrape_deadline = SCRAPE_DEADLINE;
         d->started_realtime = loop_realtime(loop);

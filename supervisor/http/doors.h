@@ -8,6 +8,7 @@
 
 #include "fleet/fleet.h"
 #include "fleet/handover.h"
+#include "hub/hubs.h"
 #include "net/server.h"
 
 struct doors;
@@ -16,9 +17,10 @@ struct doors;
  * ({"listen":["http://127.0.0.1:43211"],"control":"/run/…/control.sock"}), the addresses as bound. On failure *ret_error (malloc'd) says
  * which address and why. A non-loopback listener without keys is refused here unless the config says "insecure": true.
  * handover (NULL: none): sockets that came with our start are used instead of binding, those of a socket unit that the configuration does not name are
- * further doors, and connections that an earlier program handed on go on; the doors do their part in upgrades. */
-int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct doors **ret,
-               char **ret_error);
+ * further doors, and connections that an earlier program handed on go on; the doors do their part in upgrades.
+ * hubs (NULL: none): shown, and handed requests in. */
+int doors_open(struct loop *loop, struct fleet *fleet, struct handover *handover, struct hubs *hubs,
+               struct doors **ret, char **ret_error);
 /* Closes all; streams are ended. Always NULL. */
 struct doors *doors_close(struct doors *d);
 

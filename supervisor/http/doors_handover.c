@@ -74,6 +74,8 @@ static void set_closing(void *owner, bool on)
         struct doors *d = owner;
 
         server_set_closing(d->server, on);
+        if (d->hubs)
+                hubs_hold(d->hubs, on);
 }
 
 static void hold(void *owner, bool on)
@@ -87,7 +89,7 @@ static unsigned busy(void *owner)
 {
         const struct doors *d = owner;
 
-        return server_busy(d->server);
+        return server_busy(d->server) + (d->hubs && hubs_is_busy(d->hubs) ? 1U : 0U);
 }
 
 struct asking {
@@ -152,6 +154,8 @@ static void each_blocker(void *owner, handover_blocker_fn *fn, void *arg)
         struct asking a = {.doors = d, .fn = fn, .arg = arg};
 
         server_each_busy(d->server, describe, &a);
+        if (d->hubs && hubs_is_busy(d->hubs))
+                fn(arg, "an order to a hub, or a claim on its way to the disk", NULL, 0);
 }
 
 static void leave(void *owner)
@@ -167,7 +171,7 @@ static bool is_quiet(void *owner)
 {
         const struct doors *d = owner;
 
-        return server_is_quiet(d->server);
+        return server_is_quiet(d->server) && !(d->hubs && hubs_is_busy(d->hubs));
 }
 
 static void cut(void *owner)
@@ -175,6 +179,8 @@ static void cut(void *owner)
         struct doors *d = owner;
 
         server_cut(d->server);
+        if (d->hubs)
+                hubs_cut(d->hubs);
 }
 
 static void each_listener(void *owner, handover_listener_fn *fn, void *arg)

@@ -51,6 +51,7 @@ struct doors {
         size_t n_certificates;
         struct gateway *gateway;
         struct handover *handover; /* NULL: none */
+        struct hubs *hubs;         /* NULL: none */
         struct doorway *doorways;
         size_t n_doorways;
         uint64_t applied; /* the number of the configuration that auth has taken over */

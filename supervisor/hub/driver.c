@@ -1,40 +1,26 @@
-/* driver.c: the words of the drivers' seam, and which drivers this build has. */
-#include <errno.h>
-
-#include "base/macros.h"
+/* driver.c: which drivers this build has. */
 #include "hub/driver.h"
 
-static const char *const states[] = {
-        [HUB_CONNECTING] = "connecting", [HUB_UP] = "up",           [HUB_DOWN] = "down",
-        [HUB_REVOKED] = "revoked",       [HUB_DRAINED] = "drained",
-};
-_Static_assert(ARRAY_SIZE(states) == HUB_STATES, "each state has its word");
-
-const char *hub_state_name(enum hub_state s)
+/* Each driver's line is switched on by the commit that brings it. */
+const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const char **ret_why)
 {
-        return states[s];
+        switch (driver) {
+        case CONFIG_HUB_NATS:
+                *ret_why = "this build has no driver for NATS hubs";
+                return NULL;
+        case CONFIG_HUB_CONVEX:
+                *ret_why = "this build has no driver for Convex hubs";
+                return NULL;
+        case CONFIG_HUB_GOLLAMA:
+                *ret_why = "this build has no driver for GoLlama hubs";
+                return NULL;
+        }
+        *ret_why = "this build does not know that kind of hub";
+        return NULL;
 }
 
-static const char *const fails[] = {
-        [HUB_FAIL_RETRY] = "retry",     [HUB_FAIL_PERMANENT] = "permanent", [HUB_FAIL_NO_MODEL] = "no_model",
-        [HUB_FAIL_EXPIRED] = "expired", [HUB_FAIL_CANCELLED] = "cancelled",
-};
-_Static_assert(ARRAY_SIZE(fails) == HUB_FAILS, "each failure has its word");
-
-const char *hub_fail_name(enum hub_fail f)
+const struct hub_driver *hub_driver_for_spool(const struct config *config)
 {
-        return fails[f];
-}
-
-static const char *const settleds[] = {
-        [HUB_STORED] = "stored",
-        [HUB_ALREADY] = "already",
-        [HUB_LEASE_LOST] = "lease_lost",
-        [HUB_UNKNOWN] = "unknown",
-};
-_Static_assert(ARRAY_SIZE(settleds) == HUB_SETTLEDS, "each end has its word");
-
-const char *hub_settled_name(enum hub_settled s)
-{
-        return settleds[s];
+        (void)config;
+        return NULL;
 }

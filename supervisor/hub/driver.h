@@ -157,7 +157,8 @@ struct hub_events {
         /* It changed; also what `status` tells. */
         void (*on_state)(void *owner);
         /* Claimed, exclusively ours. *ret is set before it returns. 0; -EBUSY (over the credits), -EALREADY (we have it), -E2BIG,
-         * -EINVAL (no JSON object), -ENOMEM, -ESHUTDOWN: the claim is not taken, and the driver gives it back as well as its hub can. */
+         * -EINVAL (no id or token that fits), -ENOMEM, -ESHUTDOWN: the claim is not taken, and the driver gives it back as well as its hub
+         * can. A body that is no JSON object, or a path that is not served, is the job's fault: it is taken, and fails. */
         int (*on_job)(void *owner, const struct hub_claim *claim, struct hub_job **ret);
         void (*on_settled)(void *owner, struct hub_job *job, enum hub_settled how);
         void (*on_lost)(void *owner, struct hub_job *job, const char *why);
@@ -189,11 +190,12 @@ struct hub_driver {
         void (*status)(const struct hub_link *l, struct hub_status *ret);
         const struct hub_driver_counts *(*counts)(const struct hub_link *l);
         /* How much may come from now on: at most total jobs, at most c[i].free of each model; each on_job takes one of both, and the
-         * connector says it anew whenever it changed. Also what we are able to do, for hubs that keep a list. Zero: nothing is
-         * claimed, and waiting claims are taken back. */
+         * connector says it anew whenever it changed (the same once more means nothing). Also what we are able to do, for hubs that keep a
+         * list. Zero: nothing is claimed, and waiting claims are taken back. */
         void (*set_credits)(struct hub_link *l, unsigned total, const struct hub_credit *c, size_t n);
         void (*renew)(struct hub_link *l, struct hub_job *job);
-        /* 0; -EAGAIN: not now, the connector keeps it and tries again with what comes (best effort; may be dropped in the end). */
+        /* 0; -EAGAIN: not now, the connector keeps it and tries again with what comes (best effort; may be dropped in the end: what the hub
+         * appends must then be made whole out of result->text by `complete`, behind the chunks that were taken). */
         int (*progress)(struct hub_link *l, struct hub_job *job, const struct hub_chunk *chunk);
         void (*complete)(struct hub_link *l, struct hub_job *job, const struct hub_result *result);
         /* retry_after: when somebody may try it again; 0: at once. why: plain words. */
@@ -219,5 +221,7 @@ extern const struct hub_driver hub_driver_spool, hub_driver_convex, hub_driver_g
 extern const struct hub_driver hub_driver_nats;
 /* NULL: this build has none, and says why in *ret_why. */
 const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const char **ret_why);
+/* NULL: it is off, or this build has none. */
+const struct hub_driver *hub_driver_for_spool(const struct config *config);
 
 #endif

@@ -14,9 +14,11 @@
 
 struct hubs;
 
-/* Opens every hub that fleet_config() names (the spool, when it is on). A hub that cannot be opened is there, down, with its words: the
- * daemon runs on. */
+/* Every hub that fleet_config() names (the spool, when it is on). */
 int hubs_new(struct loop *loop, struct fleet *f, struct hubs **ret);
+/* Opens them and takes over what the journals hold; again: we are the next program in the same process, and what was under way is gone on
+ * with. A hub that cannot be opened is there, down, with its words: the daemon runs on. */
+void hubs_start(struct hubs *h, bool again);
 struct hubs *hubs_free(struct hubs *h); /* claims stay in the journal. Always NULL */
 /* Nothing is claimed any more; what runs may end within stop.drain, then it is released. on_drained is called once, from the loop. */
 void hubs_drain(struct hubs *h, void (*on_drained)(void *owner), void *owner);
@@ -24,6 +26,11 @@ void hubs_drain(struct hubs *h, void (*on_drained)(void *owner), void *owner);
 void hubs_hurry(struct hubs *h);
 /* Before an upgrade: claims nothing (on), or goes on as before. */
 void hubs_hold(struct hubs *h, bool on);
+/* Something is on its way that an upgrade has to wait for: a claim or a result to the disk, an order to a hub. What runs on an instance is
+ * in fleet/activity, like every request. */
+bool hubs_is_busy(const struct hubs *h);
+/* An upgrade by force: what runs ends here; its claims stay ours, and the next program does it again under them. */
+void hubs_cut(struct hubs *h);
 
 struct hub_report {
         const char *name, *driver, *url; /* url without user and password; of the spool: its folder */

@@ -161,7 +161,10 @@ static void json_says_the_same(void **state)
         struct json_value *v, *p;
 
         (void)state;
-        assert_int_equal(run("{\n  \"insecure\": 1, \"spool\": {}\n}", CHECK_JSON, &out, &err), 1);
+        assert_int_equal(
+                run("{\n  \"insecure\": 1, \"instances\": [{\"name\": \"a\", \"model\": \"none.gguf\"}]\n}",
+                    CHECK_JSON, &out, &err),
+                1);
         assert_string_equal(err, "");
         assert_int_equal(json_parse(out, strlen(out), &v, NULL), 0);
         assert_false(json_get_bool(v, "ok", true));

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "fake_fleet.h"
+#include "fake_hubs.h"
 #include "http/doors_private.h"
 
 enum { PATIENCE = 60 }; /* seconds; a test that waits so long has failed */
@@ -216,7 +217,7 @@ static struct world *setup(void)
                                            .auth_anonymous = CONFIG_SCOPE_READ | CONFIG_SCOPE_ADMIN};
         assert_int_equal(loop_new(&w->loop), 0);
         w->fleet->loop = w->loop;
-        if (doors_open(w->loop, w->fleet, NULL, &w->doors, &error) < 0)
+        if (doors_open(w->loop, w->fleet, NULL, NULL, &w->doors, &error) < 0)
                 fail_msg("doors_open: %s", error);
         assert_int_equal(endpoint_parse(w->doors->addresses[0], &w->tcp), 0);
         assert_int_equal(pipe2(w->commands, O_CLOEXEC), 0);
@@ -868,12 +869,12 @@ static void refuses(const char *address, bool insecure, const char *part)
         assert_int_equal(loop_new(&loop), 0);
         f->loop = loop;
         if (part) {
-                assert_true(doors_open(loop, f, NULL, &d, &error) < 0);
+                assert_true(doors_open(loop, f, NULL, NULL, &d, &error) < 0);
                 assert_null(d);
                 if (!error || !strstr(error, part) || !strstr(error, address))
                         fail_msg("%s: %s", address, error ? error : "no words");
         } else {
-                assert_int_equal(doors_open(loop, f, NULL, &d, &error), 0);
+                assert_int_equal(doors_open(loop, f, NULL, NULL, &d, &error), 0);
                 doors_close(d);
         }
         loop_free(loop);
@@ -911,7 +912,7 @@ static void listen_json_and_a_second_daemon(void **state)
         wanted = text_format("{\"listen\":[\"%s\"],\"control\":\"%s/control.sock\"}\n",
                              w->doors->addresses[0], w->dir);
         assert_string_equal(text, wanted);
-        assert_true(doors_open(w->loop, w->fleet, NULL, &second, &error) < 0);
+        assert_true(doors_open(w->loop, w->fleet, NULL, NULL, &second, &error) < 0);
         assert_non_null(strstr(error, "another daemon"));
         /* The second one's failure takes nothing of the first one's away. */
         assert_int_equal(access(path, R_OK), 0);

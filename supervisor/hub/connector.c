@@ -1,0 +1,517 @@
+/* connector.c: the link to one hub, what its driver tells, and how it ends. */
+#include "hub/connector.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+
+static usec_t now_of(const struct connector *c)
+{
+        return loop_now(c->hubs->loop);
+}
+
+void connector_touch(struct connector *c, bool figures_only)
+{
+        c->figures_changed = true;
+        c->changed |= !figures_only;
+        loop_wake(c->hubs->loop);
+}
+
+void connector_error(struct connector *c, const char *fmt, ...)
+{
+        char words[1400];
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void)vsnprintf(words, sizeof(words), fmt, ap);
+        va_end(ap);
+        (void)text_harmless(words);
+        (void)text_set(&c->last_error, words);
+        c->last_error_at = (int64_t)(loop_realtime(c->hubs->loop) / 1000);
+        log_debug(c->name, "%s", words);
+        connector_touch(c, true);
+}
+
+/* --- the hub's state ------------------------------------------------------------------------------------------------------ */
+
+static void tell(struct connector *c, const char *kind, int level, const char *fmt, ...) PRINTF_LIKE(4, 5);
+static void tell(struct connector *c, const char *kind, int level, const char *fmt, ...)
+{
+        struct history_event e = {.at = loop_realtime(c->hubs->loop), .kind = kind};
+        char words[400];
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void)vsnprintf(words, sizeof(words), fmt, ap);
+        va_end(ap);
+        e.text = words;
+        log_event(level, kind, c->name, "%s", words);
+        history_add(fleet_history(c->hubs->fleet), &e);
+}
+
+static void enter_state(struct connector *c, enum hub_state s, const char *why)
+{
+        if (s == HUB_UP && c->state != HUB_UP)
+                tell(c, "hub_up", LOG_INFO, "hub %s is up", c->name);
+        else if (s == HUB_DOWN && (c->state == HUB_UP || !c->why))
+                tell(c, "hub_down", LOG_WARNING, "hub %s is down: %s", c->name,
+                     why ? why : "the link is lost");
+        else if (s == HUB_REVOKED && c->state != HUB_REVOKED)
+                tell(c, "hub_revoked", LOG_ERR, "hub %s refuses our key: %s", c->name,
+                     why ? why : "it does not say why");
+        if (s != c->state)
+                c->since = now_of(c);
+        c->state = s;
+        (void)text_set(&c->why, why);
+        if (why && (s == HUB_DOWN || s == HUB_REVOKED))
+                connector_error(c, "%s", why);
+        c->hubs->dirty = true;
+        connector_touch(c, false);
+}
+
+/* The hub is back: what it does not know yet it is told at once. */
+static void settle_due(struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state == JOB_DUE && j->order != ORDER_NONE) {
+                        j->orders = 0;
+                        job_order(j);
+                }
+        }
+}
+
+static void on_state(void *owner)
+{
+        struct connector *c = owner;
+        struct hub_status s = {.retry_at = USEC_INFINITY};
+        bool was_up = c->state == HUB_UP;
+
+        if (!c->link)
+                return;
+        c->driver->status(c->link, &s);
+        if (s.state == c->state && streq_ptr(s.why, c->why)) {
+                connector_touch(c, true);
+                return;
+        }
+        enter_state(c, s.state, s.why);
+        if (c->state == HUB_UP && !was_up)
+                settle_due(c);
+}
+
+/* --- claims ---------------------------------------------------------------------------------------------------------------- */
+
+static struct job *find_job(const struct connector *c, const char *id)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (streq(j->id, id))
+                        return j;
+        }
+        return NULL;
+}
+
+bool connector_may_claim(const struct connector *c, usec_t now)
+{
+        return c->link && !c->held && !c->draining && !c->closing && now >= c->withheld_until &&
+               c->outbox < CONNECTOR_OUTBOX_MAX && c->outbox_bytes < CONNECTOR_OUTBOX_BYTES_MAX &&
+               c->n_jobs < CONNECTOR_JOBS_MAX;
+}
+
+static int refuse(struct connector *c, int r)
+{
+        c->report.refused++;
+        connector_touch(c, true);
+        return r;
+}
+
+static int on_job(void *owner, const struct hub_claim *claim, struct hub_job **ret)
+{
+        struct connector *c = owner;
+        struct job *j;
+        int r;
+
+        if (!claim->id || !*claim->id || strlen(claim->id) >= HUB_ID_MAX || !claim->token ||
+            strlen(claim->token) >= HUB_TOKEN_MAX || claim->priority >= TICKET_PRIORITIES)
+                return refuse(c, -EINVAL);
+        if (c->draining || c->closing)
+                return refuse(c, -ESHUTDOWN);
+        if (claim->body_len > HUB_JOB_BODY_MAX)
+                return refuse(c, -E2BIG);
+        if (find_job(c, claim->id))
+                return refuse(c, -EALREADY);
+        if (c->n_jobs >= CONNECTOR_JOBS_MAX || (c->left == 0 && !(c->driver->caps & HUB_CAP_CHAINS)))
+                return refuse(c, -EBUSY);
+        r = job_new(c, claim, &j);
+        if (r < 0)
+                return refuse(c, r);
+        c->report.claimed++;
+        credits_took(c, j, now_of(c));
+        *ret = &j->pub;
+        connector_touch(c, true);
+        job_note(j);
+        return 0;
+}
+
+static struct job *job_of(struct hub_job *pub)
+{
+        return CONTAINER_OF(pub, struct job, pub);
+}
+
+static void on_settled(void *owner, struct hub_job *pub, enum hub_settled how)
+{
+        (void)owner;
+        job_settled(job_of(pub), how);
+}
+
+static void on_lost(void *owner, struct hub_job *pub, const char *why)
+{
+        struct job *j = job_of(pub);
+        struct connector *c = owner;
+
+        connector_error(c, "the claim of job %s is lost: %s", j->id, why ? why : "the hub does not say why");
+        /* An order that is on its way is answered with what came of it. */
+        if (j->state == JOB_SETTLING || j->lost)
+                return;
+        /* A finished result is still offered: the first that the hub has stored wins. */
+        if (j->state == JOB_DUE && j->order == ORDER_COMPLETE)
+                return;
+        j->lost = true;
+        job_release(j, "the claim is lost");
+}
+
+static void on_cancel(void *owner, const char *id)
+{
+        struct connector *c = owner;
+        struct job *j = find_job(c, id);
+
+        if (!j || j->state > JOB_RESTING)
+                return;
+        job_stop(j);
+        job_fail(j, HUB_FAIL_CANCELLED, 0, "%s", "cancelled by whoever asked");
+}
+
+const struct hub_events connector_events = {
+        .on_state = on_state,
+        .on_job = on_job,
+        .on_settled = on_settled,
+        .on_lost = on_lost,
+        .on_cancel = on_cancel,
+};
+
+/* --- birth ------------------------------------------------------------------------------------------------------------------ */
+
+static enum ticket_priority priority_of(const struct config_hub *hub)
+{
+        if (!hub || hub->priority == CONFIG_HUB_LOW)
+                return TICKET_LOW;
+        return hub->priority == CONFIG_HUB_HIGH ? TICKET_HIGH : TICKET_NORMAL;
+}
+
+/* The host's name, as far as it is fit to be one. */
+static char *make_worker(const struct config_hub *hub)
+{
+        char host[64] = "";
+
+        if (hub && hub->worker)
+                return text_dup(hub->worker);
+        if (gethostname(host, sizeof(host)) < 0 || !host[0])
+                (void)text_copy(host, sizeof(host), "worker");
+        host[sizeof(host) - 1] = '\0';
+        for (char *p = host; *p; p++)
+                if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-", *p))
+                        *p = '-';
+        return text_dup(host);
+}
+
+int connector_new(const struct connector_spec *spec, struct connector **ret)
+{
+        const struct config *config = fleet_config(spec->hubs->fleet);
+        struct connector *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return -ENOMEM;
+        list_init(&c->jobs);
+        buffer_init(&c->said, 0);
+        buffer_init(&c->saying, 0);
+        c->hubs = spec->hubs;
+        c->driver = spec->driver;
+        c->name = text_dup(spec->name);
+        c->url = text_dup(spec->url ? spec->url : "");
+        c->worker = make_worker(spec->hub);
+        c->dir = text_format("%s/hubs/%s", config->state_dir, spec->name);
+        c->is_spool = !spec->hub;
+        c->kind = spec->hub ? spec->hub->driver : 0;
+        c->submits = spec->hub && spec->hub->submit && spec->driver && spec->driver->caps & HUB_CAP_SUBMIT;
+        c->weight = spec->hub && spec->hub->weight > 0 ? spec->hub->weight : 1;
+        c->max_jobs = spec->hub ? spec->hub->max_jobs : 0;
+        c->priority = priority_of(spec->hub);
+        c->state = HUB_CONNECTING;
+        c->since = now_of(c);
+        if (!c->name || !c->url || !c->worker || !c->dir) {
+                connector_free(c);
+                return -ENOMEM;
+        }
+        if (!spec->driver)
+                enter_state(c, HUB_DOWN, spec->why);
+        *ret = c;
+        return 0;
+}
+
+struct connector *connector_free(struct connector *c)
+{
+        if (!c)
+                return NULL;
+        c->closing = true;
+        /* The driver forgets its jobs first; they stay in the journal. */
+        if (c->link)
+                c->link = c->driver->close(c->link);
+        while (!list_is_empty(&c->jobs))
+                job_free(LIST_ENTRY(c->jobs.next, struct job, node));
+        c->claims = claims_close(c->claims);
+        buffer_finish(&c->said);
+        buffer_finish(&c->saying);
+        free(c->offers);
+        free(c->name);
+        free(c->url);
+        free(c->worker);
+        free(c->dir);
+        free(c->why);
+        free(c->last_error);
+        free(c);
+        return NULL;
+}
+
+static void load_one(void *owner, const char *key, char *claim, size_t claim_len, char *end, size_t end_len)
+{
+        struct connector *c = owner;
+        struct job *j;
+        int r = job_load(c, key, claim, claim_len, end, end_len, &j);
+
+        if (r == -ENOMEM) {
+                connector_error(c, "a claim of an earlier run waits for memory: %s/claims/%s.claim", c->dir,
+                                key);
+        } else if (r < 0) {
+                log_warn(c->name, "%s/claims/%s.claim is no claim, and was set aside as %s.bad", c->dir, key,
+                         key);
+                claims_set_aside(c->claims, key);
+        }
+        free(claim);
+        free(end);
+}
+
+static const struct config_hub *find_config(const struct connector *c)
+{
+        const struct config *config = fleet_config(c->hubs->fleet);
+
+        for (size_t i = 0; !c->is_spool && i < config->n_hubs; i++)
+                if (config->hubs[i].name && streq(config->hubs[i].name, c->name))
+                        return config->hubs + i;
+        return NULL;
+}
+
+static int open_link(struct connector *c, char **ret_why)
+{
+        struct hub_open with = {.loop = c->hubs->loop,
+                                .config = fleet_config(c->hubs->fleet),
+                                .hub = find_config(c),
+                                .name = c->name,
+                                .worker = c->worker,
+                                .dir = c->dir,
+                                .events = &connector_events,
+                                .owner = c};
+
+        return c->driver->open(&with, &c->link, ret_why);
+}
+
+/* What an earlier daemon left: results are handed in, what was under way is given back at once, so that nobody waits for a lease to run
+ * out; in an upgrade, and where nothing can be given back, it is done again under the same claim. */
+static void take_over(struct connector *c, bool again)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+                bool goes_on = again || !(c->driver->caps & HUB_CAP_RELEASE);
+
+                if (!c->driver->adopt || c->driver->adopt(c->link, &j->pub) < 0) {
+                        c->report.lost++;
+                        claims_remove(c->claims, j->key);
+                        job_free(j);
+                        continue;
+                }
+                c->report.adopted++;
+                if (j->order != ORDER_NONE) {
+                        job_order(j);
+                } else if (goes_on) {
+                        j->pub.run++;
+                        job_run(j);
+                } else {
+                        job_release(j, "an earlier daemon ended over it");
+                }
+        }
+}
+
+void connector_start(struct connector *c, bool again)
+{
+        _cleanup_free_ char *why = NULL;
+        int r;
+
+        if (!c->driver)
+                return;
+        r = file_make_dir(c->dir, 0700);
+        if (r == 0)
+                r = claims_open(c->hubs->loop, c->dir, &c->claims);
+        if (r == 0)
+                r = MIN(claims_each(c->claims, load_one, c), 0);
+        if (r < 0) {
+                why = text_format("%s: %s", c->dir, strerror(-r));
+                enter_state(c, HUB_DOWN, why ? why : strerror(-r));
+                return;
+        }
+        r = open_link(c, &why);
+        if (r < 0) {
+                enter_state(c, HUB_DOWN, why ? why : strerror(-r));
+                return;
+        }
+        take_over(c, again);
+        on_state(c);
+        c->hubs->dirty = true;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------------------ */
+
+void connector_drain(struct connector *c, usec_t now, usec_t until)
+{
+        c->draining = true;
+        c->drain_until = until;
+        c->give_up_at = usec_add(until, CONNECTOR_SETTLE);
+        if (c->link)
+                c->driver->drain(c->link);
+        /* What nobody works on yet is for others. */
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+                struct ticket_progress p;
+
+                if (j->state == JOB_NOTING || j->state == JOB_RESTING ||
+                    (j->state == JOB_WORKING && relay_progress(j->relay, &p)))
+                        job_release(j, "the worker stops");
+        }
+        (void)now;
+        c->hubs->dirty = true;
+        connector_touch(c, false);
+}
+
+void connector_hurry(struct connector *c)
+{
+        usec_t now = now_of(c);
+
+        c->drain_until = MIN(c->drain_until, now);
+        c->give_up_at = MIN(c->give_up_at, usec_add(now, CONNECTOR_SETTLE));
+        hubs_wake_at(c->hubs, now);
+}
+
+/* For an upgrade by force: what runs ends, its claim stays ours, and the next program does it again. */
+void connector_cut(struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state <= JOB_RESTING)
+                        job_stop(j);
+        }
+}
+
+bool connector_is_busy(const struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                const struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state == JOB_NOTING || j->state == JOB_RESTING || j->state == JOB_SETTLING ||
+                    j->keeping)
+                        return true;
+        }
+        return c->claims && !claims_is_quiet(c->claims);
+}
+
+/* Somebody still has to hear of it, and may: what is due at a hub that is away lies in the journal. */
+static bool has_work(const struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                const struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state != JOB_DUE || c->state == HUB_UP || c->state == HUB_DRAINED)
+                        return true;
+        }
+        return (c->link && c->state == HUB_UP) || (c->claims && !claims_is_quiet(c->claims));
+}
+
+void connector_look(struct connector *c, usec_t now)
+{
+        if (!c->draining || c->drained)
+                return;
+        if (now >= c->drain_until) {
+                LIST_FOREACH(&c->jobs, it)
+                {
+                        struct job *j = LIST_ENTRY(it, struct job, node);
+
+                        if (j->state <= JOB_RESTING)
+                                job_release(j, "the worker stops");
+                }
+        }
+        if (!has_work(c) || now >= c->give_up_at) {
+                c->drained = true;
+                return;
+        }
+        hubs_wake_at(c->hubs, now < c->drain_until ? c->drain_until : c->give_up_at);
+}
+
+/* --- the report ---------------------------------------------------------------------------------------------------------------- */
+
+const struct hub_report *connector_report(struct connector *c)
+{
+        struct hub_report *r = &c->report;
+        struct hub_status s = {.retry_at = USEC_INFINITY};
+        struct ticket_progress p;
+
+        if (c->link) {
+                c->driver->status(c->link, &s);
+                r->link = *c->driver->counts(c->link);
+        }
+        r->name = c->name;
+        r->driver = c->is_spool ? "spool" : config_hub_driver_name(c->kind);
+        r->url = c->url;
+        r->worker = c->worker;
+        r->state = c->state;
+        r->why = c->state == HUB_DOWN || c->state == HUB_REVOKED ? c->why : NULL;
+        r->since = c->since;
+        r->retry_at = s.retry_at;
+        r->last_error = c->last_error;
+        r->last_error_at = c->last_error_at;
+        r->inbound = c->driver && !(c->driver->caps & HUB_CAP_OUTBOUND);
+        r->submits = c->submits;
+        r->credits = c->total;
+        r->outbox = c->outbox;
+        r->submitting = c->submitting;
+        r->running = r->waiting = 0;
+        LIST_FOREACH(&c->jobs, it)
+        {
+                const struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state == JOB_WORKING && !relay_progress(j->relay, &p))
+                        r->running++;
+                else if (j->state <= JOB_RESTING)
+                        r->waiting++;
+        }
+        return r;
+}

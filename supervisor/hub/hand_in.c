@@ -1,0 +1,113 @@
+/* hand_in.c: requests of our own gateway on their way to a hub: which hub, and what came of it, counted. */
+#include <errno.h>
+
+#include "hub/connector.h"
+
+/* What the asker holds as its struct hub_submission; the driver's own is inside. */
+struct handed {
+        struct connector *connector;
+        struct hub_submission *inner;
+        const struct submit_events *events;
+        void *owner;
+};
+
+static void on_accepted(void *owner, const char *id)
+{
+        struct handed *x = owner;
+
+        if (x->events->on_accepted)
+                x->events->on_accepted(x->owner, id);
+}
+
+static void on_events(void *owner, const char *events, size_t len, unsigned attempt)
+{
+        struct handed *x = owner;
+
+        x->events->on_events(x->owner, events, len, attempt);
+}
+
+static void on_restart(void *owner, unsigned attempt)
+{
+        struct handed *x = owner;
+
+        x->events->on_restart(x->owner, attempt);
+}
+
+static void on_end(void *owner, const struct submit_end *end)
+{
+        struct handed *x = owner;
+        struct connector *c = x->connector;
+
+        c->submitting--;
+        c->report.submit_failed += end->status >= 500 || end->status == 429;
+        connector_touch(c, true);
+        x->events->on_end(x->owner, end);
+        free(x);
+}
+
+static const struct submit_events events = {
+        .on_accepted = on_accepted, .on_events = on_events, .on_restart = on_restart, .on_end = on_end};
+
+static bool takes(const struct connector *c)
+{
+        return c->submits && c->link && c->state == HUB_UP && !c->held && !c->draining;
+}
+
+/* The one with the least on its way for its weight. */
+static struct connector *choose(const struct hubs *h)
+{
+        struct connector *best = NULL;
+
+        for (size_t i = 0; i < h->n; i++) {
+                struct connector *c = h->list[i];
+
+                if (takes(c) && (!best || c->submitting / c->weight < best->submitting / best->weight))
+                        best = c;
+        }
+        return best;
+}
+
+bool hubs_may_submit(struct hubs *h, const char *model)
+{
+        (void)model;
+        return choose(h) != NULL;
+}
+
+int hubs_submit(struct hubs *h, const struct submit_spec *spec, struct hub_submission **ret)
+{
+        struct connector *c = choose(h);
+        struct submit_spec inner = *spec;
+        struct handed *x;
+        int r;
+
+        if (!c)
+                return -EHOSTDOWN;
+        x = calloc(1, sizeof(*x));
+        if (!x)
+                return -ENOMEM;
+        *x = (struct handed){.connector = c, .events = spec->events, .owner = spec->owner};
+        inner.events = &events;
+        inner.owner = x;
+        r = c->driver->submit(c->link, &inner, &x->inner);
+        if (r < 0) {
+                free(x);
+                return r;
+        }
+        c->report.submitted++;
+        c->submitting++;
+        connector_touch(c, true);
+        *ret = (struct hub_submission *)(void *)x;
+        return 0;
+}
+
+void submission_cancel(struct hubs *h, struct hub_submission *s)
+{
+        struct handed *x = (struct handed *)(void *)s;
+        struct connector *c = x->connector;
+
+        (void)h;
+        c->driver->submit_cancel(c->link, x->inner);
+        c->submitting--;
+        connector_touch(c, true);
+        free(x);
+}
