@@ -119,6 +119,24 @@ static const struct option_spec of_key[] = {
         {.name = "file", .value = "FILE", .doc = "the keys file, instead of the configuration's"},
         {0},
 };
+static const struct option_spec of_jobs[] = {
+        {.name = "dir", .value = "DIR", .doc = "the job folder, instead of the configuration's"},
+        {.name = "prompt", .value = "TEXT", .doc = "submit: this prompt, instead of a file"},
+        {.name = "model", .value = "NAME", .doc = "submit: for --prompt, the model (default: the daemon's)"},
+        {.name = "name",
+         .value = "NAME",
+         .doc = "submit: what the job is called (default: as its file, else made up)"},
+        {.name = "wait", .doc = "submit: wait until it is done, and print the answer"},
+        {.name = "timeout",
+         .value = "TIME",
+         .doc = "how long to wait, as 90s or 5m (default: until it is done)"},
+        {.name = "all", .doc = "list: those that are done, too; retry: all that failed"},
+        {.name = "state",
+         .value = "STATE",
+         .doc = "list: only waiting, running, retrying, failed or done ones"},
+        {.name = "text", .doc = "show: the answer alone"},
+        {0},
+};
 static const struct option_spec of_check[] = {
         {.name = "print", .doc = "print the configuration with all defaults filled in, secrets as ***"},
         {.name = "keys", .doc = "print every key that there is, as JSON"},
@@ -304,6 +322,22 @@ const struct verb cli_verbs[] = {
                     "key list shows them, key revoke NAME ends one. Needs no daemon; one that runs takes the "
                     "change\n"
                     "over within seconds, and ends what a revoked key has open."},
+        {.name = "jobs",
+         .arguments = "submit|list|wait|show|retry [FILE...|NAME...]",
+         .doc = "hand in, list and show the jobs of the job folder",
+         .options = of_jobs,
+         .min = 1,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_JOBS,
+         .run = jobs_main,
+         .details = "jobs submit FILE... (\"-\": standard input) puts job files into the folder and prints "
+                    "their "
+                    "names;\n"
+                    "jobs list shows what is not done; jobs wait NAME... waits for the end (exit code 1: one "
+                    "failed);\n"
+                    "jobs show NAME tells all of one; jobs retry NAME... lets failed ones be tried again. "
+                    "Needs no\n"
+                    "daemon: what is handed in is done as soon as one runs."},
         {.name = "hub",
          .arguments = "init|check|janitor|farm|worker [add|refresh|revoke|list [NAME]]",
          .doc = "set up, check and keep a NATS hub of jobs, and its workers' keys",

@@ -18,6 +18,8 @@ static const char *completed_words(const struct verb *v)
                 return "bash zsh fish";
         case COMPLETES_KEY:
                 return "add list revoke";
+        case COMPLETES_JOBS:
+                return "submit list wait show retry";
         case COMPLETES_INSTANCE:
         case COMPLETES_FILE:
         case COMPLETES_VERB:
@@ -62,6 +64,7 @@ static void put_bash_case(struct buffer *out, const struct verb *v)
                 break;
         case COMPLETES_SHELL:
         case COMPLETES_KEY:
+        case COMPLETES_JOBS:
         case COMPLETES_NOTHING:
                 (void)buffer_printf(out, "                words=\"%s\"\n", completed_words(v));
                 break;
@@ -87,7 +90,7 @@ static void put_bash(struct buffer *out)
                           "                COMPREPLY=($(compgen -f -- \"$cur\"))\n"
                           "                return\n"
                           "                ;;\n"
-                          "        --timeout|--lines|--since|-n|--rate|--concurrency) return ;;\n"
+                          "        --timeout|--lines|--since|-n|--rate|--concurrency|--prompt) return ;;\n"
                           "        esac\n"
                           "        for ((i = 1; i < COMP_CWORD; i++)); do\n"
                           "                case ${COMP_WORDS[i]} in\n"
@@ -180,6 +183,10 @@ static void put_zsh_case(struct buffer *out, const struct verb *v)
                 (void)buffer_printf(out, " \\\n                        ':what:(%s)' ':name: '",
                                     completed_words(v));
                 break;
+        case COMPLETES_JOBS:
+                (void)buffer_printf(out, " \\\n                        ':what:(%s)' '*:file:_files'",
+                                    completed_words(v));
+                break;
         case COMPLETES_NOTHING:
                 break;
         }
@@ -270,7 +277,8 @@ static void put_fish_verb(struct buffer *out, const struct verb *v)
                 (void)buffer_printf(
                         out, "complete -c llama-supervisor -n '%s' -a '(__llama_supervisor_names)%s'\n",
                         condition, is_order(v) ? " all" : "");
-        else if (v->completes == COMPLETES_SHELL || v->completes == COMPLETES_KEY)
+        else if (v->completes == COMPLETES_SHELL || v->completes == COMPLETES_KEY ||
+                 v->completes == COMPLETES_JOBS)
                 (void)buffer_printf(out, "complete -c llama-supervisor -n '%s' -a '%s'\n", condition,
                                     completed_words(v));
         else if (v->completes == COMPLETES_VERB) {

@@ -19,6 +19,7 @@ enum verb_completes {
         COMPLETES_VERB,
         COMPLETES_SHELL,
         COMPLETES_KEY,
+        COMPLETES_JOBS,
 };
 
 struct cli;
@@ -123,6 +124,7 @@ int reload_main(struct cli *cli);
 int why_main(struct cli *cli);
 int history_main(struct cli *cli);
 int key_main(struct cli *cli);
+int jobs_main(struct cli *cli);
 int models_main(struct cli *cli);
 int remove_main(struct cli *cli);
 int requests_main(struct cli *cli);

@@ -7,7 +7,7 @@ import re
 import sys
 
 SOURCE = os.environ.get("LSV_SOURCE") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROOMS = ("supervisor/hub/spool*.[ch]", "supervisor/core/spool*.[ch]", "supervisor/core/prompt*.[ch]",
+ROOMS = ("supervisor/hub/spool*.[ch]", "supervisor/core/spool*.[ch]", "supervisor/core/prompt*.[ch]", "supervisor/cli/jobs*.[ch]",
          "supervisor/base/publish.[ch]")
 # Whatever removes, renames, empties or writes over what is there.
 FORBIDDEN = re.compile(r"\b(unlink|unlinkat|remove|rmdir|rename|renameat2?|truncate|ftruncate|creat|fopen|freopen|pwritev?2?|"
