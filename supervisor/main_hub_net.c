@@ -13,7 +13,7 @@
 
 #define TIMEOUT_DEFAULT (5 * USEC_PER_SEC)
 
-enum { PASSWORD_MAX = 4096, MODELS_MAX = 4096 };
+enum { PASSWORD_MAX = 4096, CREDENTIALS_MAX = 64 << 10, MODELS_MAX = 4096 };
 
 /* --- where the hub is ----------------------------------------------------------------------------------------------------- */
 
@@ -75,7 +75,7 @@ static int choose_hub(struct hub_call *c, const struct config *config, const str
 
 struct place {
         struct config *config;
-        char *password;
+        char *password, *urls;
         struct nats_admin_spec spec;
 };
 
@@ -84,6 +84,7 @@ static void finish_place(struct place *p)
         if (p->password)
                 secret_forget(p->password, strlen(p->password));
         free(p->password);
+        free(p->urls);
         config_free(p->config);
 }
 #define _cleanup_place_ _cleanup_(finish_place)
@@ -91,12 +92,55 @@ static void finish_place(struct place *p)
 static int take_password(const char *file, struct place *p)
 {
         size_t len = 0;
-        int r = file_read(file, PASSWORD_MAX, &p->password, &len);
+        int r;
+
+        if (p->password)
+                secret_forget(p->password, strlen(p->password));
+        free(steal_ptr(p->password));
+        r = file_read(file, PASSWORD_MAX, &p->password, &len);
 
         if (r < 0)
                 return hub_fail("%s: %s", file, strerror(-r));
         p->password[strcspn(p->password, "\r\n")] = '\0';
         p->spec.password = p->password;
+        return CLI_DONE;
+}
+
+static int take_urls(const struct config_hub *hub, struct place *p)
+{
+        p->urls = text_dup(hub->url);
+        for (char **more = hub->more_urls; p->urls && more && *more; more++) {
+                char *longer = text_format("%s,%s", p->urls, *more);
+
+                free(p->urls);
+                p->urls = longer;
+        }
+        p->spec.url = p->urls;
+        return p->urls ? 0 : -ENOMEM;
+}
+
+/* What the file holds says what it is, as for the daemon. */
+static int take_credentials(const struct config_hub *hub, struct place *p)
+{
+        const char *file = hub->credentials_file;
+        _cleanup_free_ char *text = NULL;
+        size_t len = 0;
+        int r;
+
+        if (!file)
+                return CLI_DONE;
+        if (hub->user) {
+                p->spec.user = hub->user;
+                return take_password(file, p);
+        }
+        r = file_read(file, CREDENTIALS_MAX, &text, &len);
+        if (r < 0)
+                return hub_fail("%s: %s", file, strerror(-r));
+        if (strstr(text, "-----BEGIN NATS USER JWT-----"))
+                p->spec.creds_file = file;
+        else
+                p->spec.nkey_file = file;
+        secret_forget(text, len);
         return CLI_DONE;
 }
 
@@ -109,9 +153,10 @@ static int from_config(struct hub_call *c, struct place *p)
                 r = choose_hub(c, p->config, &hub);
         if (r != CLI_DONE)
                 return r;
-        p->spec.url = hub->url;
-        p->spec.creds_file = hub->credentials_file;
-        return CLI_DONE;
+        p->spec.tls_ca = hub->ca_file;
+        p->spec.tls_cert = hub->cert_file;
+        p->spec.tls_key = hub->key_file;
+        return take_urls(hub, p) == 0 ? take_credentials(hub, p) : hub_fail("not enough memory");
 }
 
 /* What the command line says goes before what the configuration says. */
@@ -140,7 +185,6 @@ static int find_place(struct hub_call *c, struct place *p)
                 p->spec.nkey_file = options_get(&c->options, "nkey");
                 p->spec.creds_file = options_get(&c->options, "creds");
                 p->spec.user = options_get(&c->options, "user");
-                p->spec.password = NULL;
         }
         if ((given = options_get(&c->options, "tls-ca")))
                 p->spec.tls_ca = given;

@@ -307,9 +307,10 @@ void nats_user_put_permissions(const struct nats_user *user, struct buffer *out)
         allow(&x, WORKER | GATEWAY, "$JS.API.STREAM.MSG.GET.RESULTS");
         allow(&x, WORKER, "llm.out.>");
         allow(&x, WORKER | JANITOR, "llm.res.*");
-        allow(&x, WORKER, "llm.hb.%s");
+        allow(&x, WORKER | GATEWAY, "llm.hb.%s");
+        allow(&x, WORKER | GATEWAY, "llm.cancel.*");
         allow(&x, GATEWAY, "llm.jobs.>");
-        allow(&x, GATEWAY, "llm.cancel.*");
+        allow(&x, GATEWAY, "llm.bell.*.*");
         allow(&x, JANITOR, "$JS.API.STREAM.MSG.GET.JOBS");
         allow(&x, JANITOR, "$JS.API.STREAM.MSG.DELETE.JOBS");
         allow(&x, JANITOR, "$JS.API.STREAM.MSG.GET.DEADLETTER");
@@ -322,7 +323,8 @@ void nats_user_put_permissions(const struct nats_user *user, struct buffer *out)
         begin(&x, "subscribe");
         allow(&x, WORKER | GATEWAY | JANITOR | VIEWER, "_INBOX.%s.>");
         allow(&x, WORKER, "llm.cancel.*");
-        allow(&x, WORKER, "llm.ctl.%s");
+        allow(&x, WORKER | GATEWAY, "llm.ctl.%s");
+        allow(&x, WORKER | GATEWAY, "llm.bell.*.*");
         allow(&x, GATEWAY, "llm.out.>");
         allow(&x, GATEWAY, "llm.res.*");
         allow(&x, GATEWAY | VIEWER, "llm.hb.*");
