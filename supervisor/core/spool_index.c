@@ -15,7 +15,7 @@ struct trouble {
         unsigned forgiven, failures, attempt;
         bool final;
         uint64_t counted; /* attempts up to 64, a bit each */
-        int64_t last; /* epoch of the last failure that counts */
+        int64_t last;     /* epoch of the last failure that counts */
         char name[];
 };
 

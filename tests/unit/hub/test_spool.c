@@ -362,7 +362,8 @@ static void a_permanent_failure_is_final(void **state)
 
         scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
         scene_wait(s, one_came);
-        (hub_driver_spool.fail)(s->core->link, &last(s)->job, HUB_FAIL_PERMANENT, 0, "the context is too long");
+        (hub_driver_spool.fail)(s->core->link, &last(s)->job, HUB_FAIL_PERMANENT, 0,
+                                "the context is too long");
         scene_wait(s, last_settled);
         scene_credits(s->core, 4, 4);
         rest(s);
