@@ -6,8 +6,12 @@ const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const cha
 {
         switch (driver) {
         case CONFIG_HUB_NATS:
-                *ret_why = "this build has no driver for NATS hubs";
+#ifdef LSV_HAVE_NATS
+                return &hub_driver_nats;
+#else
+                *ret_why = "this build has no driver for NATS hubs: it was built without libnats";
                 return NULL;
+#endif
         case CONFIG_HUB_CONVEX:
                 *ret_why = "this build has no driver for Convex hubs";
                 return NULL;
@@ -21,6 +25,5 @@ const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const cha
 
 const struct hub_driver *hub_driver_for_spool(const struct config *config)
 {
-        (void)config;
-        return NULL;
+        return config_spool_is_on(config) ? &hub_driver_spool : NULL;
 }
