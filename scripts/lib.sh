@@ -76,7 +76,7 @@ quietly()
 # Checks: cmd:NAME a command on PATH, pc:MODULE a pkg-config module, file:PATH a file, py:MODULE a module of the
 # system's Python, lws-uv libwebsockets' plug-in for libuv, which it loads at run time. Purposes: build (the daemon), run (scripts/run besides that), web (the page's libraries), fetch (llama-server
 # out of Debian's packages), test (scripts/test), chroot (tests/chroot), packages (packaging/build, packaging/root), system
-# (tests/system), bench (tests/bench).
+# (tests/system), fuzz (scripts/fuzz), bench (tests/bench).
 lsv_packages()
 {
         cat <<'TABLE'
@@ -123,6 +123,8 @@ test          cmd:systemd-analyze                systemd                     sys
 test          cmd:mount                          mount                       util-linux
 test          asan                               libgcc-12-dev               libasan
 test          ubsan                              libgcc-12-dev               libubsan
+fuzz          cmd:clang                          clang                       clang
+fuzz          clang-rt                           libclang-rt-dev             compiler-rt
 bench         cmd:haproxy                        haproxy                     haproxy
 bench         cmd:nginx                          nginx                       nginx
 bench         cmd:perf                           linux-perf                  perf
@@ -159,6 +161,7 @@ is_there()
         py:*) /usr/bin/python3 -c "import ${1#py:}" >/dev/null 2>&1 ;;
         lws-uv) compgen -G '/usr/lib*/*/libwebsockets-evlib_uv.so' >/dev/null || compgen -G '/usr/lib*/libwebsockets-evlib_uv.so' >/dev/null ;;
         asan) ! have gcc || [ "$(gcc -print-file-name=libasan.so)" != libasan.so ] ;;
+        clang-rt) have clang && compgen -G "$(clang -print-runtime-dir)/libclang_rt.fuzzer*.a" >/dev/null ;;
         ubsan) ! have gcc || [ "$(gcc -print-file-name=libubsan.so)" != libubsan.so ] ;;
         *) die "lib.sh: unknown check '$1'" ;;
         esac

@@ -72,6 +72,7 @@ void handover_give_up(struct handover *h, int error, const char *state, const ch
 {
         undo(h);
         note(h, state, message);
+        *(error == -EBUSY ? &h->n_postponed : &h->n_failed) += 1;
         log_event(error == -EBUSY ? LOG_WARNING : LOG_ERR,
                   error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", NULL, "upgrade %s: %s", state,
                   message);
@@ -442,6 +443,12 @@ void handover_put(const struct handover *h, struct json_writer *w)
         put_seconds(w, "took", h->took);
         put_seconds(w, "held", h->held);
         json_close_object(w);
+}
+
+struct handover_counts handover_counts(const struct handover *h)
+{
+        return h ? (struct handover_counts){h->generation, h->n_postponed, h->n_failed}
+                 : (struct handover_counts){0};
 }
 
 void handover_put_blockers(const struct handover *h, struct json_writer *w)

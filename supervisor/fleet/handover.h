@@ -80,6 +80,11 @@ void handover_forget(struct handover *h, const void *owner); /* who asked is gon
 
 /* "generation":N,"upgrade":null or {"state","message","at","from","to","took","held"}, into an open object. */
 void handover_put(const struct handover *h, struct json_writer *w);
+/* Upgrades of this process since its start, whatever program it was; takes NULL. */
+struct handover_counts {
+        uint64_t done, postponed, failed;
+};
+struct handover_counts handover_counts(const struct handover *h);
 /* [{"id","model","instance","what","peer","age"}…]: who postponed the last one. */
 void handover_put_blockers(const struct handover *h, struct json_writer *w);
 

@@ -16,8 +16,9 @@ enum handover_stage {
 struct handover {
         /* What came */
         bool is_next;
-        uint64_t generation; /* how many programs this process has been before */
-        char *from;          /* version of the one before; NULL */
+        uint64_t generation;            /* how many programs this process has been before */
+        uint64_t n_postponed, n_failed; /* upgrades, of all of them */
+        char *from;                     /* version of the one before; NULL */
         usec_t came_begun, came_held;
         int lock; /* -1: none came, or it was taken */
         struct inherited *inherited;

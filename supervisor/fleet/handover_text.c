@@ -68,6 +68,8 @@ int handover_write_text(struct handover *h, struct buffer *out, int **ret_fds, s
         json_begin(&x.w, out);
         json_open_object(&x.w);
         json_uint(&x.w, "generation", h->generation + 1);
+        json_uint(&x.w, "postponed", h->n_postponed);
+        json_uint(&x.w, "failed", h->n_failed);
         json_string(&x.w, "version", LSV_VERSION);
         json_uint(&x.w, "begun", h->begun);
         json_uint(&x.w, "held", h->held_at);
@@ -160,6 +162,8 @@ int handover_read_text(struct handover *h, const char *text, size_t len)
                 return r;
         h->is_next = true;
         h->generation = (uint64_t)json_get_int(v, "generation", 1);
+        h->n_postponed = (uint64_t)json_get_int(v, "postponed", 0);
+        h->n_failed = (uint64_t)json_get_int(v, "failed", 0);
         h->came_begun = (usec_t)json_get_int(v, "begun", 0);
         h->came_held = (usec_t)json_get_int(v, "held", 0);
         h->from = text_dup(json_get_string(v, "version"));

@@ -251,6 +251,13 @@ static void once_key_reloads(const struct exposition *x, const struct family *f,
         exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
 }
 
+static void once_upgrades(const struct exposition *x, const struct family *f, struct buffer *out)
+{
+        exposition_put_plain(out, f->name, "result", "done", (double)x->facts.upgrades.done);
+        exposition_put_plain(out, f->name, "result", "postponed", (double)x->facts.upgrades.postponed);
+        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.upgrades.failed);
+}
+
 static void once_handshakes(const struct exposition *x, const struct family *f, struct buffer *out)
 {
         exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.server.tls_handshakes);
@@ -381,6 +388,9 @@ static const struct family families[] = {
         {PREFIX "keys", "gauge", "API keys in force.", .once = once_unsigned, .offset = OF_FACTS(keys)},
         {PREFIX "keys_reloads_total", "counter", "Times that the keys file changed and was read again.",
          .once = once_key_reloads},
+        {PREFIX "upgrades_total", "counter",
+         "Upgrades of the daemon in place, by how they ended, since its process began.",
+         .once = once_upgrades},
         {PREFIX "tls_handshakes_total", "counter", "TLS handshakes by how they ended.",
          .once = once_handshakes},
         {PREFIX "tls_certificate_expiry_timestamp_seconds", "gauge",

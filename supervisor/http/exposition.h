@@ -8,6 +8,7 @@
 #define LSV_HTTP_EXPOSITION_H
 
 #include "fleet/fleet.h"
+#include "fleet/handover.h"
 #include "http/auth.h"
 #include "http/exposition_text.h"
 #include "http/gateway.h"
@@ -43,6 +44,7 @@ struct exposition_facts {
         struct exposition_certificate certificates[EXPOSITION_CERTIFICATES_MAX];
         size_t n_certificates;
         uint64_t tls_reloads, tls_reloads_failed;
+        struct handover_counts upgrades;
         uint64_t router_errors, busy, follow_skipped, scrapes_cut, log_lost;
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;

@@ -105,6 +105,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .auth = *auth_counts(d->auth),
                 .gateway = *gateway_counts(d->gateway),
                 .keys = (unsigned)auth_keys_in_force(d->auth),
+                .upgrades = handover_counts(d->handover),
         };
         ret->tls_reloads = d->counts.tls_reloads;
         ret->tls_reloads_failed = d->counts.tls_reloads_failed;

@@ -4,6 +4,7 @@ long is named, and whatever fails, everything goes on."""
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,13 @@ def start_time(pid):
 
 def generation(daemon):
     return daemon.get("/api/v1/status").json["generation"]
+
+
+def counted(daemon):
+    """llama_supervisor_upgrades_total: done, postponed, failed."""
+    text = daemon.get("/metrics").text
+    return tuple(int(re.search(r'^llama_supervisor_upgrades_total\{result="%s"\} (\d+)$' % result, text, re.M).group(1))
+                 for result in ("done", "postponed", "failed"))
 
 
 def upgraded(daemon, *args, **kwargs):
@@ -399,8 +407,12 @@ def test_a_stream_postpones_it(make_daemon):
     # Everything is as before: connections are kept, and the stream ends as it should.
     assert "Connection" not in daemon.get("/health").headers
     assert len(events_of(daemon, "upgrade_postponed")) == 2
+    assert counted(daemon) == (0, 2, 0)
     assert stream.over.wait(harness.PATIENCE) and stream.is_whole(), (stream.error, stream.text[-300:])
     assert upgraded(daemon)["generation"] == 1
+    assert counted(daemon) == (1, 2, 0)         # the next program goes on with them
+    assert upgraded(daemon)["generation"] == 2
+    assert counted(daemon) == (2, 2, 0)
 
 
 def test_it_waits_for_a_stream(make_daemon):
@@ -487,6 +499,7 @@ def test_a_wrong_configuration(make_daemon):
         json.dump(dict(good, lisen=[]), f)
     refused = daemon.cli("upgrade")
     assert refused.returncode == 1 and "refuses the configuration" in refused.stderr and '"listen"' in refused.stderr, refused
+    assert counted(daemon)[2] == 1
     answer = daemon.api("POST", "/api/v1/upgrade")
     assert answer.status == 422 and answer.json["upgrade"]["state"] == "failed", answer
     goes_on(daemon, pid)
