@@ -256,6 +256,22 @@ int cli_reopen_feed(struct cli *cli, int ended, struct client_stream **stream)
         return cli_open_stream(cli, "/api/v1/events", stream);
 }
 
+int cli_reopen_stream(struct cli *cli, const char *target, struct client_stream **stream)
+{
+        const struct timespec pause = {.tv_nsec = REOPEN_PAUSE_NSEC};
+        _cleanup_answer_ struct client_answer refusal = {0};
+        int r;
+
+        *stream = client_stream_free(*stream);
+        if (!target)
+                return cli_fail(cli, "not enough memory");
+        (void)nanosleep(&pause, NULL);
+        r = client_stream_open(cli->socket, target, CLIENT_TIMEOUT, stream, &refusal);
+        if (r < 0)
+                return cli_broken(cli, r);
+        return r == 0 || refusal.status == 404 ? CLI_DONE : cli_refused(cli, &refusal);
+}
+
 struct json_value *cli_feed_message(char *line, size_t len)
 {
         struct slice text = {line, len};

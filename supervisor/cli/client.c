@@ -18,6 +18,7 @@ struct connection {
         int fd;
         struct buffer in; /* undecoded */
         int status;
+        size_t past; /* X-Log-Lines */
         struct http1_body body;
 };
 
@@ -173,6 +174,18 @@ static int read_more(struct connection *c, usec_t deadline, bool *ret_eof)
         }
 }
 
+static size_t past_lines(const struct http1_response *head)
+{
+        struct slice value;
+        size_t n = 0;
+
+        if (http1_header_find(head->headers, head->n_headers, "X-Log-Lines", &value) != 1 || value.n > 6)
+                return 0;
+        for (size_t i = 0; i < value.n && value.p[i] >= '0' && value.p[i] <= '9'; i++)
+                n = n * 10 + (size_t)(value.p[i] - '0');
+        return n;
+}
+
 static int read_head(struct connection *c, uint64_t body_max, usec_t deadline)
 {
         struct http1_parser parser;
@@ -200,6 +213,7 @@ static int read_head(struct connection *c, uint64_t body_max, usec_t deadline)
                         return -ECONNRESET;
         }
         c->status = head.status;
+        c->past = past_lines(&head);
         http1_body_init_response(&c->body, &head, body_max);
         buffer_consume(&c->in, (size_t)r);
         return 0;
@@ -333,6 +347,11 @@ int client_stream_open(const char *socket_path, const char *target, usec_t timeo
         }
         *ret = s;
         return 0;
+}
+
+size_t client_stream_past(const struct client_stream *s)
+{
+        return s->c.past;
 }
 
 bool client_stream_line(struct client_stream *s, char **ret, size_t *ret_len)

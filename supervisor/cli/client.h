@@ -36,6 +36,8 @@ struct client_stream;
 int client_stream_open(const char *socket_path, const char *target, usec_t timeout,
                        struct client_stream **ret, struct client_answer *ret_refusal);
 struct client_stream *client_stream_free(struct client_stream *s); /* always NULL */
+/* Of a log: how many lines come first that are of the past (X-Log-Lines); 0 where that is not told. */
+size_t client_stream_past(const struct client_stream *s);
 
 /* The next line, without its end and with a NUL behind it, valid until the next call on this stream; false: none is there. */
 bool client_stream_line(struct client_stream *s, char **ret, size_t *ret_len);

@@ -5,9 +5,14 @@
 #include "base/slice.h"
 #include "base/text.h"
 #include "cli/rows.h"
+#include "cli/tail.h"
 #include "cli/verb.h"
 
-enum { LINES_DEFAULT = 100, LINES_MAX = 10000, INSTANCES_MAX = 256 };
+/* REOPEN_LINES: how much may be written while a stream is opened anew. */
+enum { LINES_DEFAULT = 100, LINES_MAX = 10000, INSTANCES_MAX = 256, REOPEN_LINES = 2000 };
+
+/* The last line of a stream before the daemon is upgraded. Of no concern to who goes on by himself. */
+static const char upgrade_note[] = "--- the supervisor is upgraded: ask again to go on";
 
 struct logs {
         struct cli *cli;
@@ -15,6 +20,14 @@ struct logs {
         char *labels[INSTANCES_MAX]; /* the names, harmless */
         struct client_stream *streams[INSTANCES_MAX];
         size_t n, prefix; /* columns of the longest name, 0: one instance, no prefix */
+        struct follower { /* with --follow */
+                struct tail tail;
+                size_t past;   /* so many lines come first that are of the past … */
+                size_t silent; /* … and of them so many are not told */
+                bool again;    /* opened anew: what of the past is told already is to be found out */
+                char **lines;  /* all of the past, until it is whole */
+                size_t n_lines;
+        } * followers;
 };
 
 static void logs_finish(struct logs *l)
@@ -23,7 +36,12 @@ static void logs_finish(struct logs *l)
                 client_stream_free(l->streams[i]);
                 free(l->names[i]);
                 free(l->labels[i]);
+                if (l->followers) {
+                        tail_finish(&l->followers[i].tail);
+                        text_list_free(l->followers[i].lines);
+                }
         }
+        free(l->followers);
 }
 
 static int add_name(struct logs *l, const char *name)
@@ -110,44 +128,6 @@ static void print_line(const struct logs *l, size_t i, char *line, size_t len)
         (void)putchar('\n');
 }
 
-static void print_lines(const struct logs *l, size_t i)
-{
-        size_t len;
-        char *line;
-
-        while (client_stream_line(l->streams[i], &line, &len))
-                print_line(l, i, line, len);
-}
-
-/* Until all have ended; without --follow that is when each was told whole. */
-static int read_all(struct logs *l)
-{
-        size_t open = 0, which = 0;
-        int r;
-
-        for (size_t i = 0; i < l->n; i++) {
-                print_lines(l, i);
-                open += l->streams[i] != NULL;
-        }
-        while (open > 0) {
-                r = cli_flush(l->cli);
-                if (r != CLI_DONE)
-                        return r;
-                r = client_stream_wait(l->streams, l->n, -1, USEC_INFINITY, &which);
-                if (r < 0)
-                        return cli_broken(l->cli, r);
-                r = client_stream_pull(l->streams[which]);
-                print_lines(l, which);
-                if (r < 0)
-                        return cli_broken(l->cli, r);
-                if (r == 1) {
-                        l->streams[which] = client_stream_free(l->streams[which]);
-                        open--;
-                }
-        }
-        return cli_flush(l->cli);
-}
-
 static char *target_of(const struct logs *l, size_t i, const char *query)
 {
         return l->names[i] ? cli_target("/api/v1/instances", l->names[i], query)
@@ -175,16 +155,131 @@ static int read_ends(struct logs *l, const char *query)
         return r == CLI_DONE ? cli_flush(l->cli) : r;
 }
 
-static int follow(struct logs *l, const char *query)
+/* --- following ---------------------------------------------------------------------------------------------------------- */
+
+static void tell(const struct logs *l, size_t i, char *line, size_t len)
+{
+        tail_add(&l->followers[i].tail, line, len);
+        print_line(l, i, line, len);
+}
+
+/* The past is whole: what of it is new? */
+static void tell_rest(const struct logs *l, size_t i)
+{
+        struct follower *f = &l->followers[i];
+        size_t known;
+
+        /* What the daemon itself said begins anew with it. */
+        if (!tail_find(&f->tail, f->lines, f->n_lines, &known) && l->names[i])
+                (void)fprintf(stderr, "llama-supervisor logs: %s: lines before this one may be missing\n",
+                              l->labels[i]);
+        for (size_t k = known; k < f->n_lines; k++)
+                tell(l, i, f->lines[k], strlen(f->lines[k]));
+        f->lines = text_list_free(f->lines);
+        f->n_lines = 0;
+        f->again = false;
+}
+
+static int take_line(const struct logs *l, size_t i, char *line, size_t len)
+{
+        struct follower *f = &l->followers[i];
+
+        if (f->past > 0 && f->again) {
+                f->past--;
+                if (text_list_add(&f->lines, line) < 0)
+                        return cli_fail(l->cli, "not enough memory");
+                f->n_lines++;
+                if (f->past == 0)
+                        tell_rest(l, i);
+        } else if (f->past > 0 && f->silent > 0) {
+                f->past--;
+                f->silent--;
+                tail_add(&f->tail, line, len);
+        } else if (!streq(line, upgrade_note)) {
+                f->past -= f->past > 0;
+                tell(l, i, line, len);
+        }
+        return CLI_DONE;
+}
+
+static int take_lines(const struct logs *l, size_t i)
 {
         int r = CLI_DONE;
+        size_t len;
+        char *line;
 
+        while (r == CLI_DONE && client_stream_line(l->streams[i], &line, &len))
+                r = take_line(l, i, line, len);
+        return r;
+}
+
+/* It ended in order: an upgrade, after which it goes on, or there is no such instance any more. */
+static int reopen(struct logs *l, size_t i)
+{
+        _cleanup_free_ char *query = text_format("/logs?lines=%d&follow=1", REOPEN_LINES), *target = NULL;
+        struct follower *f = &l->followers[i];
+        int r;
+
+        target = query ? target_of(l, i, query) : NULL;
+        r = cli_reopen_stream(l->cli, target, &l->streams[i]);
+        if (r != CLI_DONE || !l->streams[i])
+                return r;
+        f->past = client_stream_past(l->streams[i]);
+        f->again = true;
+        if (f->past == 0)
+                tell_rest(l, i);
+        return take_lines(l, i);
+}
+
+static int follow_turn(struct logs *l)
+{
+        size_t which = 0;
+        int r = cli_flush(l->cli), ended;
+
+        if (r != CLI_DONE)
+                return r;
+        r = client_stream_wait(l->streams, l->n, -1, USEC_INFINITY, &which);
+        if (r < 0)
+                return cli_broken(l->cli, r);
+        ended = client_stream_pull(l->streams[which]);
+        r = take_lines(l, which);
+        if (r != CLI_DONE || ended == 0)
+                return r;
+        return ended < 0 ? cli_broken(l->cli, ended) : reopen(l, which);
+}
+
+static bool is_open(const struct logs *l)
+{
+        for (size_t i = 0; i < l->n; i++)
+                if (l->streams[i])
+                        return true;
+        return false;
+}
+
+static int follow(struct logs *l, size_t lines)
+{
+        /* Some more than is told, to know the place again. */
+        _cleanup_free_ char *query = text_format("/logs?lines=%zu&follow=1", MAX(lines, (size_t)TAIL_KEPT));
+        int r = CLI_DONE;
+
+        l->followers = calloc(MAX(l->n, (size_t)1), sizeof(*l->followers));
+        if (!l->followers || !query)
+                return cli_fail(l->cli, "not enough memory");
         for (size_t i = 0; i < l->n && r == CLI_DONE; i++) {
                 _cleanup_free_ char *target = target_of(l, i, query);
+                struct follower *f = &l->followers[i];
 
                 r = cli_open_stream(l->cli, target, &l->streams[i]);
+                if (r != CLI_DONE)
+                        return r;
+                f->past = client_stream_past(l->streams[i]);
+                f->silent = f->past > lines ? f->past - lines : 0;
         }
-        return r == CLI_DONE ? read_all(l) : r;
+        for (size_t i = 0; i < l->n && r == CLI_DONE; i++)
+                r = take_lines(l, i);
+        while (r == CLI_DONE && is_open(l))
+                r = follow_turn(l);
+        return r == CLI_DONE ? cli_flush(l->cli) : r;
 }
 
 int logs_main(struct cli *cli)
@@ -203,10 +298,10 @@ int logs_main(struct cli *cli)
                 if (lines[0] < '0' || lines[0] > '9' || *end || n > LINES_MAX)
                         return cli_usage(cli, "--lines %s: a number from 0 to %d", lines, LINES_MAX);
         }
-        (void)snprintf(query, sizeof(query), "/logs?lines=%lu%s", n, follows ? "&follow=1" : "");
+        (void)snprintf(query, sizeof(query), "/logs?lines=%lu", n);
         r = find_names(&l);
         if (r == CLI_DONE)
-                r = follows ? follow(&l, query) : read_ends(&l, query);
+                r = follows ? follow(&l, n) : read_ends(&l, query);
         logs_finish(&l);
         return r;
 }

@@ -91,6 +91,8 @@ int cli_refused(struct cli *cli, const struct client_answer *a);
 int cli_open_stream(struct cli *cli, const char *target, struct client_stream **ret);
 /* The feed has ended (1 of client_stream_pull: in order, as before an upgrade; or an error of it): opened anew, or said why not. */
 int cli_reopen_feed(struct cli *cli, int ended, struct client_stream **stream);
+/* The same for another stream that has ended in order. *stream is NULL when what it told of is no more, which is no failure. */
+int cli_reopen_stream(struct cli *cli, const char *target, struct client_stream **stream);
 /* An error of client.h: said, and its exit code. */
 int cli_broken(struct cli *cli, int r);
 /* The data of the feed's next message ("data: {…}"), parsed; NULL for a line that holds none. The caller frees it. */

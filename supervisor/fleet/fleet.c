@@ -17,7 +17,7 @@
 #include "host/record.h"
 
 /* Facts of one turn may make new ones (a spawn that fails at once); more rounds than this wait for the next turn. */
-enum { SETTLE_ROUNDS = 8, SEQ_SAVE_EVERY = 500 };
+enum { SETTLE_ROUNDS = 8, SEQ_SAVE_EVERY = 500, LOG_MAX = 1024 * 1024 };
 
 /* --- building ------------------------------------------------------------------------------------------------------- */
 
@@ -857,7 +857,7 @@ int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)
         return 0;
 }
 
-int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len)
+int fleet_read_log(struct fleet *f, const char *name, bool told, unsigned lines, char **ret, size_t *ret_len)
 {
         struct member *m = fleet_member(f, name);
 
@@ -865,7 +865,8 @@ int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret
                 return -ENOENT;
         if (member_is_foreign_only(m) || member_open_log(m) < 0)
                 return -ENODATA;
-        return logfile_read_last(m->log, lines, 1024 * 1024, ret, ret_len);
+        return told ? logfile_read_told(m->log, lines, LOG_MAX, ret, ret_len)
+                    : logfile_read_last(m->log, lines, LOG_MAX, ret, ret_len);
 }
 
 int fleet_follow_log(struct fleet *f, const char *name, follow_line_fn *on_line, void *owner,

@@ -94,8 +94,9 @@ void fleet_look(struct fleet *f, const char *name);
  *  "command":{"argv":[…],"env":{…},"cwd","shell":"one line to paste"}}; secrets masked. -ENOENT. */
 int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w);
 
-/* The last lines of an instance's log from disk: malloc'd. -ENOENT, -ENODATA (not our server, no log). */
-int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len);
+/* The last lines of an instance's log from disk: malloc'd. -ENOENT, -ENODATA (not our server, no log). told: only those that followers
+ * were given already: who begins to follow in the same turn misses none and gets none twice. */
+int fleet_read_log(struct fleet *f, const char *name, bool told, unsigned lines, char **ret, size_t *ret_len);
 /* Follows: on_line for each new line until fleet_unfollow. The line is valid during the call. */
 struct follower;
 typedef void follow_line_fn(void *owner, const char *line, size_t len);

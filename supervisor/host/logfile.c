@@ -479,7 +479,7 @@ static int put_harmless(struct backlog *b, struct buffer *out)
         return 0;
 }
 
-static int gather_all(struct logfile *f, struct backlog *b)
+static int gather_all(struct logfile *f, bool told, struct backlog *b)
 {
         uint64_t start, end;
         struct stat st;
@@ -487,6 +487,8 @@ static int gather_all(struct logfile *f, struct backlog *b)
 
         start = rotation_hold(f);
         end = fstat(f->file->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
+        if (told)
+                end = MIN(end, f->read_off);
         r = gather(b, f->file->fd, MIN(start, end), end);
         for (unsigned i = 1; r == 0 && !b->full && i <= f->limits.keep; i++) {
                 fd = rotation_open(f, i);
@@ -500,7 +502,8 @@ static int gather_all(struct logfile *f, struct backlog *b)
         return r;
 }
 
-int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len)
+static int read_last(const struct logfile *f, bool told, unsigned lines, size_t max, char **ret,
+                     size_t *ret_len)
 {
         struct backlog b = {.max = MIN(max, (size_t)READ_LAST_MAX), .lines_wanted = lines};
         _cleanup_buffer_ struct buffer out;
@@ -512,7 +515,7 @@ int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char 
         if (!b.data)
                 return -ENOMEM;
         if (!b.full)
-                r = gather_all((struct logfile *)f, &b);
+                r = gather_all((struct logfile *)f, told, &b);
         if (r == 0)
                 r = put_harmless(&b, &out);
         free(b.data);
@@ -523,4 +526,14 @@ int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char 
         *ret_len = out.len;
         *ret = buffer_steal(&out);
         return 0;
+}
+
+int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len)
+{
+        return read_last(f, false, lines, max, ret, ret_len);
+}
+
+int logfile_read_told(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len)
+{
+        return read_last(f, true, lines, max, ret, ret_len);
 }

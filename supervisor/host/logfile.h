@@ -69,6 +69,8 @@ const char *logfile_tail_since_mark(const struct logfile *f);
 /* Reads the last `lines` lines (at most max bytes, at most 1 MB) from disk, rotated files included, harmless, each with its
  * newline. malloc'd and NUL-terminated in *ret. 0 or -errno. */
 int logfile_read_last(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len);
+/* The same without lines that on_line has not been given yet: for who listens from this turn on. */
+int logfile_read_told(const struct logfile *f, unsigned lines, size_t max, char **ret, size_t *ret_len);
 
 const struct logfile_counts *logfile_counts(const struct logfile *f);
 

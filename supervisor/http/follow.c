@@ -175,12 +175,12 @@ static void answer_no_log(struct call *call, int r)
                                     strerror(-r));
 }
 
-static int read_end(struct call *call, unsigned lines, char **ret, size_t *ret_len)
+static int read_end(struct call *call, bool follows, unsigned lines, char **ret, size_t *ret_len)
 {
         struct buffer text;
 
         if (is_of_instance(call))
-                return fleet_read_log(call->doors->fleet, call->name, lines, ret, ret_len);
+                return fleet_read_log(call->doors->fleet, call->name, follows, lines, ret, ret_len);
         buffer_init(&text, 0);
         ownlog_put_last(lines, &text);
         if (text.failed) {
@@ -195,7 +195,9 @@ static int read_end(struct call *call, unsigned lines, char **ret, size_t *ret_l
 static void follow(struct call *call, const char *text, size_t len)
 {
         struct doors *d = call->doors;
+        size_t lines = 0; /* who comes again knows by it where the past ends */
         struct follow *x;
+        char headers[80];
         int r;
 
         /* Strangers cannot keep the operator from its log. */
@@ -212,7 +214,10 @@ static void follow(struct call *call, const char *text, size_t len)
         }
         request_on_gone(call->req, follow_gone, x);
         request_set_standing(call->req);
-        respond_begin(call->req, 200, LOG_TYPE, "X-Accel-Buffering: no\r\n");
+        for (size_t i = 0; i < len; i++)
+                lines += text[i] == '\n';
+        (void)snprintf(headers, sizeof(headers), "X-Accel-Buffering: no\r\nX-Log-Lines: %zu\r\n", lines);
+        respond_begin(call->req, 200, LOG_TYPE, headers);
         if (len && request_write(call->req, text, len) < 0)
                 skip(x, len);
 }
@@ -229,7 +234,7 @@ void logs_handle(struct call *call)
         if (!call_get_uint(call, "lines", 0, LINES_MAX, LINES_DEFAULT, &lines) ||
             !call_get_bool(call, "follow", &follows))
                 return;
-        r = read_end(call, (unsigned)lines, &text, &len);
+        r = read_end(call, follows, (unsigned)lines, &text, &len);
         if (r < 0)
                 answer_no_log(call, r);
         else if (!follows || call->head->method == HTTP1_HEAD)

@@ -662,6 +662,58 @@ def test_who_watches_from_a_terminal_goes_on(make_daemon):
             watcher.stdout.close()
 
 
+def test_followed_logs_go_on(make_daemon, folder):
+    """logs -f over upgrades, while lines are written: none is lost, none is told twice. One that is removed just ends."""
+    daemon = make_daemon({"instances": one()["instances"] + [dict(one()["instances"][0], name="b")]})
+    for name in "ab":
+        daemon.wait_state(name, "ready")
+    stop, count = threading.Event(), [0]
+
+    def write():
+        with open(os.path.join(daemon.log, "a.log"), "ab", buffering=0) as log:
+            while not stop.is_set():
+                count[0] += 1
+                log.write(b"number %d\n" % count[0])
+                time.sleep(0.002)
+    writer = threading.Thread(target=write)
+    told = [open(os.path.join(folder, "told-%d" % i), "w+b") for i in range(3)]
+    followers = [harness.spawn([harness.PROGRAM, "logs", "-f", *args, "--socket", daemon.control], stdout=out, stderr=subprocess.STDOUT,
+                               env=daemon.environment(), stdin=subprocess.DEVNULL)
+                 for out, args in zip(told, (["-n0", "a"], ["-n5", "a", "b", "-s", "--json"], ["b"]))]
+
+    def text(i):
+        told[i].seek(0)
+        return told[i].read().decode()
+    try:
+        harness.wait_for(lambda: "llama_supervisor_log_followers 5\n" in daemon.get("/metrics").text, what="all follow")
+        assert "number" not in text(0)
+        writer.start()
+        for generations in (1, 2, 3):
+            seen = count[0]
+            harness.wait_for(lambda: "number %d\n" % (seen + 50) in text(0), what=lambda: text(0)[-500:])
+            assert upgraded(daemon)["generation"] == generations
+        harness.wait_for(lambda: "llama_supervisor_log_followers 5\n" in daemon.get("/metrics").text, what="all follow again")
+        stop.set()
+        writer.join(harness.PATIENCE)
+        for i in (0, 1):
+            harness.wait_for(lambda: re.search(r"number %d\b" % count[0], text(i)), what=lambda: text(i)[-500:])
+            assert [int(n) for n in re.findall(r"number (\d+)", text(i))] == list(range(1, count[0] + 1))
+        for i in range(3):
+            assert "ask again" not in text(i) and "may be missing" not in text(i), text(i)[-2000:]
+        assert {json.loads(line)["instance"] for line in text(1).splitlines()} == {"a", "b", None}
+        assert text(2).count("llama_server: initializing") == 1
+        daemon.write_config({**daemon.config, "instances": daemon.config["instances"][:1]})
+        assert daemon.cli("reload").returncode == 0
+        assert followers[2].wait(harness.PATIENCE) == 0 and "this instance is gone" in text(2), text(2)
+    finally:
+        stop.set()
+        for follower in followers:
+            follower.kill()
+            follower.wait()
+        for out in told:
+            out.close()
+
+
 def test_an_answer_that_is_not_read_is_named(make_daemon):
     daemon = make_daemon(one())
     daemon.wait_state("a", "ready")

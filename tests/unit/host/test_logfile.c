@@ -398,6 +398,34 @@ static void check_numbered(const char *text, unsigned end, unsigned *ret_first)
         *ret_first = first;
 }
 
+/* Who listens from now on is told the rest by on_line. */
+static void test_what_was_told(void **state)
+{
+        unsigned next = 0, first = 0;
+        char *text = NULL;
+        struct scene s;
+        size_t len = 0;
+
+        (void)state;
+        scene_init(&s, 128 << 10, 2);
+        say_numbered(&s, &next, 20);
+        await_count(&s, next);
+        say_numbered(&s, &next, 10); /* the loop has not turned since */
+        assert_int_equal(logfile_read_told(s.f, 1000, 1 << 20, &text, &len), 0);
+        check_numbered(text, 20, &first);
+        assert_int_equal(first, 0);
+        free(text);
+        assert_int_equal(logfile_read_last(s.f, 1000, 1 << 20, &text, &len), 0);
+        check_numbered(text, 30, &first);
+        free(text);
+        await_count(&s, next);
+        assert_int_equal(logfile_read_told(s.f, 5, 1 << 20, &text, &len), 0);
+        check_numbered(text, 30, &first);
+        assert_int_equal(first, 25);
+        free(text);
+        scene_finish(&s);
+}
+
 static void test_rotation_keeps_order_and_bound(void **state)
 {
         unsigned next = 0, first = 0;
@@ -805,6 +833,7 @@ int main(void)
                 cmocka_unit_test(test_an_endless_line_is_cut),
                 cmocka_unit_test(test_what_is_no_log_is_refused),
                 cmocka_unit_test(test_rotation_follows_no_link),
+                cmocka_unit_test(test_what_was_told),
                 cmocka_unit_test(test_rotation_keeps_order_and_bound),
                 cmocka_unit_test(test_truncated_while_down),
                 cmocka_unit_test(test_truncated_by_hand_and_deleted),

@@ -368,8 +368,9 @@ int fleet_put_why(struct fleet *f, const char *name, struct json_writer *w)
         return 0;
 }
 
-int fleet_read_log(struct fleet *f, const char *name, unsigned lines, char **ret, size_t *ret_len)
+int fleet_read_log(struct fleet *f, const char *name, bool told, unsigned lines, char **ret, size_t *ret_len)
 {
+        (void)told;
         if (!fleet_find(f, name))
                 return -ENOENT;
         if (!f->log)
