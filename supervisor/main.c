@@ -272,6 +272,9 @@ static int build(struct daemon *d, struct config *config)
         if (r < 0)
                 return r;
         journal_describe(d->journal, fleet_describe, d->fleet);
+        r = journal_attach(d->journal, d->loop);
+        if (r < 0)
+                return r;
         r = handover_attach(d->handover, d->fleet, d->lock_fd, load_again, d);
         if (r < 0)
                 return r;
@@ -317,6 +320,7 @@ static void tear_down(struct daemon *d)
         d->handover = handover_free(d->handover);
         journal_describe(d->journal, NULL, NULL);
         d->fleet = fleet_free(d->fleet);
+        (void)journal_attach(d->journal, NULL);
         d->loop = loop_free(d->loop);
         process_finish();
         close_fd(&d->lock_fd);

@@ -172,3 +172,8 @@ uint64_t log_lost(void)
 {
         return lost;
 }
+
+void log_add_lost(uint64_t n)
+{
+        lost += n;
+}

@@ -29,7 +29,8 @@ typedef enum log_fate log_sink_fn(void *owner, const struct log_entry *entry);
 void log_set_sink(log_sink_fn *fn, void *owner); /* NULL: none */
 /* stderr is the journal, so that a sink may write to it in better words. */
 bool log_is_journal(void);
-uint64_t log_lost(void); /* lines that nobody took */
+uint64_t log_lost(void);       /* lines that nobody took */
+void log_add_lost(uint64_t n); /* a sink that had taken them could not keep its word */
 
 /* subject: an instance's name, or NULL for the daemon itself. */
 void log_line(int level, const char *subject, const char *fmt, ...) PRINTF_LIKE(3, 4);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "host/journal.h"
 #include "net/inherited.h"
 
 #define VARIABLE "LSV_HANDOVER"
@@ -235,6 +236,7 @@ int reexec_now(const char *text, size_t len, const int *fds, size_t n_fds)
         (void)snprintf(number, sizeof(number), "%d", memory);
         if (setenv(VARIABLE, number, 1) < 0)
                 return -ENOMEM;
+        journal_flush();
         daemon_signals(&set);
         (void)sigprocmask(SIG_BLOCK, &set, &before);
         keep_all(&memory, 1, true);

@@ -168,6 +168,88 @@ static void test_a_full_journal(void **state)
         assert_int_equal(hear(s), -1);
 }
 
+static void on_beat(void *owner, usec_t now)
+{
+        (void)now;
+        loop_stop(owner);
+}
+
+/* Hears all that comes within a while, in order: "line 0", "line 1" … Returns how many. */
+static unsigned hear_lines(struct scene *s, struct loop *loop, struct timer *beat, unsigned from,
+                           unsigned most)
+{
+        unsigned n = 0, quiet = 0;
+
+        while (n < most && quiet < 2000) {
+                if (hear(s) > 0) {
+                        const char *line = strstr(s->text, "MESSAGE=line ");
+
+                        if (!line)
+                                break; /* what was lost is told */
+                        assert_int_equal(strtoul(line + strlen("MESSAGE=line "), NULL, 10), from + n);
+                        n++;
+                        quiet = 0;
+                        continue;
+                }
+                quiet++;
+                timer_set(beat, time_monotonic() + 5 * USEC_PER_MSEC);
+                loop_run(loop);
+        }
+        return n;
+}
+
+/* A burst of one turn is more than the kernel keeps for a reader that has not come to it yet: it waits here. */
+static void test_a_burst_waits(void **state)
+{
+        struct scene *s = *state;
+        uint64_t before = log_lost();
+        struct timer *beat;
+        struct loop *loop;
+        unsigned heard;
+
+        assert_int_equal(loop_new(&loop), 0);
+        assert_int_equal(timer_new(loop, on_beat, loop, &beat), 0);
+        assert_int_equal(journal_attach(s->j, loop), 0);
+        for (unsigned i = 0; i < JOURNAL_WAITING; i++)
+                log_info(NULL, "line %u", i);
+        assert_int_equal(log_lost(), before);
+        assert_int_equal(hear_lines(s, loop, beat, 0, JOURNAL_WAITING), JOURNAL_WAITING);
+        /* There is a bound, and what is beyond it is told between the lines before and after. */
+        for (unsigned i = 0; i < 3 * JOURNAL_WAITING + 1000; i++)
+                log_info(NULL, "line %u", i);
+        assert_true(log_lost() > before);
+        heard = hear_lines(s, loop, beat, 0, 3 * JOURNAL_WAITING + 1000);
+        assert_true(heard >= JOURNAL_WAITING);
+        assert_non_null(strstr(s->text, " lines before this one could not be written to the journal\n"));
+        assert_int_equal(strtoull(strstr(s->text, "MESSAGE=") + strlen("MESSAGE="), NULL, 10),
+                         log_lost() - before);
+        assert_int_equal(heard + log_lost() - before, 3 * JOURNAL_WAITING + 1000);
+        /* Its reader goes away: what waited for it is lost, and new lines find their own way. */
+        before = log_lost();
+        for (unsigned i = 0; i < JOURNAL_WAITING; i++)
+                log_info(NULL, "line %u", i);
+        assert_int_equal(log_lost(), before);
+        (void)close(s->fd);
+        (void)unlink(s->at.sun_path);
+        log_info(NULL, "to stderr: this line is part of the test");
+        assert_true(log_lost() > before);
+        listen_there(s);
+        log_info(NULL, "back");
+        assert_true(hear(s) > 0);
+        assert_non_null(strstr(s->text, " before this one could not be written"));
+        assert_true(hear(s) > 0);
+        assert_non_null(strstr(s->text, "MESSAGE=back\n"));
+        /* The end does not wait for who does not read. */
+        for (unsigned i = 0; i < JOURNAL_WAITING; i++)
+                log_info(NULL, "line %u", i);
+        before = log_lost();
+        assert_int_equal(journal_attach(s->j, NULL), 0);
+        s->j = journal_close(s->j);
+        assert_true(log_lost() > before);
+        beat = timer_free(beat);
+        loop = loop_free(loop);
+}
+
 /* journald is restarted: nothing is lost, lines go to stderr meanwhile. */
 static void test_the_socket_goes_and_comes(void **state)
 {
@@ -202,6 +284,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_forgery, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_newlines_are_counted, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_a_full_journal, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_a_burst_waits, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_the_socket_goes_and_comes, set_up, tear_down),
                 cmocka_unit_test(test_nobody_there),
         };
