@@ -23,8 +23,6 @@ OUTLIVING = {"Type": "notify", "KillMode": "process", "OOMPolicy": "continue", "
 SYSTEM = {"RuntimeDirectoryPreserve": "yes", "RuntimeDirectory": "llama-supervisor", "StateDirectory": "llama-supervisor",
           "LogsDirectory": "llama-supervisor", "LimitMEMLOCK": "infinity", "SupplementaryGroups": "video render",
           "User": "llama-supervisor", "ProtectSystem": "strict", "NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}
-# Ignored with a line in the journal by older ones, and wanted all the same: {key: the systemd that knows it}.
-NEWER = {"DelegateSubgroup": 254}
 
 
 def read(path):
@@ -171,16 +169,6 @@ def check_spec(names):
             yield "llama-supervisor.spec: %s is listed and not installed" % path
 
 
-def complaints(text):
-    """What systemd-analyze says that is not about a key it is too old for."""
-    answer = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout
-    age = int(re.match(r"systemd (\d+)", answer).group(1))
-    for line in text.splitlines():
-        match = re.search(r"Unknown key(?: name)? '(\w+)'", line)
-        if line.strip() and not (match and NEWER.get(match.group(1), 0) > age):
-            yield line
-
-
 def check_with_systemd(names, folder):
     units = os.path.join(folder, "units")
     os.mkdir(units)
@@ -200,7 +188,7 @@ def check_with_systemd(names, folder):
     for options, files in (([], system), (["--user"], [os.path.join(units, "user/llama-supervisor.service")])):
         answer = subprocess.run(["systemd-analyze", "verify", "--man=no", *options, *files], capture_output=True, text=True,
                                 check=False, timeout=120, env={**os.environ, "XDG_RUNTIME_DIR": folder})
-        for line in sorted(set(complaints(answer.stdout + answer.stderr))):
+        for line in sorted({line for line in (answer.stdout + answer.stderr).splitlines() if line.strip()}):
             yield "systemd-analyze verify: %s" % line.replace(units, "")
     answer = subprocess.run(["systemd-analyze", "security", "--offline=yes", "--no-pager", service], capture_output=True,
                             text=True, check=False, timeout=120, env={**os.environ, "SYSTEMD_COLORS": "0"})

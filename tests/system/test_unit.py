@@ -109,6 +109,17 @@ def test_security_of_the_unit(machine):
     assert told.returncode == 0, told.stdout[-2000:]
 
 
+def test_systemd_knows_every_key(machine):
+    """Also the one of Debian 12: a key that it does not know would be told at each reload of its units."""
+    folder = machine.sh("dpkg -L llama-supervisor | grep '/systemd/system$'").strip()
+    for args in (["%s/%s" % (folder, name) for name in ("llama-supervisor.service", "llama-supervisor.socket", "llama-supervisor-gpu.service")],
+                 ["--user", "/usr/lib/systemd/user/llama-supervisor.service"]):
+        told = machine.run("env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--man=no", *args, check=False)
+        assert (told.returncode, told.stdout + told.stderr) == (0, ""), told
+    has = "DelegateSubgroup=ctl" in machine.read(folder + "/llama-supervisor.service")
+    assert has == (int(machine.sh("systemctl --version").split()[1]) >= 254)
+
+
 def test_the_tighter_drop_in(service):
     """The example for machines without GPUs: even less, and it works."""
     m = service.machine
