@@ -676,14 +676,14 @@ def test_followed_logs_go_on(make_daemon, folder):
                 log.write(b"number %d\n" % count[0])
                 time.sleep(0.002)
     writer = threading.Thread(target=write)
-    told = [open(os.path.join(folder, "told-%d" % i), "w+b") for i in range(3)]
+    told = [open(os.path.join(folder, "told-%d" % i), "wb") for i in range(3)]
     followers = [harness.spawn([harness.PROGRAM, "logs", "-f", *args, "--socket", daemon.control], stdout=out, stderr=subprocess.STDOUT,
                                env=daemon.environment(), stdin=subprocess.DEVNULL)
                  for out, args in zip(told, (["-n0", "a"], ["-n5", "a", "b", "-s", "--json"], ["b"]))]
 
     def text(i):
-        told[i].seek(0)
-        return told[i].read().decode()
+        with open(told[i].name, "rb") as f:     # another one than the writer's, which has its own place in the file
+            return f.read().decode()
     try:
         harness.wait_for(lambda: "llama_supervisor_log_followers 5\n" in daemon.get("/metrics").text, what="all follow")
         assert "number" not in text(0)
