@@ -370,6 +370,8 @@ static void on_open(void *owner)
                 return;
         if (l->state != HUB_REVOKED)
                 convex_set_state(l, HUB_UP, USEC_INFINITY, "%s", "");
+        /* Before what may come with the first frames. */
+        on_teller(l, now_of(l));
         convex_look(l);
 }
 

@@ -13,8 +13,7 @@ const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const cha
                 return NULL;
 #endif
         case CONFIG_HUB_CONVEX:
-                *ret_why = "this build has no driver for Convex hubs";
-                return NULL;
+                return &hub_driver_convex;
         case CONFIG_HUB_GOLLAMA:
                 *ret_why = "this build has no driver for GoLlama hubs";
                 return NULL;
