@@ -24,6 +24,7 @@ export function createChat({ store, api, askForKey }) {
   let drawnModels = "";
   const running = new Map(); // id of the conversation → {controller, message, began, told}
   let boxes = [];
+  let empty = null;
   let visible = false;
 
   // ---- elements
@@ -94,6 +95,7 @@ export function createChat({ store, api, askForKey }) {
     const options = [...found].map(([name, { state }]) => h("option", { value: name }, t.chat.option(name, t.states[state] ?? state)));
     if (chosen && !found.has(chosen)) options.push(h("option", { value: chosen }, t.chat.option(chosen, t.chat.missing)));
     setChildren(picker, options);
+    show(picker.parentElement, options.length > 0);
     if (chosen) picker.value = chosen;
     const state = found.get(chosen)?.state ?? "initial";
     setAttribute(shape, "data-state", state);
@@ -306,11 +308,22 @@ export function createChat({ store, api, askForKey }) {
     if (conversation === current) refreshSoon();
   }
 
+  /** Before the first message: what this is, or what is missing. */
+  function emptyBox() {
+    const isMissing = store.loaded && !current.model;
+    const key = String(isMissing);
+    if (empty?.dataset.key !== key) {
+      empty = h("div", { class: "chat-empty", "data-key": key }, h("h2", {}, isMissing ? t.chat.noModel : t.chat.emptyTitle), h("p", {}, isMissing ? t.chat.noModelText : t.chat.emptyText),
+        isMissing ? h("p", { class: "chat-empty-go" }, h("a", { class: "button primary", href: "#/library" }, t.emptyLibraryGo)) : null);
+    }
+    return empty;
+  }
+
   function drawMessages() {
     const job = running.get(current.id);
     const { messages } = current;
     boxes = messages.map((message) => boxes.find((box) => box.message === message) ?? createMessage(message, { onEdit: edit, onAgain: again }));
-    setChildren(column, boxes.length ? boxes.map((box) => box.element) : [h("div", { class: "chat-empty" }, h("h2", {}, t.chat.emptyTitle), h("p", {}, t.chat.emptyText))]);
+    setChildren(column, boxes.length ? boxes.map((box) => box.element) : [emptyBox()]);
     boxes.forEach((box, index) => {
       const isRunning = job?.message === box.message;
       const none = isRunning && !box.message.content && !box.message.reasoning;
@@ -328,7 +341,8 @@ export function createChat({ store, api, askForKey }) {
       setAttribute(go, "title", label);
       setChildren(go, [icon(busy ? "stop" : "send")]);
     }
-    const words = !current.model ? (store.loaded ? t.chat.noModel : "") : busy ? "" : [aboutImages(current.model), waitingFor(current.model, null)].filter(Boolean).join("\n");
+    show(form, Boolean(current.model) || !store.loaded);
+    const words = !current.model ? "" : busy ? "" : [aboutImages(current.model), waitingFor(current.model, null)].filter(Boolean).join("\n");
     show(attached.button, Boolean(attached.count) || sees(current.model) !== false);
     setText(notice, words);
     show(notice, words !== "");
@@ -372,6 +386,7 @@ export function createChat({ store, api, askForKey }) {
     draw() {
       if (!visible || !current) return;
       drawModels();
+      if (!current.messages.length) drawMessages();
       drawFoot();
       if (running.has(current.id)) refreshSoon();
     },

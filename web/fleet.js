@@ -147,6 +147,7 @@ export function createFleet({ store, feed, order, openDetails }) {
       return group.element;
     }));
     for (const card of cards.values()) card.draw(now, dense);
+    panel.draw(store.items.size === 0);
     show(empty, store.loaded && store.items.size === 0);
     show(head, store.items.size > 0);
   }
@@ -165,7 +166,7 @@ export function createFleet({ store, feed, order, openDetails }) {
 
   /** Each second as long as this view is open, so only what is another one is touched. */
   function drawGpus() {
-    panel.draw();
+    panel.draw(store.items.size === 0);
     drawTotals();
     const places = JSON.stringify(gpus.told?.gpus.map((one) => [one.uuid, one.index, one.instances]));
     if (places !== drawnPlaces) {

@@ -44,6 +44,7 @@ export function count(n) {
 /** Tokens per second. */
 export function pace(n) {
   if (!n) return "0";
+  if (n >= 99_950) return n >= 999_500 ? `${(n / 1e6).toFixed(1)}M` : `${Math.round(n / 1000)}k`;
   return n >= 100 ? Math.round(n).toLocaleString("en") : n.toFixed(n >= 10 ? 0 : 1);
 }
 

@@ -102,7 +102,8 @@ function createTile() {
       setAttribute(meter, "aria-label", gpu.memoryTotal ? t.memoryUsed(Math.round(100 * share)) : t.memoryUnknown);
       setText(memory, gpu.memoryTotal ? t.ofMemory(gigabytes(gpu.memoryUsed ?? 0), gigabytes(gpu.memoryTotal)) : t.memoryUnknown);
       setText(use, known(gpu.utilization) ? t.busy(Math.round(100 * gpu.utilization)) : "");
-      setText(power, known(gpu.power) ? (known(gpu.powerLimit) ? t.watts(Math.round(gpu.power), Math.round(gpu.powerLimit)) : t.watt(Math.round(gpu.power))) : "");
+      setText(power, known(gpu.power) ? t.watt(Math.round(gpu.power)) : "");
+      setAttribute(power, "title", known(gpu.powerLimit) ? t.wattLimit(Math.round(gpu.powerLimit)) : null);
       const words = troubleOf(gpu);
       setText(note, words);
       show(note, words !== "");
@@ -119,7 +120,8 @@ export function createGpuPanel(gpus) {
   show(element, false);
   return {
     element,
-    draw() {
+    /** idle: there is no instance that could want one. */
+    draw(idle) {
       const { told } = gpus;
       show(element, told !== null);
       if (!told) return;
@@ -131,7 +133,7 @@ export function createGpuPanel(gpus) {
         return tiles.get(key).element;
       }));
       show(list, shown.length > 0);
-      const words = told.problem ?? (shown.length ? "" : t.noGpu);
+      const words = told.problem ?? (shown.length || idle ? "" : t.noGpu);
       setText(nothing, words);
       show(nothing, words !== "");
     },

@@ -28,7 +28,7 @@ test("nothing there yet: fleet, chat, activity, library, hub", LIMIT, async (t) 
   (await import("node:fs")).unlinkSync(models);
   for (const theme of THEMES) {
     const page = await openPage(t, { colorScheme: theme });
-    for (const [view, words] of [["fleet", "No model yet"], ["chat", "There is no model to talk to yet."], ["activity", "Nothing was asked yet"], ["library", "No model files yet"], ["hub", "No hub"]]) {
+    for (const [view, words] of [["fleet", "No model yet"], ["chat", "There is no model to talk to yet"], ["activity", "Nothing was asked yet"], ["library", "No model files yet"], ["hub", "No hub"]]) {
       await page.goto(`${daemon.address}/#/${view}`);
       await page.getByText(words).waitFor();
       await look(page, `empty-${view}`, theme);
