@@ -156,6 +156,7 @@ void children_handle(struct call *call); /* children.c */
 enum exposition_format exposition_wanted(const struct request *req);
 void gpus_handle(struct call *call);     /* gpus.c */
 void requests_handle(struct call *call); /* requests.c */
+void farm_handle(struct call *call);     /* farm.c */
 void request_cancel_handle(struct call *call);
 int follow_init(struct doors *d);
 /* follow.c: all streams end, since another program takes over. */

@@ -23,6 +23,7 @@ int gateway_new(struct doors *doors, struct gateway **ret)
                 return -ENOMEM;
         g->doors = doors;
         list_init(&g->waiting);
+        list_init(&g->handed);
         buffer_init(&g->lines, 0);
         r = timer_new(doors->loop, gateway_tick, g, &g->tick);
         if (r < 0) {
@@ -51,6 +52,7 @@ const struct gateway_counts *gateway_counts(const struct gateway *g)
 void errand_free(struct errand *e)
 {
         list_remove(&e->node);
+        submit_free(e);
         if (e->ensemble)
                 e->ensemble = ensemble_run_free(e->ensemble);
         else if (e->relay && !e->relay_over)
@@ -112,8 +114,9 @@ static struct errand *errand_new(struct call *call, enum errand_kind kind)
 /* --- whose model ------------------------------------------------------------------------------------------------------- */
 
 /* Names and aliases, a bounded text of them, and the one that is nearest to what was asked for. */
-static void list_models(struct fleet *f, const char *asked, struct buffer *out, const char **ret_nearest)
+static void list_models(struct doors *d, const char *asked, struct buffer *out, const char **ret_nearest)
 {
+        struct fleet *f = d->fleet;
         const struct config *config = fleet_config(f);
         char **names = NULL;
         size_t shown = 0, more = 0;
@@ -131,6 +134,7 @@ static void list_models(struct fleet *f, const char *asked, struct buffer *out, 
         for (size_t i = 0; i < config->n_instances; i++)
                 for (char **a = config->instances[i].aliases; a && *a; a++)
                         (void)text_list_add(&names, *a);
+        submit_list_models(d->hubs, out, &names);
         name = asked[0] && names ? text_nearest(asked, (const char *const *)names) : NULL;
         *ret_nearest = NULL;
         if (name && buffer_putc(out, '\0') == 0 && buffer_puts(out, name) == 0)
@@ -140,12 +144,11 @@ static void list_models(struct fleet *f, const char *asked, struct buffer *out, 
 
 static void refuse_model(struct errand *e, int r)
 {
-        struct fleet *f = e->gateway->doors->fleet;
         _cleanup_buffer_ struct buffer list = {0};
         const char *nearest, *all;
 
         buffer_init(&list, 0);
-        list_models(f, e->model, &list, &nearest);
+        list_models(e->gateway->doors, e->model, &list, &nearest);
         all = list.len ? list.data : "none";
         (void)text_harmless(e->model);
         if (r == -EINVAL)
@@ -377,14 +380,15 @@ bool errand_hold(struct errand *e, size_t n)
 
 void errand_go(struct errand *e, struct slice body, const struct peek *p)
 {
-        const struct config_instance *entry;
+        const struct config_instance *entry = NULL;
         struct peek_edit edit = {.drop = ERRAND_OWN_MEMBERS};
         const struct peek whole = {.text = body};
+        bool only = submit_is_only_way(e, p != NULL);
         int r;
 
-        if (!errand_resolve(e, &entry))
+        if (!only && !errand_resolve(e, &entry))
                 return;
-        if (p) {
+        if (p && entry) {
                 edit.strip = entry->request_strip;
                 /* A reload may free the entry while we wait. */
                 e->set = text_dup(entry->request_set);
@@ -397,7 +401,11 @@ void errand_go(struct errand *e, struct slice body, const struct peek *p)
                 errand_refuse(e, GATEWAY_REFUSED_MEMORY, 503, NULL, NULL, "not enough memory");
                 return;
         }
-        if (errand_hold(e, peek_pieces_copied(&e->pieces) + (e->set ? strlen(e->set) : 0)))
+        if (!errand_hold(e, peek_pieces_copied(&e->pieces) + (e->set ? strlen(e->set) : 0)))
+                return;
+        if (!only && !submit_is_better(e, entry, p != NULL))
+                start(e, entry);
+        else if (!submit_start(e, entry))
                 start(e, entry);
 }
 

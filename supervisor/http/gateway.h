@@ -33,6 +33,7 @@ enum gateway_refusal {
         GATEWAY_REFUSED_INSTANCE,  /* of /upstream: not there, or not up */
         GATEWAY_REFUSED_BODIES,    /* too many large bodies at once */
         GATEWAY_REFUSED_MEMORY,
+        GATEWAY_REFUSED_HUB, /* the model is at a hub alone, which is down or full */
         GATEWAY_REFUSALS,
 };
 static inline const char *gateway_refusal_name(enum gateway_refusal r)
@@ -41,6 +42,7 @@ static inline const char *gateway_refusal_name(enum gateway_refusal r)
                 [GATEWAY_REFUSED_BODY] = "body",     [GATEWAY_REFUSED_PARAMETER] = "parameter",
                 [GATEWAY_REFUSED_MODEL] = "model",   [GATEWAY_REFUSED_INSTANCE] = "instance",
                 [GATEWAY_REFUSED_BODIES] = "bodies", [GATEWAY_REFUSED_MEMORY] = "memory",
+                [GATEWAY_REFUSED_HUB] = "hub",
         };
 
         return names[r];
@@ -49,6 +51,8 @@ static inline const char *gateway_refusal_name(enum gateway_refusal r)
 struct gateway_counts {
         uint64_t refused[GATEWAY_REFUSALS];
         uint64_t requests, comments; /* told in streams that wait */
+        uint64_t submitted;          /* handed in at a hub */
+        uint64_t restarted; /* of those: cut, since another worker began anew behind text that was told */
         unsigned open;
 };
 
@@ -56,6 +60,8 @@ int gateway_new(struct doors *doors, struct gateway **ret);
 /* All requests must have gone. Always NULL. */
 struct gateway *gateway_free(struct gateway *g);
 const struct gateway_counts *gateway_counts(const struct gateway *g);
+/* Cancels a request that is at a hub, by its id; false: there is none. */
+bool gateway_cancel_submitted(struct gateway *g, const char *id, const char *why);
 
 /* --- handlers ------------------------------------------------------------------------------------------------------- */
 void gateway_generate(struct call *call);  /* takes a slot, may stream */

@@ -21,7 +21,7 @@ enum {
 
 /* --- while it waits ---------------------------------------------------------------------------------------------- */
 
-static void put_comment(struct errand *e, const char *text)
+void errand_comment(struct errand *e, const char *text)
 {
         char line[COMMENT_MAX];
         int n = snprintf(line, sizeof(line), ": %s\n\n", text);
@@ -55,6 +55,11 @@ static void tell_progress(struct errand *e, usec_t now)
         char text[COMMENT_MAX];
         size_t n;
 
+        if (e->handed) {
+                submit_tell(e);
+                e->comment_at = usec_add(now, COMMENT_SLOW);
+                return;
+        }
         /* It has its instance, whose own pings come as soon as there is a stream. */
         if (!r || !relay_progress(r, &p))
                 return;
@@ -68,7 +73,7 @@ static void tell_progress(struct errand *e, usec_t now)
                 n += (size_t)snprintf(text + n, sizeof(text) - n, " status=%.32s", p.status);
         if (p.loaded >= 0)
                 (void)snprintf(text + n, sizeof(text) - n, " loaded=%d%%", (int)(MIN(p.loaded, 1.0) * 100));
-        put_comment(e, text);
+        errand_comment(e, text);
         e->comment_at =
                 usec_add(now, p.position != e->position || p.loaded >= 0 ? COMMENT_FAST : COMMENT_SLOW);
         e->position = p.position;
@@ -255,7 +260,7 @@ static void on_head(void *owner, struct relay *r, const struct http1_response *h
         }
         (void)snprintf(text, sizeof(text), "served instance=%s wait=%llums", relay_instance(r),
                        (unsigned long long)(relay_waited(r) / USEC_PER_MSEC));
-        put_comment(e, text);
+        errand_comment(e, text);
         e->told = TOLD_ANSWER;
         memset(e->last, '\n', sizeof(e->last));
 }

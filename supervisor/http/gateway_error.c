@@ -83,6 +83,8 @@ char *errand_lines(const struct errand *e, char *buf, size_t size)
         int n = 0;
 
         buf[0] = '\0';
+        if (submit_request_id(e))
+                n = snprintf(buf, size, "X-Request-Id: %s\r\n", submit_request_id(e));
         if (e->relay)
                 n = snprintf(buf, size, "X-Request-Id: %s\r\nX-Queue-Wait: %llu\r\n", relay_id(e->relay),
                              (unsigned long long)(relay_waited(e->relay) / USEC_PER_MSEC));

@@ -22,6 +22,7 @@ struct gateway {
         struct gateway_counts counts;
         struct list waiting; /* errands of streaming clients that have no answer yet */
         struct timer *tick;  /* armed while there are any */
+        struct list handed;  /* those that are at a hub (gateway_submit.c) */
         struct buffer lines; /* of the head that is being made */
 };
 
@@ -57,8 +58,9 @@ struct errand {
         bool streams;   /* the client asked for a stream */
         bool anthropic; /* errors as /v1/messages tells them */
         bool multipart;
-        struct relay *relay; /* NULL until it began; of an ensemble the one whose answer it is */
-        bool relay_over;     /* it has told its end: it may be asked, in that call, but not cancelled */
+        struct relay *relay;   /* NULL until it began; of an ensemble the one whose answer it is */
+        bool relay_over;       /* it has told its end: it may be asked, in that call, but not cancelled */
+        struct handed *handed; /* NULL: it is not at a hub; else it has no relay */
         struct ensemble_run *ensemble; /* NULL: it is asked once; else the relays are its own */
         struct peek_pieces pieces;
         char *set;             /* a copy of the entry's request.set, which pieces point into */
@@ -125,6 +127,19 @@ struct relay *ensemble_run_waiting(const struct ensemble_run *run);
 extern const struct relay_events errand_events;
 void errand_wait(struct errand *e); /* its relay has begun */
 void gateway_tick(void *owner, usec_t now);
+void errand_comment(struct errand *e, const char *text); /* into its stream */
+
+/* gateway_submit.c */
+/* The model is none of ours, and a hub has it. is_json: the body is one JSON object. An unnamed model gets its name. */
+bool submit_is_only_way(struct errand *e, bool is_json);
+/* Ours are busy or down, and a worker has room. */
+bool submit_is_better(struct errand *e, const struct config_instance *entry, bool is_json);
+/* Hands it in, its body being in pieces; entry: NULL when there is no way back. False: nothing came of it, and our own instances are asked. */
+bool submit_start(struct errand *e, const struct config_instance *entry);
+void submit_free(struct errand *e); /* tells the worker, when it is still at work */
+void submit_tell(struct errand *e); /* how it goes, to a client that streams */
+const char *submit_request_id(const struct errand *e);
+void submit_list_models(struct hubs *hubs, struct buffer *out, char ***names);
 
 /* gateway_chat.c */
 /* The body of POST /chat as a chat completion in e->made, which *p is about then. False: it was refused, and the errand is gone. */

@@ -11,6 +11,7 @@
 #include "fleet/dispatch.h"
 #include "http/doors_private.h"
 #include "http/respond.h"
+#include "hub/hubs.h"
 
 /* One model and what its instances are at. */
 struct model {
@@ -167,6 +168,43 @@ static void put_openai(struct json_writer *w, const struct doors *d, const struc
         json_close_object(w);
 }
 
+/* A model that only workers of a hub have: they stand for its instances. */
+static void put_offered(struct json_writer *w, const struct doors *d, const struct farm_offer *o)
+{
+        json_open_object(w);
+        json_string(w, "id", o->model);
+        json_string(w, "object", "model");
+        json_int(w, "created", (int64_t)(d->started_realtime / USEC_PER_SEC));
+        json_string(w, "owned_by", "hub");
+        json_key(w, "aliases");
+        json_open_array(w);
+        json_close_array(w);
+        json_key(w, "status");
+        json_open_object(w);
+        json_string(w, "value", o->ready ? "loaded" : "unloaded");
+        json_string(w, "state", o->ready ? "ready" : o->workers ? "idle" : "initial");
+        json_close_object(w);
+        json_key(w, "meta");
+        json_open_object(w);
+        if (o->context)
+                json_uint(w, "n_ctx", o->context);
+        json_uint(w, "instances", o->workers);
+        json_uint(w, "ready", o->ready ? o->workers : 0);
+        json_close_object(w);
+        json_close_object(w);
+}
+
+static void put_all_offered(struct json_writer *w, const struct doors *d)
+{
+        const struct config_instance *entry;
+        const struct farm_offer *offers;
+        size_t n = d->hubs ? hubs_offers(d->hubs, &offers) : 0;
+
+        for (size_t i = 0; i < n; i++)
+                if (dispatch_resolve(d->fleet, offers[i].model, &entry) < 0)
+                        put_offered(w, d, offers + i);
+}
+
 void models_handle(struct call *call)
 {
         struct fleet *f = call->doors->fleet;
@@ -189,6 +227,7 @@ void models_handle(struct call *call)
         for (size_t i = 0; (name = dispatch_model_name(f, i)); i++)
                 if (model_look(f, &l, name, &m))
                         put_openai(&w, call->doors, &m);
+        put_all_offered(&w, call->doors);
         json_close_array(&w);
         json_close_object(&w);
         respond_json(call->req, 200, NULL, &b);
@@ -199,14 +238,17 @@ void model_handle(struct call *call)
         _cleanup_(lineup_finish) struct lineup l = {0};
         _cleanup_buffer_ struct buffer b = {0};
         char message[512];
+        struct farm_offer offer;
         struct json_writer w;
         struct model m;
+        bool is_ours;
 
         if (!lineup_take(call->doors->fleet, &l)) {
                 doors_respond_error(call->req, 503, "not enough memory for the answer");
                 return;
         }
-        if (call->rest[0] == '\0' || !model_look(call->doors->fleet, &l, call->rest, &m)) {
+        is_ours = call->rest[0] && model_look(call->doors->fleet, &l, call->rest, &m);
+        if (!is_ours && !(call->doors->hubs && hubs_offer(call->doors->hubs, call->rest, &offer))) {
                 (void)snprintf(message, sizeof(message),
                                "the model \"%.200s\" does not exist: GET /v1/models lists those that do",
                                call->rest);
@@ -215,7 +257,10 @@ void model_handle(struct call *call)
         }
         buffer_init(&b, 0);
         json_begin(&w, &b);
-        put_openai(&w, call->doors, &m);
+        if (is_ours)
+                put_openai(&w, call->doors, &m);
+        else
+                put_offered(&w, call->doors, &offer);
         respond_json(call->req, 200, NULL, &b);
 }
 

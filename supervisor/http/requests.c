@@ -6,6 +6,7 @@
 #include "fleet/activity.h"
 #include "fleet/relay.h"
 #include "http/doors_private.h"
+#include "http/gateway.h"
 #include "http/respond.h"
 
 enum { RECENT_DEFAULT = 50 };
@@ -32,8 +33,10 @@ void request_cancel_handle(struct call *call)
         char message[ROUTE_NAME_MAX + 32];
         struct json_writer w;
 
-        if (relay_cancel_id(call->doors->fleet, call->name,
-                            "the request was cancelled (DELETE /api/v1/requests/ID)") < 0) {
+        static const char why[] = "the request was cancelled (DELETE /api/v1/requests/ID)";
+
+        if (relay_cancel_id(call->doors->fleet, call->name, why) < 0 &&
+            !gateway_cancel_submitted(call->doors->gateway, call->name, why)) {
                 doors_respond_error(call->req, 404, "no request \"%s\" is running", call->name);
                 return;
         }

@@ -230,7 +230,10 @@ struct hubs {
                 void *owner;
         } watchers[HUBS_WATCHERS_MAX];
         uint32_t (*random)(void);
+        struct farm_offer *offers; /* offers.c: the last list that was asked for */
 };
+/* offers.c: the workers of this hub have that model, by what they say. */
+bool connector_offers(const struct connector *c, const char *model, struct farm_offer *ret);
 void hubs_wake_at(struct hubs *h, usec_t at);
 int hubs_add(struct hubs *h, const struct connector_spec *spec);
 

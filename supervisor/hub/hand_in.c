@@ -53,29 +53,37 @@ static bool takes(const struct connector *c)
         return c->submits && c->link && c->state == HUB_UP && !c->held && !c->draining;
 }
 
-/* The one with the least on its way for its weight. */
-static struct connector *choose(const struct hubs *h)
+/* Of those whose workers have the model, the one with the least on its way for its weight; when none says that it has, of all. */
+static struct connector *choose(const struct hubs *h, const char *model)
 {
         struct connector *best = NULL;
+        bool best_offers = false;
 
         for (size_t i = 0; i < h->n; i++) {
                 struct connector *c = h->list[i];
+                struct farm_offer offer;
+                bool offers;
 
-                if (takes(c) && (!best || c->submitting / c->weight < best->submitting / best->weight))
+                if (!takes(c))
+                        continue;
+                offers = connector_offers(c, model, &offer);
+                if (!best || (offers && !best_offers) ||
+                    (offers == best_offers && c->submitting / c->weight < best->submitting / best->weight)) {
                         best = c;
+                        best_offers = offers;
+                }
         }
         return best;
 }
 
 bool hubs_may_submit(struct hubs *h, const char *model)
 {
-        (void)model;
-        return choose(h) != NULL;
+        return choose(h, model) != NULL;
 }
 
 int hubs_submit(struct hubs *h, const struct submit_spec *spec, struct hub_submission **ret)
 {
-        struct connector *c = choose(h);
+        struct connector *c = choose(h, spec->model);
         struct submit_spec inner = *spec;
         struct handed *x;
         int r;

@@ -172,6 +172,7 @@ struct hubs *hubs_free(struct hubs *h)
                 h->list[i] = connector_free(h->list[i]);
         loop_remove_turn(h->loop, on_turn, h);
         h->tick = timer_free(h->tick);
+        free(h->offers);
         free(h);
         return NULL;
 }
