@@ -108,6 +108,7 @@ void nats_put_pull(struct json_writer *w, unsigned batch, usec_t expires, usec_t
 enum {
         NATS_ERR_WRONG_SEQUENCE = 10071, /* somebody's result is there already */
         NATS_ERR_NO_MESSAGE = 10037,
+        NATS_ERR_TOO_LARGE = 10054,
         NATS_ERR_NO_CONSUMER = 10014,
         NATS_ERR_NO_STREAM = 10059,
 };

@@ -1,52 +1,611 @@
-/* nats_submit.c: the submitting side of the driver. */
+/* nats_submit.c: the submitting side: a job is published until JetStream says that it has it, its text is followed, its result fetched.
+ *
+ *   PUBLISHING  sent under one message id, again and again until acknowledged: JetStream keeps one
+ *   ACCEPTED    llm.out.JOB tells text; llm.res.JOB only rings: that a result was published does not say that it was stored, so …
+ *   FETCHING    … it is read from the stream, which is the truth; also after a reconnect, and now and then
+ *   CANCELLED   nobody waits for it any more, but a worker may begin it: it is told when it speaks
+ *
+ * Text comes at most once and in order; a chunk that is missing ends the telling of that run, and what follows it comes from the result
+ * (nats_rest.h). A greater attempt or run begins from nothing (on_restart). */
 #include "hub/nats_private.h"
 
 #ifdef LSV_HAVE_NATS
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/secret.h"
+#include "base/text.h"
+#include "core/assemble.h"
+#include "hub/nats_rest.h"
+
+enum { SUBMISSIONS_MAX = 4096, TOLD_MAX = 16 << 20 };
+#define PUBLISH_FOR  (15 * USEC_PER_SEC) /* then the hub counts as down */
+#define PUBLISH_WAIT (250 * USEC_PER_MSEC)
+#define FETCH_SOON                                                                                           \
+        (20 * USEC_PER_MSEC) /* after the ring: the stream is a moment behind; then twice as long each time */
+#define FETCH_AGAIN (15 * USEC_PER_SEC) /* without a ring: one may have been lost */
+#define RETRY_AFTER 5
+
+enum submission_state { PUBLISHING, ACCEPTED, FETCHING, CANCELLED, ENDED };
+
+struct hub_submission {
+        struct list node;
+        struct hub_link *link;
+        uint64_t number;
+        enum submission_state state;
+        const struct submit_events *events;
+        void *owner;
+        char id[NATS_ID_MAX], subject[NATS_SUBJECT_MAX], *path, *key, *body;
+        size_t body_len;
+        enum nats_class class;
+        bool stream, sent, is_chat;
+        usec_t began, deadline, due; /* due: of what the state does next */
+        usec_t pause;                /* of FETCHING's next try */
+        unsigned inside;             /* a callback runs */
+        bool dead;
+
+        /* What was told. */
+        unsigned attempt, run, next;
+        bool gap, done, told_any;
+        struct assemble *assemble;
+        struct buffer told; /* text */
+        char worker[NATS_ID_MAX];
+
+        /* What on_end will say, if that is due. */
+        int status;
+        const char *code;
+        char words[160];
+};
+
+static struct hub_submission *submission_free(struct hub_submission *s)
+{
+        if (!s)
+                return NULL;
+        if (s->inside) {
+                s->dead = true;
+                return NULL;
+        }
+        if (s->link->wire) {
+                nats_wire_unsubscribe(s->link->wire, TAG(TAG_OUT, s->number));
+                nats_wire_unsubscribe(s->link->wire, TAG(TAG_RESULT, s->number));
+        }
+        request_forget(s->link, s);
+        list_remove(&s->node);
+        s->link->n_submissions--;
+        s->assemble = assemble_free(s->assemble);
+        buffer_finish(&s->told);
+        free(s->path);
+        free(s->key);
+        free(s->body);
+        free(s);
+        return NULL;
+}
+
+/* After each callback: false when the asker has gone meanwhile. */
+static bool back(struct hub_submission *s)
+{
+        s->inside--;
+        if (!s->dead || s->inside)
+                return !s->dead;
+        (void)submission_free(s);
+        return false;
+}
+
+static void due(struct hub_submission *s, usec_t at)
+{
+        s->due = at;
+        link_wake(s->link, MIN(at, s->deadline));
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------------- */
+
+static void end(struct hub_submission *s, const struct submit_end *e)
+{
+        s->state = ENDED;
+        s->inside++;
+        s->events->on_end(s->owner, e);
+        s->inside--;
+        (void)submission_free(s);
+}
+
+static void end_badly(struct hub_submission *s, int status, const char *code, const char *words)
+{
+        struct submit_end e = {.status = status,
+                               .code = code,
+                               .message = words,
+                               .attempts = s->attempt,
+                               .worker = *s->worker ? s->worker : NULL,
+                               .retry_after = status == 429 || status == 503 ? RETRY_AFTER : 0};
+
+        end(s, &e);
+}
+
+/* From a function of the driver: told at the next turn. */
+static void end_later(struct hub_submission *s, int status, const char *code, const char *words)
+{
+        s->status = status;
+        s->code = code;
+        (void)text_copy(s->words, sizeof(s->words), words);
+        due(s, loop_now(s->link->loop));
+}
+
+/* False: s is gone. */
+static bool accepted(struct hub_submission *s)
+{
+        s->state = ACCEPTED;
+        free(s->body);
+        s->body = NULL;
+        due(s, loop_now(s->link->loop) + FETCH_AGAIN);
+        s->inside++;
+        s->events->on_accepted(s->owner, s->id);
+        return back(s);
+}
+
+/* --- what is told meanwhile --------------------------------------------------------------------------------------------- */
+
+static void begin_run(struct hub_submission *s, unsigned attempt, unsigned run)
+{
+        s->attempt = attempt;
+        s->run = run;
+        s->next = 0;
+        s->gap = s->done = s->told_any = false;
+        s->assemble = assemble_free(s->assemble);
+        buffer_clear(&s->told);
+        if (assemble_new(s->is_chat ? ASSEMBLE_CHAT : ASSEMBLE_COMPLETION, ASSEMBLE_TELL_TEXT, TOLD_MAX,
+                         &s->assemble) < 0)
+                s->gap = true;
+}
+
+static bool tell(struct hub_submission *s, const char *events, size_t len)
+{
+        s->told_any = true;
+        s->inside++;
+        s->events->on_events(s->owner, events, len, s->attempt);
+        return back(s);
+}
+
+static bool restart(struct hub_submission *s, unsigned attempt, unsigned run)
+{
+        bool had = s->told_any;
+
+        begin_run(s, attempt, run);
+        if (!had)
+                return true;
+        s->inside++;
+        s->events->on_restart(s->owner, attempt);
+        return back(s);
+}
+
+static void chunk_came(struct hub_submission *s, const struct nats_message *m)
+{
+        struct nats_chunk c;
+        struct json_value *root = NULL;
+        char subject[NATS_SUBJECT_MAX];
+
+        if (s->state == CANCELLED) {
+                (void)nats_wire_publish(s->link->wire, nats_subject(NATS_CANCEL, s->id, subject), NULL, NULL,
+                                        0, NULL, 0);
+                return;
+        }
+        /* Somebody works on it: so JetStream has it, whatever became of its word. */
+        if (s->state == PUBLISHING && !accepted(s))
+                return;
+        if (nats_chunk_parse(m->data, m->len, &c, &root) < 0) {
+                s->link->counts.errors++;
+                s->gap = true;
+                return;
+        }
+        if (c.worker)
+                (void)text_copy(s->worker, sizeof(s->worker), c.worker);
+        if (c.attempt > s->attempt || (c.attempt == s->attempt && c.run > s->run)) {
+                if (!restart(s, c.attempt, c.run))
+                        goto out;
+        } else if (c.attempt < s->attempt || c.run < s->run || c.seq < s->next) {
+                goto out; /* of an old attempt, or again */
+        }
+        if (!s->stream || !c.events) {
+                s->gap = true;
+                goto out;
+        }
+        if (c.seq != s->next)
+                s->gap = true;
+        s->next = c.seq + 1;
+        if (s->gap) {
+                s->link->counts.dropped_chunks++;
+                goto out;
+        }
+        if (assemble_feed(s->assemble, c.events, c.len, &s->told) < 0)
+                s->gap = true; /* told all the same: only the rest could not be made of the result any more */
+        s->done |= c.len >= 14 && memcmp(c.events + c.len - 14, "data: [DONE]\n\n", 14) == 0;
+        (void)tell(s, c.events, c.len);
+out:
+        (void)json_free(root);
+}
+
+/* --- the result --------------------------------------------------------------------------------------------------------- */
+
+/* What the stream lacks, out of the answer. False: s is gone. */
+static bool tell_rest(struct hub_submission *s, const struct nats_result *r)
+{
+        _cleanup_buffer_ struct buffer out = {0};
+        int e;
+
+        buffer_init(&out, 0);
+        e = nats_rest(r->answer, r->answer_len, s->told.data, s->told.len, &out);
+        if (e == -EILSEQ && (r->attempt != s->attempt || r->run != s->run)) {
+                /* Another attempt than the one that was followed has won. */
+                if (!restart(s, MAX(r->attempt, s->attempt), r->run))
+                        return false;
+                buffer_clear(&out);
+                e = nats_rest(r->answer, r->answer_len, NULL, 0, &out);
+        }
+        if (e < 0) {
+                end_badly(s, 502, "hub_gap",
+                          "a part of the answer was lost on its way, and cannot be made good from the "
+                          "result; ask "
+                          "again, or without \"stream\"");
+                return false;
+        }
+        return tell(s, out.data, out.len);
+}
+
+static void result_came(struct hub_submission *s, const struct nats_result *r)
+{
+        struct submit_end e = {.status = r->status,
+                               .code = "ok",
+                               .message = r->message,
+                               .body = r->answer,
+                               .body_len = r->answer_len,
+                               .attempts = r->attempt,
+                               .worker = r->worker};
+
+        if (r->code) {
+                e.status = r->status >= 400 && r->status < 600 ? r->status : 502;
+                e.code = streq(r->code, "cancelled") ? "cancelled"
+                         : streq(r->code, "expired") ? "hub_timeout"
+                                                     : "hub_failed";
+        } else if (s->stream && (s->gap || !s->done)) {
+                if (!tell_rest(s, r))
+                        return;
+        }
+        end(s, &e);
+}
+
+static void fetched(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        struct hub_submission *s = arg;
+        struct nats_answer a = {0};
+        struct json_value *root = NULL;
+        struct nats_result r;
+        int e = reply_parse(m, &a);
+
+        if (e >= 0 && !a.code && a.message) {
+                if (s->state == CANCELLED)
+                        (void)submission_free(s);
+                else if (nats_result_parse(a.message, a.message_len, &r, &root) < 0)
+                        end_badly(s, 502, "hub_failed", "the stored result is none that we can read");
+                else
+                        result_came(s, &r);
+                (void)json_free(root);
+                nats_answer_finish(&a);
+                return;
+        }
+        nats_answer_finish(&a);
+        /* Not there yet: after a ring soon again, else as if nothing was asked. */
+        if (s->state == FETCHING && s->pause < FETCH_AGAIN) {
+                s->pause = MAX(s->pause, FETCH_SOON) * 2;
+                due(s, loop_now(l->loop) + s->pause);
+        } else {
+                if (s->state == FETCHING)
+                        s->state = ACCEPTED;
+                due(s, loop_now(l->loop) + FETCH_AGAIN);
+        }
+}
+
+static void fetch(struct hub_submission *s)
+{
+        char subject[NATS_SUBJECT_MAX], api[NATS_SUBJECT_MAX];
+        _cleanup_buffer_ struct buffer b = {0};
+        struct json_writer w;
+
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        json_open_object(&w);
+        json_string(&w, "last_by_subj", nats_subject(NATS_RES, s->id, subject));
+        json_close_object(&w);
+        (void)snprintf(api, sizeof(api), "$JS.API.STREAM.MSG.GET.%s", nats_stream_name(NATS_RESULTS));
+        s->due = USEC_INFINITY;
+        if (b.failed || request(s->link, api, NULL, 0, b.data, b.len, QUESTION_TIME, fetched, s) < 0)
+                due(s, loop_now(s->link->loop) + USEC_PER_SEC);
+}
+
+/* --- publishing --------------------------------------------------------------------------------------------------------- */
+
+static void ring(struct hub_submission *s)
+{
+        char bell[NATS_SUBJECT_MAX + 16];
+
+        (void)snprintf(bell, sizeof(bell), "llm.bell.%s", s->subject + strlen("llm.jobs."));
+        (void)nats_wire_publish(s->link->wire, bell, NULL, NULL, 0, NULL, 0);
+}
+
+static void publish_again(struct hub_submission *s)
+{
+        usec_t now = loop_now(s->link->loop);
+
+        if (now >= s->began + PUBLISH_FOR)
+                end_badly(s, 503, "hub_down", "the hub did not take the job");
+        else
+                due(s, now + PUBLISH_WAIT);
+}
+
+static void published(struct hub_link *l, void *arg, const struct nats_message *m)
+{
+        struct hub_submission *s = arg;
+        struct nats_answer a = {0};
+        int r = reply_parse(m, &a);
+
+        if (s->state != PUBLISHING) {
+                nats_answer_finish(&a);
+                return;
+        }
+        if (r >= 0 && a.code) {
+                link_note(l, "a job was not taken: %s", a.description);
+                if (a.err_code == NATS_ERR_TOO_LARGE)
+                        end_badly(s, 413, "hub_failed", "the request is larger than the hub's queue takes");
+                else if (strstr(a.description, "maximum"))
+                        end_badly(s, 429, "hub_full", "the hub's queue is full");
+                else if (a.code >= 500)
+                        publish_again(s);
+                else
+                        end_badly(s, 502, "hub_failed", a.description);
+        } else if (r < 0) {
+                publish_again(s);
+        } else {
+                ring(s);
+                (void)accepted(s);
+        }
+        nats_answer_finish(&a);
+}
+
+static int follow(struct hub_submission *s)
+{
+        char subject[NATS_SUBJECT_MAX];
+        int r = nats_wire_subscribe(s->link->wire, TAG(TAG_OUT, s->number),
+                                    nats_subject(NATS_OUT, s->id, subject));
+
+        if (r >= 0)
+                r = nats_wire_subscribe(s->link->wire, TAG(TAG_RESULT, s->number),
+                                        nats_subject(NATS_RES, s->id, subject));
+        return r;
+}
+
+static int publish(struct hub_submission *s)
+{
+        char deadline[24], timeout[24];
+        usec_t now = loop_now(s->link->loop), left = usec_sub(s->deadline, now);
+        const struct nats_header headers[] = {{NATS_HEADER_JOB, s->id},
+                                              {NATS_HEADER_MSG_ID, s->id},
+                                              {NATS_HEADER_STREAM, s->stream ? "events" : "text"},
+                                              {NATS_HEADER_DEADLINE, deadline},
+                                              {NATS_HEADER_TIMEOUT, timeout},
+                                              {NATS_HEADER_PATH, s->path},
+                                              {NATS_HEADER_KEY, s->key ? s->key : "hub"}};
+
+        (void)snprintf(deadline, sizeof(deadline), "%" PRIu64, (loop_realtime(s->link->loop) + left) / 1000);
+        (void)snprintf(timeout, sizeof(timeout), "%" PRIu64, left / 1000);
+        s->due = USEC_INFINITY;
+        s->sent = true;
+        return request(s->link, s->subject, headers, ARRAY_SIZE(headers), s->body, s->body_len, QUESTION_TIME,
+                       published, s);
+}
+
+static int prepare(struct hub_submission *s, const struct submit_spec *spec)
+{
+        unsigned char chance[15];
+        char text[SECRET_BASE64_SIZE(sizeof(chance))];
+        size_t at = 0;
+        int r = secret_random(chance, sizeof(chance));
+
+        if (r >= 0)
+                r = nats_subject_job(spec->model, spec->priority == TICKET_HIGH ? NATS_HI : NATS_LO,
+                                     s->subject);
+        if (r < 0)
+                return r;
+        (void)snprintf(s->id, sizeof(s->id), "r%s", secret_base64url(chance, sizeof(chance), text));
+        s->path = text_dup(spec->path ? spec->path : "/v1/chat/completions");
+        s->key = text_dup(spec->key);
+        for (unsigned i = 0; i < spec->n_body; i++)
+                s->body_len += spec->body[i].iov_len;
+        s->body = malloc(s->body_len + 1);
+        if (!s->path || (spec->key && !s->key) || !s->body)
+                return -ENOMEM;
+        for (unsigned i = 0; i < spec->n_body; at += spec->body[i++].iov_len)
+                if (spec->body[i].iov_len)
+                        memcpy(s->body + at, spec->body[i].iov_base, spec->body[i].iov_len);
+        s->is_chat = strstr(s->path, "chat") != NULL;
+        s->stream = spec->stream;
+        s->deadline =
+                usec_add(s->began, spec->timeout ? MIN(spec->timeout, 24 * USEC_PER_HOUR) : USEC_PER_HOUR);
+        return 0;
+}
+
+/* --- the driver's functions -------------------------------------------------------------------------------------------- */
 
 int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_submission **ret)
 {
-        (void)l;
-        (void)spec;
-        (void)ret;
-        return -EOPNOTSUPP;
+        struct hub_submission *s;
+        int r;
+
+        if (!link_is_up(l) || l->draining)
+                return -EHOSTDOWN;
+        if (l->n_submissions >= SUBMISSIONS_MAX || nats_wire_fill(l->wire) > 50)
+                return -EAGAIN;
+        s = calloc(1, sizeof(*s));
+        if (!s)
+                return -ENOMEM;
+        s->link = l;
+        s->events = spec->events;
+        s->owner = spec->owner;
+        s->number = l->next_number++;
+        s->began = loop_now(l->loop);
+        s->due = USEC_INFINITY;
+        buffer_init(&s->told, TOLD_MAX);
+        list_append(&l->submissions, &s->node);
+        l->n_submissions++;
+        r = prepare(s, spec);
+        if (r >= 0)
+                r = follow(s);
+        if (r >= 0) {
+                r = publish(s);
+                if (r == -EMSGSIZE) {
+                        end_later(s, 413, "hub_failed",
+                                  "the request is larger than one message of the hub (max_payload)");
+                        r = 0;
+                }
+        }
+        if (r < 0) {
+                (void)submission_free(s);
+                return r == -ENOTCONN ? -EHOSTDOWN : r;
+        }
+        link_wake(l, s->deadline);
+        *ret = s;
+        return 0;
+}
+
+static void cancel(struct hub_submission *s)
+{
+        char subject[NATS_SUBJECT_MAX];
+
+        if (s->sent && link_is_up(s->link))
+                (void)nats_wire_publish(s->link->wire, nats_subject(NATS_CANCEL, s->id, subject), NULL, NULL,
+                                        0, NULL, 0);
 }
 
 void nats_submit_cancel(struct hub_link *l, struct hub_submission *s)
 {
         (void)l;
-        (void)s;
+        if (!s || s->state == ENDED)
+                return;
+        cancel(s);
+        if (s->inside || !s->sent || s->code) {
+                (void)submission_free(s);
+                return;
+        }
+        /* Who takes it later is told when he speaks. */
+        s->state = CANCELLED;
+        s->events = NULL;
+        free(s->body);
+        s->body = NULL;
+        due(s, loop_now(l->loop) + FETCH_AGAIN);
 }
 
-void submissions_up(struct hub_link *l)
+static struct hub_submission *find(struct hub_link *l, uint64_t number)
 {
-        (void)l;
-}
+        LIST_FOREACH(&l->submissions, it)
+        {
+                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
 
-void submissions_down(struct hub_link *l)
-{
-        (void)l;
-}
-
-usec_t submissions_tick(struct hub_link *l, usec_t now)
-{
-        (void)l;
-        (void)now;
-        return USEC_INFINITY;
+                if (s->number == number)
+                        return s;
+        }
+        return NULL;
 }
 
 void submissions_message(struct hub_link *l, enum tag tag, uint64_t number, const struct nats_message *m)
 {
-        (void)l;
-        (void)tag;
-        (void)number;
-        (void)m;
+        struct hub_submission *s = find(l, number);
+
+        if (!s || s->code)
+                return;
+        if (tag == TAG_OUT) {
+                chunk_came(s, m);
+        } else if (s->state != PUBLISHING || accepted(s)) {
+                if (s->state == ACCEPTED)
+                        s->state = FETCHING;
+                s->pause = 0;
+                fetch(s);
+        }
+}
+
+void submissions_up(struct hub_link *l)
+{
+        LIST_FOREACH(&l->submissions, it)
+        {
+                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
+
+                /* What was said meanwhile is lost: a gap shows by its number, a result is asked for. */
+                (void)follow(s);
+                s->pause = FETCH_AGAIN;
+                due(s, loop_now(l->loop));
+        }
+}
+
+void submissions_down(struct hub_link *l)
+{
+        LIST_FOREACH(&l->submissions, it)
+        {
+                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
+
+                s->due = s->code ? s->due : USEC_INFINITY;
+                if (s->state == PUBLISHING && !s->code)
+                        due(s, s->began + PUBLISH_FOR);
+        }
+}
+
+static void act(struct hub_submission *s, usec_t now)
+{
+        struct hub_link *l = s->link;
+
+        s->due = USEC_INFINITY;
+        if (s->code) {
+                end_badly(s, s->status, s->code, s->words);
+        } else if (now >= s->deadline) {
+                cancel(s);
+                if (s->state == CANCELLED)
+                        (void)submission_free(s);
+                else
+                        end_badly(s, 504, "hub_timeout", "no worker answered in time");
+        } else if (s->state == PUBLISHING) {
+                if (!link_is_up(l) || now >= s->began + PUBLISH_FOR)
+                        end_badly(s, 503, "hub_down", "the hub did not take the job");
+                else if (publish(s) < 0)
+                        publish_again(s);
+        } else if (link_is_up(l)) {
+                fetch(s);
+        }
+}
+
+usec_t submissions_tick(struct hub_link *l, usec_t now)
+{
+        usec_t next = USEC_INFINITY;
+        bool again;
+
+        /* A callback may end others, too. */
+        do {
+                again = false;
+                next = USEC_INFINITY;
+                LIST_FOREACH(&l->submissions, it)
+                {
+                        struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
+
+                        if (MIN(s->due, s->deadline) <= now) {
+                                act(s, now);
+                                again = true;
+                                break;
+                        }
+                        next = MIN(next, MIN(s->due, s->deadline));
+                }
+        } while (again);
+        return next;
 }
 
 void submissions_finish(struct hub_link *l)
 {
-        (void)l;
+        while (!list_is_empty(&l->submissions))
+                (void)submission_free(LIST_ENTRY(l->submissions.next, struct hub_submission, node));
 }
 
 #endif
