@@ -134,17 +134,14 @@ static void find_pci(const char *uevent, char *ret, size_t size)
 /* The first hwmon of the device; -1: none. */
 static int open_hwmon(int device)
 {
-        _cleanup_close_ int parent = openat(device, "hwmon", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int parent = openat(device, "hwmon", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
         struct dirent *entry;
-        int fd = -1;
-        DIR *dir;
+        DIR *dir = parent < 0 ? NULL : fdopendir(parent);
 
-        if (parent < 0)
+        if (!dir) {
+                close_fd(&parent);
                 return -1;
-        dir = fdopendir(parent);
-        if (!dir)
-                return -1;
-        parent = -1;
+        }
         while (fd < 0 && (entry = readdir(dir)))
                 if (starts_with(entry->d_name, "hwmon"))
                         fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -129,6 +129,8 @@ static void conn_set_timer(struct conn *c)
                 at = MIN(at, usec_add(c->idle_since, limits->idle_timeout));
         if (c->paused)
                 at = MIN(at, usec_add(now, PEEK_PAUSED));
+        if (c->greeted_until)
+                at = MIN(at, c->greeted_until);
         timer_set(c->timer, at);
 }
 
@@ -206,7 +208,12 @@ static void on_deadline(void *owner, usec_t now)
                 conn_gone(c);
                 return;
         }
-        if (c->closing || c->channel.on)
+        if (c->greeted_until && now >= c->greeted_until) {
+                c->greeted_until = 0;
+                if (c->server->held)
+                        conn_hold(c);
+        }
+        if (c->dead || c->closing || c->channel.on)
                 ;
         else if (c->more)
                 conn_resume(c);
@@ -335,6 +342,7 @@ static bool begin_request(struct conn *c)
         conn_use(c, (size_t)n);
         conn_idle(c);
         c->req = req;
+        c->greeted_until = 0;
         s->counts.requests++;
         s->on_request(s->owner, req);
         return true;
@@ -438,7 +446,7 @@ void conn_hold(struct conn *c)
         if (c->dead || c->closing || c->processing)
                 return;
         if (c->server->held && c->listener->tls && conn_is_between(c) && !c->in.len &&
-            stream_is_ready(c->stream))
+            stream_is_ready(c->stream) && !c->greeted_until)
                 conn_close(c);
         else if (!c->server->held)
                 conn_continue(c);
@@ -572,6 +580,7 @@ static void on_connect(void *owner, int error)
         if (error == 0) {
                 c->server->counts.tls_handshakes++;
                 conn_idle(c);
+                c->greeted_until = usec_add(c->idle_since, CONN_TLS_PATIENCE);
                 conn_set_timer(c);
                 return;
         }

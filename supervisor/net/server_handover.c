@@ -4,10 +4,6 @@
 
 #include "net/server_private.h"
 
-/* A handshake or a head that is being sent over TLS, where nothing can be handed on, is waited for no longer than that: whoever only
- * connects and says nothing keeps nobody from an upgrade. */
-static const usec_t TLS_PATIENCE = 2 * USEC_PER_SEC;
-
 void server_set_closing(struct server *s, bool on)
 {
         s->closing = on;
@@ -33,8 +29,11 @@ void server_hold(struct server *s, bool on)
 
 static bool begins_over_tls(const struct conn *c)
 {
-        return c->listener->tls && !c->req && c->head_since &&
-               usec_sub(loop_now(c->server->loop), c->head_since) < TLS_PATIENCE;
+        usec_t now = loop_now(c->server->loop);
+
+        return c->listener->tls && !c->req &&
+               ((c->server->held && now < c->greeted_until) ||
+                (c->head_since && usec_sub(now, c->head_since) < CONN_TLS_PATIENCE));
 }
 
 static bool is_busy(const struct conn *c)

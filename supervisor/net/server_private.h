@@ -67,6 +67,10 @@ struct listener {
         ino_t ino;
 };
 
+/* A handshake, the request that it was made for, or a head that is being sent over TLS, where nothing can be handed on, is waited for
+ * no longer than that before an upgrade: whoever only connects and says nothing keeps nobody from one. */
+#define CONN_TLS_PATIENCE (2 * USEC_PER_SEC)
+
 struct channel {
         const struct channel_events *on; /* NULL: its connection speaks HTTP, or ends */
         void *owner;
@@ -90,6 +94,7 @@ struct conn {
         size_t accounted;       /* its part of server.queued */
         uint64_t received, lingered, body_mark, sent_mark;
         usec_t idle_since, head_since, linger_until, body_check, sent_check, sent_at;
+        usec_t greeted_until; /* over TLS, before its first request: so long a hold waits for that; else 0 */
         char peer[INET6_ADDRSTRLEN];
         bool dead, processing, paused, peer_eof, draining, more, body_graced, stuck;
         bool closing;   /* sends what is queued, then closes */

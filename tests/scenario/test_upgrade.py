@@ -239,6 +239,32 @@ def test_under_load_over_tls(make_daemon, folder):
     assert not wrong, (len(done), wrong[:5], daemon.output())
 
 
+def test_a_handshake_is_waited_for_with_its_request(make_daemon, folder):
+    """Who has just shaken hands is about to ask; who then says nothing keeps nobody from an upgrade."""
+    pem, private = certificate(folder)
+    doors = [{"address": "127.0.0.1:0"}, {"address": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": private}}]
+    daemon = make_daemon(one("", {"listen": doors}))
+    daemon.wait_state("a", "ready")
+    address = urllib.parse.urlsplit(daemon.listen[1])
+    tls = ssl.create_default_context(cafile=pem)
+
+    def connect():
+        plain = socket.create_connection((address.hostname, address.port), timeout=harness.PATIENCE)
+        return tls.wrap_socket(plain, server_hostname=address.hostname)
+    asks, silent = connect(), connect()
+    daemon.signal(signal.SIGUSR2)
+    harness.wait_for(lambda: "waiting for what runs" in daemon.output(), step=0.005, what=daemon.output)
+    asks.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    while piece := asks.recv(65536):
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 "), (answer, daemon.output())
+    harness.wait_for(lambda: "took over from" in daemon.output(), what=daemon.output)
+    assert silent.recv(1) == b""
+    asks.close()
+    silent.close()
+
+
 def test_connections_go_on(make_daemon):
     """One that is idle, and one that has sent half of a request, are the new program's."""
     daemon = make_daemon(one())
