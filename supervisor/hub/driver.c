@@ -15,8 +15,7 @@ const struct hub_driver *hub_driver_for(enum config_hub_driver driver, const cha
         case CONFIG_HUB_CONVEX:
                 return &hub_driver_convex;
         case CONFIG_HUB_GOLLAMA:
-                *ret_why = "this build has no driver for GoLlama hubs";
-                return NULL;
+                return &hub_driver_gollama;
         }
         *ret_why = "this build does not know that kind of hub";
         return NULL;

@@ -308,7 +308,7 @@ int main(int argc, char **argv)
         with.name = argv[1];
         while (allow)
                 (void)text_list_add(&hub.allow, strsep(&allow, ","));
-        t.driver = &hub_driver_convex;
+        t.driver = streq(argv[1], "gollama") ? &hub_driver_gollama : &hub_driver_convex;
         r = t.driver->open(&with, &t.link, &why);
         if (r < 0) {
                 say("open: %s: %s", strerror(-r), why ? why : "-");
