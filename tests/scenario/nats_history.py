@@ -1,0 +1,166 @@
+"""What producers, workers and the streams of a NATS hub saw, and what must be true of it: every job that was accepted has exactly one
+result, nobody has another, no job was begun again after it was acknowledged, and the queue is empty at the end.
+
+A witness listens to everything that workers say (chunks, results that they hand in, renewals, acknowledgements, fences) with a
+connection of its own (natswire, which shares no code with the program); the results are read from the stream at the end."""
+import json
+import threading
+import time
+
+import harness
+
+
+class Job:
+    def __init__(self, name, seq):
+        self.id, self.seq = name, seq
+        self.begun = {}         # attempt: when somebody was first heard of it
+        self.acked = None       # when "+ACK" was first heard, of which attempt
+        self.offered = []       # results that were handed in: (when, attempt, worker)
+        self.chunks = []        # (attempt, run, number, text or events)
+
+
+class History:
+    """wire: a connection that may hear everything; api: another one for questions."""
+
+    SUBJECTS = ("llm.out.*", "llm.res.*", "llm.cancel.*", "$JS.ACK.JOBS.>", "$JS.EVENT.ADVISORY.CONSUMER.>")
+
+    def __init__(self, connect):
+        self.connect = connect
+        self.jobs, self.by_seq, self.early, self.advisories = {}, {}, [], []
+        self.lock = threading.Lock()
+        self.ended = False
+        self.wire = self.open()
+        self.thread = threading.Thread(target=self.listen)
+        self.thread.start()
+
+    def open(self):
+        wire = self.connect()
+        for subject in self.SUBJECTS:
+            wire.subscribe(subject)
+        assert not wire.flush()
+        return wire
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.thread.join()
+        self.wire.close()
+
+    # ---- what is seen
+
+    def listen(self):
+        while not self.ended:
+            try:
+                self.wire.sock.settimeout(0.1)
+                self.wire.read_one()
+            except TimeoutError:
+                pass
+            except Exception:           # the hub died: what it says meanwhile is lost to us as to everybody
+                if self.ended:
+                    return
+                try:
+                    self.wire.close()
+                    self.wire = self.open()
+                except Exception:
+                    time.sleep(0.05)
+                continue
+            while self.wire.seen:
+                self.saw(self.wire.seen.pop(0), time.monotonic())
+
+    def saw(self, message, now):
+        with self.lock:
+            words = message.subject.split(".")
+            if message.subject.startswith("$JS.EVENT."):
+                self.advisories.append(message.json())
+            elif message.subject.startswith("$JS.ACK."):
+                # $JS.ACK.JOBS.CONSUMER.DELIVERED.SSEQ.…
+                self.act(now, None, int(words[5]), int(words[4]), message.data.decode(errors="replace"))
+            elif words[1] == "out":
+                chunk = message.json()
+                self.act(now, words[2], None, chunk["a"], "chunk", chunk)
+            elif words[1] == "res":
+                result = message.json()
+                self.act(now, words[2], None, result.get("attempt", 0), "result", result)
+            elif words[1] == "cancel" and message.data and "below" in message.json():
+                self.act(now, words[2], None, message.json()["below"], "fence")
+
+    def act(self, now, name, seq, attempt, what, value=None):
+        job = self.jobs.get(name) if name else self.by_seq.get(seq)
+        if not job:
+            self.early.append((now, name, seq, attempt, what, value))
+            return
+        if attempt:
+            job.begun.setdefault(attempt, now)
+        if what == "+ACK" and not job.acked:
+            job.acked = (now, attempt)
+        elif what == "result":
+            job.offered.append((now, attempt, value.get("worker")))
+        elif what == "chunk":
+            job.chunks.append((attempt, value["r"], value["i"], value.get("t", value.get("e"))))
+
+    # ---- what producers say
+
+    def accepted(self, name, seq):
+        """JetStream has said that it has the job."""
+        with self.lock:
+            job = self.jobs[name] = self.by_seq[seq] = Job(name, seq)
+            early, self.early = self.early, []
+            for act in early:
+                self.act(*act)
+        return job
+
+    # ---- what is true
+
+    def result(self, wire, name):
+        """The stored result, or None."""
+        answer = wire.api("STREAM.MSG.GET.RESULTS", {"last_by_subj": "llm.res." + name})
+        return self.decoded(answer) if "message" in answer else None
+
+    @staticmethod
+    def decoded(answer):
+        import base64
+        return json.loads(base64.b64decode(answer["message"]["data"]))
+
+    def stored(self, wire):
+        """{job: [result, …]} of all that lies in the stream."""
+        state = wire.api("STREAM.INFO.RESULTS")["state"]
+        found = {}
+        for seq in range(state["first_seq"] or 1, state["last_seq"] + 1):
+            answer = wire.api("STREAM.MSG.GET.RESULTS", {"seq": seq})
+            if "message" in answer:
+                found.setdefault(answer["message"]["subject"][len("llm.res."):], []).append(self.decoded(answer))
+        return found
+
+    def wait(self, wire, names=None, timeout=harness.PATIENCE):
+        """Until each of them has a result, and the queue is empty."""
+        for name in names or list(self.jobs):
+            harness.wait_for(lambda n=name: self.result(wire, n), timeout, what="a result of " + name, step=0.05)
+        harness.wait_for(lambda: wire.api("STREAM.INFO.JOBS")["state"]["messages"] == 0, timeout, step=0.05,
+                         what=lambda: "an empty queue: %s" % wire.api("STREAM.INFO.JOBS"))
+
+    def prove(self, wire, ok=True):
+        """Everything. ok: no result is an error. Returns the results by job."""
+        self.wait(wire)
+        time.sleep(0.2)         # the witness hears a moment later
+        stored = self.stored(wire)
+        with self.lock:
+            faults = ["%s has %d results" % (n, len(stored.get(n, []))) for n in self.jobs if len(stored.get(n, [])) != 1]
+            faults += ["a result of %s, which nobody handed in" % n for n in stored if n not in self.jobs]
+            for job in self.jobs.values():
+                result = stored.get(job.id, [{}])[0]
+                if ok and not result.get("ok"):
+                    faults.append("%s: %s" % (job.id, result))
+                if job.acked:
+                    faults += ["%s: attempt %d began %.3f s after the acknowledgement of attempt %d" % (
+                        job.id, attempt, when - job.acked[0], job.acked[1])
+                               for attempt, when in job.begun.items() if when > job.acked[0] and attempt > job.acked[1]]
+                runs = {}
+                for attempt, run, number, _ in job.chunks:
+                    last = runs.get((attempt, run), -1)
+                    if number <= last:
+                        faults.append("%s: chunk %d of attempt %d after chunk %d" % (job.id, number, attempt, last))
+                    runs[attempt, run] = number
+        assert not faults, "\n".join(faults)
+        return {name: results[0] for name, results in stored.items()}
