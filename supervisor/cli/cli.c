@@ -339,22 +339,24 @@ const struct verb cli_verbs[] = {
                     "Needs no\n"
                     "daemon: what is handed in is done as soon as one runs."},
         {.name = "hub",
-         .arguments = "init|check|janitor|farm|worker [add|refresh|revoke|list [NAME]]",
-         .doc = "set up, check and keep a NATS hub of jobs, and its workers' keys",
+         .arguments = "status [NAME]|init|check|janitor|farm|worker [add|refresh|revoke|list [NAME]]",
+         .doc = "the hubs of this daemon; set up, check and keep a NATS hub of jobs, and its workers' keys",
          .options = cli_hub_options,
          .max = 3,
          .completes = COMPLETES_NOTHING,
          .run = hub_word_main,
-         .details = "hub init --write-config writes the server's files; hub init makes streams and "
-                    "consumers, and leaves "
-                    "alone what\n"
-                    "is right; hub check says what is wrong, also with a worker's credentials; hub janitor "
-                    "gives dead jobs an "
-                    "end;\n"
-                    "hub farm shows all workers; hub worker keeps users.conf, on the server's machine. None "
-                    "needs a daemon. "
-                    "The walk\n"
-                    "from nothing to a farm is docs/HUB.md."},
+         .details =
+                 "hub status shows the hubs of the running daemon: their state, what runs, what was done.\n"
+                 "hub init --write-config writes the server's files; hub init makes streams and "
+                 "consumers, and leaves "
+                 "alone what\n"
+                 "is right; hub check says what is wrong, also with a worker's credentials; hub janitor "
+                 "gives dead jobs an "
+                 "end;\n"
+                 "hub farm shows all workers; hub worker keeps users.conf, on the server's machine. None "
+                 "needs a daemon. "
+                 "The walk\n"
+                 "from nothing to a farm is docs/HUB.md."},
         {.name = "upgrade",
          .doc = "let the installed program take the daemon's place",
          .options = of_upgrade,

@@ -73,6 +73,8 @@ int hub_word_main(struct cli *cli)
 {
         if (cli->options.n_plain == 0)
                 return cli_usage(cli, "something is missing: llama-supervisor hub %s", cli->verb->arguments);
-        return cli_usage(cli, "\"%s\" is none of init, check, janitor, farm and worker",
+        if (streq(cli->options.plain[0], "status"))
+                return hub_status_main(cli);
+        return cli_usage(cli, "\"%s\" is none of status, init, check, janitor, farm and worker",
                          cli->options.plain[0]);
 }

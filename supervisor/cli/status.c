@@ -247,6 +247,32 @@ static int print_chosen_json(struct cli *cli, const struct json_value *list, con
         return cli_print(cli, &out);
 }
 
+/* Those that something is wrong with, and those with work. */
+static void put_hubs(struct cli *cli, struct buffer *out, const struct json_value *list)
+{
+        for (size_t i = 0; i < json_count(list); i++) {
+                const struct json_value *h = json_at(list, i);
+                const char *state = json_get_string(h, "state"), *why = json_get_string(h, "why");
+                int64_t running = json_get_int(h, "running", 0), outbox = json_get_int(h, "outbox", 0);
+                bool bad = streq_ptr(state, "down") || streq_ptr(state, "revoked");
+                char text[400];
+                int n;
+
+                if (!bad && !running && !outbox)
+                        continue;
+                n = snprintf(text, sizeof(text), "hub %s is %s", json_get_string(h, "name"), state);
+                if (bad && why)
+                        n += snprintf(text + n, sizeof(text) - (size_t)n, ": %.200s", why);
+                if (running)
+                        n += snprintf(text + n, sizeof(text) - (size_t)n, ", %" PRId64 " of its jobs run%s",
+                                      running, running == 1 ? "s" : "");
+                if (outbox)
+                        (void)snprintf(text + n, sizeof(text) - (size_t)n,
+                                       ", %" PRId64 " finished ones that it does not know of yet", outbox);
+                put_line(cli, out, bad ? COLOUR_RED : COLOUR_NONE, "", text, strlen(text));
+        }
+}
+
 static int show(struct cli *cli, const struct json_value *status, const struct json_value *list,
                 const struct rows *rows)
 {
@@ -271,6 +297,7 @@ static int show(struct cli *cli, const struct json_value *status, const struct j
                 (void)cli_put_sentence(cli, &out, json_get_string(status, "sentence"),
                                        json_get_string(status, "reloadError"),
                                        json_get_string(status, "limitsProblem"));
+                put_hubs(cli, &out, json_get(status, "hubs"));
                 if (n)
                         (void)buffer_putc(&out, '\n');
         }

@@ -100,6 +100,8 @@ void status_handle(struct call *call)
         json_string(&w, "control", d->control);
         json_string(&w, "config", config->file);
         handover_put(d->handover, &w);
+        json_key(&w, "hubs");
+        doors_put_hub_states(d, &w);
         put_host(&w);
         json_close_object(&w);
         respond_json(call->req, 200, NULL, &b);

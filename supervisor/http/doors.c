@@ -631,6 +631,8 @@ static int open_all(struct doors *d, char **ret_error)
         if (r >= 0)
                 feed_set_ownlog(d->feed, d->ownlog);
         if (r >= 0)
+                r = feed_set_hubs(d->feed, d->hubs);
+        if (r >= 0)
                 r = gateway_new(d, &d->gateway);
         if (r >= 0)
                 r = server_new(d->loop, &server_limits_default, on_request, d, &d->server);

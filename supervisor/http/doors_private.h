@@ -154,7 +154,13 @@ void asyncapi_handle(struct call *call);
 void children_handle(struct call *call); /* children.c */
 /* scrape.c: the format that this request asks for. */
 enum exposition_format exposition_wanted(const struct request *req);
-void gpus_handle(struct call *call);     /* gpus.c */
+void gpus_handle(struct call *call); /* gpus.c */
+/* hubs.c */
+void hubs_handle(struct call *call);
+void hub_handle(struct call *call);
+/* One array of all: whole reports, or name, state and the like alone. */
+void doors_put_hubs(struct doors *d, struct json_writer *w);
+void doors_put_hub_states(struct doors *d, struct json_writer *w);
 void requests_handle(struct call *call); /* requests.c */
 void farm_handle(struct call *call);     /* farm.c */
 void request_cancel_handle(struct call *call);

@@ -14,6 +14,7 @@
 #include "http/exposition_demand.h"
 #include "http/exposition_gateway.h"
 #include "http/exposition_gpus.h"
+#include "http/exposition_hubs.h"
 #include "http/exposition_queue.h"
 #include "http/exposition_text.h"
 
@@ -48,6 +49,7 @@ struct exposition {
         struct exposition_queue *queue;
         struct exposition_demand *demand;
         struct exposition_gpus *gpus;
+        struct exposition_hubs *hubs;
         enum exposition_format format;
         bool ended;
 };
@@ -449,7 +451,8 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
         if (x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough, x->format) ||
             exposition_queue_more(x->queue, out, enough, x->format) ||
             exposition_demand_more(x->demand, out, enough, x->format) ||
-            exposition_gpus_more(x->gpus, out, enough, x->format))
+            exposition_gpus_more(x->gpus, out, enough, x->format) ||
+            exposition_hubs_more(x->hubs, out, enough, x->format))
                 return true;
         if (x->format == EXPOSITION_OPENMETRICS && !x->ended)
                 (void)buffer_puts(out, "# EOF\n");
@@ -545,6 +548,8 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, en
                 r = exposition_demand_new(fleet, &x->demand);
         if (r == 0)
                 r = exposition_gpus_new(fleet, &x->gpus);
+        if (r == 0)
+                r = exposition_hubs_new(facts->hubs, &x->hubs);
         if (r < 0) {
                 exposition_free(x);
                 return r;
@@ -565,6 +570,7 @@ struct exposition *exposition_free(struct exposition *x)
         x->queue = exposition_queue_free(x->queue);
         x->demand = exposition_demand_free(x->demand);
         x->gpus = exposition_gpus_free(x->gpus);
+        x->hubs = exposition_hubs_free(x->hubs);
         buffer_finish(&x->arena);
         free(x->samples);
         free(x->deaths);

@@ -27,6 +27,7 @@ struct process_facts {
 };
 void process_facts_read(struct process_facts *ret);
 
+struct hubs;
 struct exposition_certificate {
         const char *listen; /* the listener's address; outlives the exposition */
         usec_t until;       /* realtime */
@@ -49,6 +50,7 @@ struct exposition_facts {
         unsigned followers;
         usec_t uptime, started_realtime, loop_lag;
         struct loop_delays loop_delays;
+        struct hubs *hubs; /* NULL: none */
 };
 
 int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,

@@ -598,6 +598,8 @@ struct feed *feed_free(struct feed *f)
         f->log_timer = timer_free(f->log_timer);
         f->activity_timer = timer_free(f->activity_timer);
         f->gpus_timer = timer_free(f->gpus_timer);
+        (void)feed_set_hubs(f, NULL);
+        f->hubs_timer = timer_free(f->hubs_timer);
         while (!list_is_empty(&f->subjects))
                 subject_free(LIST_ENTRY(f->subjects.next, struct subject, node));
         subject_free(f->aggregate);
@@ -634,6 +636,7 @@ int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
         list_init(&f->logs);
         list_init(&f->watches);
         list_init(&f->gpu_watches);
+        list_init(&f->hub_watches);
         r = add_subjects(f);
         if (r >= 0)
                 r = timer_new(loop, on_figures_timer, f, &f->figures_timer);

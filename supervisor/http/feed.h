@@ -30,6 +30,9 @@ void feed_on_key(struct feed *f, feed_key_fn *fn, void *owner);
 /* Whose lines the topic "log" tells; must outlive the feed. Without it the topic is refused. */
 struct ownlog;
 void feed_set_ownlog(struct feed *f, struct ownlog *ownlog);
+/* For the topic "hub"; NULL: none any more (the hubs go after the feed has let go of them). 0 or -ENOSPC. */
+struct hubs;
+int feed_set_hubs(struct feed *f, struct hubs *hubs);
 /* Ends all that began with a request of this mark (request_mark): its key was revoked. Returns how many. */
 unsigned feed_end_marked(struct feed *f, uint64_t mark);
 

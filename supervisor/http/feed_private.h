@@ -113,10 +113,15 @@ struct feed {
         struct timer *activity_timer;
         struct list gpu_watches; /* feed_gpus.c: the same for the GPUs */
         struct timer *gpus_timer;
+        struct hubs *hubs;       /* feed_hubs.c; NULL: none */
+        struct list hub_watches; /* the same for the hubs */
+        struct timer *hubs_timer;
+        uint64_t hubs_number;
+        usec_t hubs_told_at;
         struct socketio *socketio; /* socketio.c */
 };
 
-/* Somebody who has the topic "activity", or "gpus"; the owner initialises node, and fills in the two functions. */
+/* Somebody who has the topic "activity", "gpus" or "hub"; the owner initialises node, and fills in the two functions. */
 struct activity_watch {
         struct list node;
         uint64_t
@@ -131,6 +136,9 @@ void feed_unwatch_activity(struct activity_watch *x); /* who has it not: nothing
 
 int feed_watch_gpus(struct feed *f, struct activity_watch *x);
 void feed_unwatch_gpus(struct activity_watch *x);
+
+int feed_watch_hubs(struct feed *f, struct activity_watch *x);
+void feed_unwatch_hubs(struct activity_watch *x);
 
 /* The subject of an instance ("*": the aggregate) that is there; NULL else. */
 struct subject *feed_find(struct feed *f, const char *instance);

@@ -50,9 +50,9 @@ struct client {
         struct ws_conn *conn;
         struct list notes, follows;
         unsigned n_notes, n_follows;
-        struct list logs;                  /* in feed.logs: some follow has lines */
-        struct activity_watch watch, gpus; /* topics "activity" and "gpus" */
-        usec_t paid_until;                 /* the clock of its message budget */
+        struct list logs;                        /* in feed.logs: some follow has lines */
+        struct activity_watch watch, gpus, hubs; /* topics "activity", "gpus" and "hub" */
+        usec_t paid_until;                       /* the clock of its message budget */
 };
 
 static struct client *client_of(struct subscriber *sub)
@@ -139,6 +139,8 @@ static void say_topics(struct client *c)
                 json_put_string(&w, "activity");
         if (!list_is_empty(&c->gpus.node))
                 json_put_string(&w, "gpus");
+        if (!list_is_empty(&c->hubs.node))
+                json_put_string(&w, "hub");
         json_close_array(&w);
         json_close_object(&w);
         add_note(c, &text);
@@ -346,6 +348,24 @@ static void gpus_tell(struct activity_watch *x, struct buffer *text)
         add_note(CONTAINER_OF(x, struct client, gpus), text);
 }
 
+static bool hubs_is_behind(const struct activity_watch *x)
+{
+        return CONTAINER_OF(x, const struct client, hubs)->n_notes > 0;
+}
+
+static void hubs_tell(struct activity_watch *x, struct buffer *text)
+{
+        add_note(CONTAINER_OF(x, struct client, hubs), text);
+}
+
+static void change_hubs(struct client *c, bool on)
+{
+        if (!on)
+                feed_unwatch_hubs(&c->hubs);
+        else if (feed_watch_hubs(c->sub.feed, &c->hubs) < 0)
+                say_error(c, "topic hub: not enough memory");
+}
+
 static void change_gpus(struct client *c, bool on)
 {
         if (!on)
@@ -364,7 +384,7 @@ static void change_watch(struct client *c, bool on)
 
 /* --- what clients ask ------------------------------------------------------------------------------------------------ */
 
-static const char *const later_topics[] = {"queue", "hub", NULL};
+static const char *const later_topics[] = {"queue", NULL};
 
 static bool is_one_of(const char *const *names, const char *name)
 {
@@ -406,10 +426,13 @@ static void change_topic(struct client *c, const char *topic, bool on)
                 change_watch(c, on);
         } else if (streq(topic, "gpus")) {
                 change_gpus(c, on);
+        } else if (streq(topic, "hub")) {
+                change_hubs(c, on);
         } else if (is_one_of(later_topics, topic)) {
                 say_error(c, "topic %s is not served by this version", topic);
         } else {
-                say_error(c, "unknown topic \"%.64s\": there are status, activity, gpus, log and log:NAME",
+                say_error(c,
+                          "unknown topic \"%.64s\": there are status, activity, gpus, hub, log and log:NAME",
                           topic);
         }
 }
@@ -485,6 +508,7 @@ static void client_free(struct client *c)
         list_remove(&c->logs);
         feed_unwatch_activity(&c->watch);
         feed_unwatch_gpus(&c->gpus);
+        feed_unwatch_hubs(&c->hubs);
         subscriber_leave(&c->sub, &c->sub.feed->counts.subscribers_ws);
         free(c);
 }
@@ -592,6 +616,9 @@ void feed_websocket(struct feed *f, struct request *req)
         list_init(&c->logs);
         list_init(&c->watch.node);
         list_init(&c->gpus.node);
+        list_init(&c->hubs.node);
+        c->hubs.is_behind = hubs_is_behind;
+        c->hubs.tell = hubs_tell;
         c->gpus.is_behind = gpus_is_behind;
         c->gpus.tell = gpus_tell;
         c->watch.is_behind = watch_is_behind;

@@ -106,6 +106,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .gateway = *gateway_counts(d->gateway),
                 .keys = (unsigned)auth_keys_in_force(d->auth),
                 .upgrades = handover_counts(d->handover),
+                .hubs = d->hubs,
         };
         ret->tls_reloads = d->counts.tls_reloads;
         ret->tls_reloads_failed = d->counts.tls_reloads_failed;

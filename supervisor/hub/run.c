@@ -154,16 +154,16 @@ static void end_whole(struct job *j, const struct relay *r, usec_t now)
 static void judge_refusal(struct job *j, const struct relay_end *end)
 {
         static const struct {
-                const char *code;
+                enum ticket_refusal why;
                 enum { GIVE_BACK, LATER, ELSEWHERE } then;
         } known[] = {
-                {"queue_full", GIVE_BACK}, {"timeout", GIVE_BACK}, {"shed", GIVE_BACK},
-                {"stopping", GIVE_BACK},   {"load_failed", LATER}, {"no_room", LATER},
-                {"down", LATER},           {"removed", ELSEWHERE},
+                {REFUSAL_QUEUE_FULL, GIVE_BACK}, {REFUSAL_TIMEOUT, GIVE_BACK}, {REFUSAL_SHED, GIVE_BACK},
+                {REFUSAL_STOPPING, GIVE_BACK},   {REFUSAL_LOAD_FAILED, LATER}, {REFUSAL_NO_ROOM, LATER},
+                {REFUSAL_DOWN, LATER},           {REFUSAL_REMOVED, ELSEWHERE},
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-                if (!streq(known[i].code, end->code))
+                if (!streq(ticket_refusal_name(known[i].why), end->code))
                         continue;
                 if (known[i].then == GIVE_BACK) {
                         job_release(j, end->message);

@@ -167,3 +167,41 @@ def test_an_upgrade_by_force_does_it_again_under_the_same_claim(make_daemon):
     assert result["response"]["usage"]["completion_tokens"] == 30
     assert not folder.names("failures") and not folder.names("claims", "one.2")
     daemon.stop()
+
+
+def test_every_door_tells_the_same(make_daemon):
+    daemon = make_daemon({"instances": [instance("--tok-s", "20")],
+                          "hubs": [{"driver": "nats", "name": "lab", "url": "nats://127.0.0.1:9"}], "spool": {"enabled": True}})
+    folder = Folder(daemon)
+    feed = daemon.ws()
+    feed.send(json.dumps({"type": "subscribe", "topics": ["hub"]}))
+    daemon.wait_state("q", "ready")
+    folder.put("one", max_tokens=30)
+    wait_for(lambda: requests_of(daemon, "running"))
+    hubs = {hub["name"]: hub for hub in daemon.get("/api/v1/hubs").json["hubs"]}
+    assert sorted(hubs) == ["lab", "spool"]
+    assert hubs["spool"]["state"] == "up" and hubs["spool"]["running"] == 1 and hubs["spool"]["jobs"]["claimed"] == 1
+    assert hubs["lab"]["state"] in ("connecting", "down") and hubs["lab"]["driver"] == "nats"
+    one = daemon.get("/api/v1/hubs/spool").json
+    assert one["hub"]["name"] == "spool" and one["workers"] is None
+    missing = daemon.get("/api/v1/hubs/nobody")
+    assert missing.status == 404 and "GET /api/v1/hubs" in missing.json["error"]["message"]
+    shown = daemon.cli("hub", "status").stdout
+    assert "lab" in shown and "spool" in shown and "up" in shown, shown
+    assert json.loads(daemon.cli("hub", "status", "--json").stdout)["hubs"][0]["name"] == "lab"
+    assert "spool" in daemon.cli("hub", "status", "spool").stdout
+    assert daemon.cli("hub", "status", "nobody").returncode == 1
+    assert daemon.cli("hub", "nonsense").returncode == 2
+    assert "hub spool is up, 1 of its jobs runs" in daemon.cli("status").stdout
+    folder.wait("one")
+    wait_for(lambda: daemon.get("/api/v1/hubs/spool").json["hub"]["jobs"]["completed"] == 1)
+    metrics = daemon.get("/metrics").text
+    for line in ('hub_state{hub="spool",driver="spool",state="up"} 1', 'hub_state{hub="lab",driver="nats",state="up"} 0',
+                 'hub_jobs_total{hub="spool",driver="spool",outcome="completed"} 1', 'hub_tokens_total{hub="spool",driver="spool"} 30'):
+        assert "llama_supervisor_" + line in metrics, metrics
+    feed.wait(lambda m: m.get("type") == "hub" and any(h["name"] == "spool" and h["jobs"]["completed"] == 1 for h in m["hubs"]))
+    states = [s["state"] for s in daemon.get("/api/v1/status").json["hubs"] if s["name"] == "spool"]
+    assert states == ["up"]
+    wait_for(lambda: [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_down"])
+    assert [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up"]
+    daemon.stop()

@@ -151,7 +151,7 @@ def check(operation, answer, what):
 
 def filled(path, name=INSTANCE):
     rest = {"upstream": "health", "web": "feed.js"}.get(path.split("/")[1], INSTANCE)
-    return path.replace("{name}", name).replace("{path}", rest)
+    return path.replace("{name}", "spool" if name == INSTANCE and path.startswith("/api/v1/hubs/") else name).replace("{path}", rest)
 
 
 def call(daemon, method, path, query="", **kwargs):

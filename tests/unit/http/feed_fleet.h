@@ -12,6 +12,7 @@
 #include "fleet/fleet.h"
 #include "fleet/gpus.h"
 #include "fleet/relay.h"
+#include "http/fake_hubs.h"
 
 enum { FAKE_MAX = 1100, FAKE_SUBSCRIBERS = 8, FAKE_FOLLOWERS = 300 };
 

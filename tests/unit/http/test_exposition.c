@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "fake_fleet.h"
+#include "fake_hubs.h"
 
 static struct fleet *make_fleet(size_t n)
 {

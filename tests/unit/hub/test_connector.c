@@ -437,6 +437,56 @@ static void events_are_told_one_to_one(void **state)
         finish(&s);
 }
 
+/* Who waits in vain for a slot is given back without blame; a model that cannot be had is for others, and is not offered for a while. */
+static void refusals_are_told_apart(void **state)
+{
+        struct scene s;
+        struct world *w = *state;
+        struct hub_claim claim = script_claim("j1", LONG);
+        struct script_order *o;
+
+        w->gateway = "{\"queue\": {\"timeout\": \"200ms\"}}";
+        begin_ready(&s, w, SLOW);
+        s.script.driver.caps |= HUB_CAP_CHAINS; /* more may come than was asked for */
+        for (unsigned i = 1; i <= 3; i++) {
+                char id[8];
+
+                (void)snprintf(id, sizeof(id), "j%u", i);
+                claim.id = id;
+                assert_int_equal(script_deliver(&s.script, &claim), 0);
+        }
+        o = wait_orders(&s, 1);
+        assert_int_equal(o->kind, DID_RELEASE);
+        assert_string_equal(o->id, "j3");
+        s.script.events->on_cancel(s.script.owner, "j1");
+        s.script.events->on_cancel(s.script.owner, "j2");
+        wait_quiet(&s);
+        WAIT(&s, s.script.total == 2);
+        assert_int_equal(hubs_report(s.hubs, 0)->released, 1);
+        finish(&s);
+}
+
+static void a_model_that_cannot_be_loaded_is_withdrawn(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", CHAT);
+        struct script_order *o;
+
+        begin(&s, *state,
+              "{\"name\": \"q\", \"model\": \"m.gguf\", \"args\": [\"--oom-text\"], \"on_demand\": {}}");
+        WAIT(&s, s.script.total == 1); /* it would be loaded for a job */
+        assert_string_equal(s.script.models, "q=1");
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        o = wait_orders(&s, 1);
+        assert_int_equal(o->kind, DID_FAIL);
+        assert_int_equal(o->fail, HUB_FAIL_RETRY);
+        assert_true(o->retry_after > 0);
+        wait_quiet(&s);
+        assert_int_equal(s.script.total, 0);
+        assert_string_equal(s.script.models, "q=0");
+        finish(&s);
+}
+
 static void on_drained(void *owner)
 {
         ((struct scene *)owner)->drained = true;
@@ -529,6 +579,8 @@ int main(void)
                 T(who_dies_twice_is_given_up),
                 T(chunks_wait_for_a_busy_hub),
                 T(events_are_told_one_to_one),
+                T(refusals_are_told_apart),
+                T(a_model_that_cannot_be_loaded_is_withdrawn),
                 T(a_stop_gives_back_what_it_cannot_end),
                 T(a_stop_does_not_wait_for_a_hub_that_is_away),
                 T(a_revoked_key_is_a_state),
