@@ -242,13 +242,6 @@ const struct hub_report *hubs_report(struct hubs *h, size_t i)
         return connector_report(h->list[i]);
 }
 
-struct farm *hubs_farm(struct hubs *h, size_t i)
-{
-        const struct connector *c = h->list[i];
-
-        return c->link && c->driver->farm ? c->driver->farm(c->link) : NULL;
-}
-
 int hubs_subscribe(struct hubs *h, hubs_change_fn *fn, void *owner)
 {
         for (size_t i = 0; i < HUBS_WATCHERS_MAX; i++)

@@ -51,8 +51,6 @@ struct hub_report {
 };
 size_t hubs_count(const struct hubs *h);
 const struct hub_report *hubs_report(struct hubs *h, size_t i);
-/* What the hub tells of all its workers (core/farm.h); NULL: nothing. */
-struct farm *hubs_farm(struct hubs *h, size_t i);
 /* {"name","driver","url","state","why","since",…}: one form for REST, feed and CLI. */
 int hub_report_put(const struct hub_report *r, int64_t now_ms, usec_t now, struct json_writer *w);
 

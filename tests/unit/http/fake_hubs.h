@@ -108,13 +108,6 @@ size_t hubs_offers(struct hubs *h, const struct farm_offer **ret)
         return 0;
 }
 
-struct farm *hubs_farm(struct hubs *h, size_t i)
-{
-        (void)h;
-        (void)i;
-        return NULL;
-}
-
 /* Of the gateway, which a test of the doors has none of, either. */
 bool gateway_cancel_submitted(struct gateway *g, const char *id, const char *why)
 {
