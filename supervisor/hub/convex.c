@@ -2,7 +2,7 @@
  *
  * The holes of that worker's functions, and what is done about them:
  * - The end of a job, also its failure, claims the next one in the same call (HUB_CAP_CHAINS). What the connector does not take is failed at
- *   once, which may bring another: at most once for each job, and CONVEX_CHAIN_REFUSED_MAX in all.
+ *   once, which may bring another: at most twice for each job, and CONVEX_CHAIN_REFUSED_MAX in all.
  * - Partial text is appended for good, also over attempts (HUB_CAP_APPENDS): what a job's text the hub has is counted in bytes, kept in the
  *   journal, and never told again; its end carries the rest. A job that fails after text was told gets a line that says so, so that
  *   the next attempt's text can be told from it.

@@ -61,17 +61,18 @@ static int offer(struct hub_link *l, struct cjob *job, const struct json_value *
         return l->on->on_job(l->owner, &claim, &job->pub);
 }
 
-/* Not taken above. It is failed, which may bring the next one; but not for ever. */
+/* Not taken above. It is failed, which may bring the next one, or the same once more; but not for ever: its third failure would be its
+ * last. */
 static void refuse(struct hub_link *l, struct cjob *job, int error)
 {
         size_t slot = l->chain_refused % ARRAY_SIZE(l->refused);
-        bool again = false;
+        unsigned times = 0;
 
         l->counts.refused++;
         log_debug(l->name, "job %s is given back: %s", job->id, strerror(-error));
         for (size_t i = 0; i < ARRAY_SIZE(l->refused); i++)
-                again |= streq(l->refused[i], job->id);
-        if (again || l->chain_refused >= CONVEX_CHAIN_REFUSED_MAX) {
+                times += streq(l->refused[i], job->id);
+        if (times >= 2 || l->chain_refused >= CONVEX_CHAIN_REFUSED_MAX) {
                 convex_drop_job(l, job); /* the hub times it out */
                 return;
         }

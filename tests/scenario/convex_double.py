@@ -36,6 +36,7 @@ class ConvexDouble(Loop):
         self.cut = None                 # cut(msg) true: the mutation is done, and the connection dies before its answer
         self.lie_null = False           # giveMeWork says null though there is work
         self.bad_transition = False
+        self.give_tried = True          # a job may come back to who has failed it; the real ones do so in one of ten cases
         self.run(self.start())
 
     async def start(self):
@@ -231,7 +232,7 @@ class ConvexDouble(Loop):
         if self.lie_null:
             return None
         for name, job in self.jobs.items():
-            if job["status"] == "pending":
+            if job["status"] == "pending" and (self.give_tried or args["apiKey"] not in job["tried"]):
                 job.update(status="inProgress", worker=args["apiKey"], claims=job["claims"] + 1)
                 given = {"jobId": name, "stream": job["stream"], "messages": job["messages"]}
                 if job["model"]:
@@ -259,6 +260,7 @@ class ConvexDouble(Loop):
         if args["state"] == "success":
             job["status"] = "success"
         else:
+            job["tried"].add(args["apiKey"])
             job.update(status="pending" if job["claims"] < 3 else "failed", worker=None)
         return self.give(args) if self.chains else None
 
@@ -269,7 +271,7 @@ class ConvexDouble(Loop):
             self.number += 1
             name = "%028djobs" % self.number
             self.jobs[name] = {"status": "pending", "messages": [{"content": text, "role": "user"}], "model": model, "stream": stream,
-                               "worker": None, "text": "", "pieces": [], "claims": 0, "beats": 0}
+                               "worker": None, "tried": set(), "text": "", "pieces": [], "claims": 0, "beats": 0}
             await self.publish()
             return name
         return self.run(add())
