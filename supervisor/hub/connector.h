@@ -104,7 +104,8 @@ struct offer {
         char entry[CONFIG_NAME_MAX];
         unsigned free, slots, context;
         bool ready;
-        usec_t offered_since; /* 0: nothing is offered */
+        usec_t offered_since; /* without one being taken; 0: nothing is offered */
+        bool wants;           /* it took one, and has not let others pass since */
 };
 
 struct connector {

@@ -146,8 +146,8 @@ static bool is_idle(const struct connector *c, const char *model, usec_t now)
 {
         const struct offer *o = find_offer(c, model);
 
-        return !o || !o->offered_since ||
-               (o->offered_since != USEC_INFINITY && usec_sub(now, o->offered_since) >= CONNECTOR_IDLE_AFTER);
+        return !o || !o->wants ||
+               (o->offered_since && usec_sub(now, o->offered_since) >= CONNECTOR_IDLE_AFTER);
 }
 
 static unsigned room_of(const struct connector *c, usec_t now)
@@ -194,8 +194,10 @@ void credits_took(struct connector *c, const struct job *j, usec_t now)
         }
         c->time = share_took(takers + me, share_least(takers, h->n));
         /* It has work; whether it has more shows when it is offered more. */
-        if (o)
-                o->offered_since = USEC_INFINITY;
+        if (o) {
+                o->wants = true;
+                o->offered_since = 0;
+        }
         (void)now;
 }
 
@@ -214,14 +216,13 @@ static void remember(struct connector *c, const struct row *row, unsigned offere
                 *o = (struct offer){0};
                 (void)text_copy(o->model, sizeof(o->model), row->model);
         }
-        if (offered == 0) {
-                if (o->offered_since)
-                        o->offered_since = USEC_INFINITY; /* busy with what it has: not known to be idle */
-        } else if (!o->offered_since || o->offered_since == USEC_INFINITY) {
+        if (offered == 0)
+                o->offered_since = 0; /* busy with what it has: not known to be idle */
+        else if (!o->offered_since)
                 o->offered_since = now;
-        }
-        if (o->offered_since && o->offered_since != USEC_INFINITY &&
-            usec_sub(now, o->offered_since) < CONNECTOR_IDLE_AFTER && c->hubs->n > 1)
+        if (o->wants && o->offered_since && usec_sub(now, o->offered_since) >= CONNECTOR_IDLE_AFTER)
+                o->wants = false;
+        if (o->wants && o->offered_since && c->hubs->n > 1)
                 *next = MIN(*next, usec_add(o->offered_since, CONNECTOR_IDLE_AFTER));
 }
 

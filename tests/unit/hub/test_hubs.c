@@ -1,0 +1,181 @@
+/* test_hubs.c: several hubs over one fleet: who is offered what, what is held, and hubs that this build has no driver for. */
+#include "hub_world.h"
+
+enum { HUBS = 2 };
+
+/* Two scripted hubs; the script that a driver's open finds is the next one. */
+struct both {
+        struct world *world;
+        struct script scripts[HUBS];
+        struct hubs *hubs;
+        unsigned next, done[HUBS];
+};
+
+static struct both *opening;
+
+static int open_next(const struct hub_open *with, struct hub_link **ret, char **ret_why)
+{
+        the_script = opening->scripts + opening->next++;
+        return script_open(with, ret, ret_why);
+}
+
+static void begin_both(struct both *b, struct world *w, const char *instances, const double *weights)
+{
+        static const char *const names[HUBS] = {"one", "two"};
+
+        *b = (struct both){.world = w};
+        opening = b;
+        w->more = "\"spool\": {\"enabled\": false}, ";
+        write_model(w);
+        write_config(w, instances);
+        open_fleet(w);
+        assert_int_equal(hubs_new(w->loop, w->fleet, &b->hubs), 0);
+        for (unsigned i = 0; i < HUBS; i++) {
+                struct connector_spec spec = {.name = names[i], .url = "x://"};
+
+                script_init(b->scripts + i, w);
+                b->scripts[i].driver.open = open_next;
+                spec.driver = &b->scripts[i].driver;
+                assert_int_equal(hubs_add(b->hubs, &spec), 0);
+                b->hubs->list[i]->weight = weights[i];
+        }
+        hubs_start(b->hubs, false);
+        wait_status(w, "q", "ready");
+        WAIT(b, b->scripts[0].slots_of_first == 2 && b->scripts[1].slots_of_first == 2);
+}
+
+static void finish_both(struct both *b)
+{
+        b->hubs = hubs_free(b->hubs);
+        for (unsigned i = 0; i < HUBS; i++)
+                buffer_finish(&b->scripts[i].told);
+        close_fleet(b->world);
+}
+
+/* Both are offered all as long as nobody takes any; then what one takes is taken from both. */
+static void idle_hubs_are_offered_everything(void **state)
+{
+        struct both *b = calloc(1, sizeof(*b));
+        struct hub_claim claim = script_claim("j1", CHAT);
+
+        begin_both(b, *state, ONE_MODEL, (const double[]){1, 1});
+        assert_int_equal(b->scripts[0].total, 2);
+        assert_int_equal(b->scripts[1].total, 2);
+        b->scripts[1].least = 99;
+        assert_int_equal(script_deliver(b->scripts, &claim), 0);
+        WAIT(b, b->scripts[0].n_orders == 1);
+        assert_int_equal(b->scripts[1].least, 1);
+        WAIT(b, b->scripts[0].total == 2 && b->scripts[1].total == 2); /* the first has no more, as shows */
+        finish_both(b);
+        free(b);
+}
+
+/* Both always have another job: what is done of each is as their weights. */
+static void busy_hubs_share_by_weight(void **state)
+{
+        struct both *b = calloc(1, sizeof(*b));
+        unsigned given[HUBS] = {0}, all = 0;
+
+        begin_both(b, *state, ONE_MODEL, (const double[]){3, 1});
+        while (all < 48) {
+                for (unsigned i = 0; i < HUBS; i++) {
+                        struct script *s = b->scripts + i;
+
+                        /* One at a time, as it is told anew after each. */
+                        if (b->hubs->list[i]->left) {
+                                char id[16];
+                                struct hub_claim claim = script_claim(id, CHAT);
+
+                                (void)snprintf(id, sizeof(id), "%u-%u", i, given[i]);
+                                assert_int_equal(script_deliver(s, &claim), 0);
+                                given[i]++;
+                                all++;
+                        }
+                        if (s->n_orders > SCRIPT_ORDERS - 4)
+                                script_forget(s);
+                }
+                b->world->until = time_monotonic() + PATIENCE;
+                assert_true(turn(b->world));
+        }
+        /* 36 to 12, but for how they begin: nobody knows yet that the other one is busy. */
+        assert_in_range(given[0], 28, 44);
+        assert_in_range(given[1], 4, 20);
+        for (unsigned i = 0; i < HUBS; i++)
+                WAIT(b, b->hubs->list[i]->n_jobs == 0);
+        finish_both(b);
+        free(b);
+}
+
+static void held_hubs_are_offered_nothing(void **state)
+{
+        struct both *b = calloc(1, sizeof(*b));
+
+        begin_both(b, *state, ONE_MODEL, (const double[]){1, 1});
+        hubs_hold(b->hubs, true);
+        WAIT(b, b->scripts[0].total == 0 && b->scripts[1].total == 0);
+        hubs_hold(b->hubs, false);
+        WAIT(b, b->scripts[0].total == 2 && b->scripts[1].total == 2);
+        b->hubs->list[0]->max_jobs = 1;
+        b->hubs->dirty = true;
+        WAIT(b, b->scripts[0].total == 1 && b->scripts[1].total == 2);
+        finish_both(b);
+        free(b);
+}
+
+/* Local work takes slots: what is offered becomes less, and nothing when somebody waits. */
+static void local_work_goes_first(void **state)
+{
+        struct both *b = calloc(1, sizeof(*b));
+        const struct ticket_events none = {0};
+        const struct config_instance *entry;
+        struct ticket *held[2];
+
+        begin_both(b, *state, ONE_MODEL, (const double[]){1, 1});
+        assert_int_equal(dispatch_resolve(b->world->fleet, "q", &entry), 0);
+        for (unsigned i = 0; i < 2; i++) {
+                struct ticket_spec spec = {.entry = entry, .priority = TICKET_NORMAL, .key = ""};
+
+                assert_int_equal(dispatch_ask(b->world->fleet, &spec, &none, NULL, held + i), 1);
+                WAIT(b, b->scripts[0].total == 1 - i);
+        }
+        for (unsigned i = 0; i < 2; i++) {
+                ticket_done(held[i], OUTCOME_OK, USEC_INFINITY);
+                WAIT(b, b->scripts[0].total == 1 + i);
+        }
+        finish_both(b);
+        free(b);
+}
+
+static void a_hub_without_a_driver_is_down_with_its_reason(void **state)
+{
+        struct world *w = *state;
+        struct hubs *h;
+        struct connector_spec spec = {.name = "lab", .url = "x://", .why = "this build cannot"};
+
+        w->more = "\"spool\": {\"enabled\": false}, ";
+        write_config(w, "{\"name\": \"q\", \"model\": \"m.gguf\", \"autostart\": false}");
+        open_fleet(w);
+        assert_int_equal(hubs_new(w->loop, w->fleet, &h), 0);
+        assert_int_equal(hubs_add(h, &spec), 0);
+        hubs_start(h, false);
+        assert_int_equal(hubs_report(h, 0)->state, HUB_DOWN);
+        assert_string_equal(hubs_report(h, 0)->why, "this build cannot");
+        assert_false(hubs_may_submit(h, "q"));
+        h = hubs_free(h);
+        close_fleet(w);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+                T(idle_hubs_are_offered_everything),
+                T(busy_hubs_share_by_weight),
+                T(held_hubs_are_offered_nothing),
+                T(local_work_goes_first),
+                T(a_hub_without_a_driver_is_down_with_its_reason),
+#undef T
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
