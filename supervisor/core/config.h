@@ -218,7 +218,7 @@ struct config_hub {
         double weight;
         enum config_hub_priority priority; /* of its jobs among what waits for a slot here */
         unsigned max_jobs;                 /* claimed at a time, 0: as many as there are free slots */
-        bool submit;
+        bool work, submit;
         struct config_where where;
 };
 

@@ -137,6 +137,9 @@ static void check_foreign_keys(struct config_load *l, size_t i)
                         config_error, l, l->hubs + i, PLACE_HUB, "submit",
                         "has no meaning beside the driver \"%s\": only \"nats\" hubs take requests of ours",
                         driver);
+        if (!h->work && !h->submit)
+                KEY_PROBLEM(config_error, l, l->hubs + i, PLACE_HUB, "work",
+                            "has no meaning without \"submit\": such a hub would do nothing; take it out");
 }
 
 static void check_driver(struct config_load *l, size_t i)

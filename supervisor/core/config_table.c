@@ -623,6 +623,9 @@ static const struct config_key hub_keys[] = {
                  "\"normal\" takes turns with them."},
         {"max_jobs", TYPE_UNSIGNED, HUB(max_jobs), .fallback = "0", .max = 4096,
          .help = "Jobs claimed at a time; 0: as many as there are free slots."},
+        {"work", TYPE_BOOL, HUB(work), .fallback = "true", .flags = KEY_RESTART,
+         .help = "Take jobs of it. false, with `submit`: our instances are for our own clients, and the hub "
+                 "for what they cannot do."},
         {"submit", TYPE_BOOL, HUB(submit), .fallback = "false", .flags = KEY_RESTART,
          .help = "Hand requests of our own gateway to the hub, too."},
 };

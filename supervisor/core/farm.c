@@ -23,6 +23,7 @@ struct farm {
         usec_t summed; /* when the offers were made; 0: never */
         bool changed;
         uint64_t refused;
+        char self[NATS_ID_MAX];
 };
 
 static struct member *member_free(struct member *m)
@@ -35,12 +36,13 @@ static struct member *member_free(struct member *m)
         return NULL;
 }
 
-int farm_new(struct farm **ret)
+int farm_new(const char *self, struct farm **ret)
 {
         struct farm *f = calloc(1, sizeof(*f));
 
         if (!f)
                 return -ENOMEM;
+        (void)text_copy(f->self, sizeof(f->self), self);
         *ret = f;
         return 0;
 }
@@ -266,6 +268,8 @@ static void sum(struct farm *f, usec_t now)
                 const struct farm_worker *w = &f->list[i]->worker;
                 bool is_up = streq(farm_state(w, now), "up");
 
+                if (streq(w->name, f->self))
+                        continue;
                 for (size_t k = 0; k < w->n_models; k++) {
                         const char *name = w->models[k].model;
                         /* By number, since the array may move; 0 is not there. */

@@ -29,7 +29,8 @@ struct farm_offer {
         bool ready;       /* an instance of it is up somewhere */
 };
 
-int farm_new(struct farm **ret);
+/* self: a worker that is listed, but offers nothing: ourselves, who hand in what we cannot do. NULL: nobody. */
+int farm_new(const char *self, struct farm **ret);
 struct farm *farm_free(struct farm *f); /* always NULL */
 /* A heartbeat that came under this worker's subject: 0; -EBADMSG (no heartbeat), -EPERM (it names somebody else), -E2BIG, -ENOMEM. */
 int farm_hear(struct farm *f, const char *worker, const char *json, size_t len, usec_t now);

@@ -386,7 +386,7 @@ void errand_go(struct errand *e, struct slice body, const struct peek *p)
         bool only = submit_is_only_way(e, p != NULL);
         int r;
 
-        if (!only && !errand_resolve(e, &entry))
+        if (!only && (submit_is_too_early(e, p != NULL) || !errand_resolve(e, &entry)))
                 return;
         if (p && entry) {
                 edit.strip = entry->request_strip;

@@ -54,6 +54,21 @@ bool submit_is_only_way(struct errand *e, bool is_json)
         return e->model[0] != '\0' && hubs_offer(d->hubs, e->model, &offer);
 }
 
+bool submit_is_too_early(struct errand *e, bool is_json)
+{
+        const struct config_instance *entry;
+
+        if (!is_fit(e, is_json) || dispatch_resolve(e->gateway->doors->fleet, e->model, &entry) >= 0 ||
+            !hubs_are_unheard(e->gateway->doors->hubs))
+                return false;
+        errand_refuse(e, GATEWAY_REFUSED_HUB, 503, "hub_down", NULL,
+                      "the model \"%s\" is not here, and which ones the workers of the hub have is not known "
+                      "yet: the hub "
+                      "cannot be reached, or was reached just now",
+                      text_harmless(e->model) ? e->model : "");
+        return true;
+}
+
 /* The name under which workers know it: the client's, or the entry's own. */
 static bool find_offer(struct errand *e, const struct config_instance *entry, struct farm_offer *ret)
 {
@@ -324,8 +339,9 @@ static void on_end(void *owner, const struct submit_end *end)
                 .message = "the worker has answered, but its stream was lost on the way: ask again"};
         struct handed *h = owner;
         struct errand *e = h->errand;
+        bool is_theirs = end->status >= 400 && end->status < 500 && streq_ptr(end->code, "hub_failed");
         const struct errand_error error = {.status = end->status,
-                                           .code = end->code,
+                                           .code = is_theirs ? NULL : end->code,
                                            .message = end->message ? end->message : "the hub tells no reason",
                                            .retry_after = end->retry_after};
 
@@ -342,7 +358,11 @@ static void on_end(void *owner, const struct submit_end *end)
         } else if (end->status >= 400 && end->body_len && !e->anthropic) {
                 pass_error(h, end);
         } else {
-                end_record(h, end->status == 200 ? "hub_gap" : end->code, end->status, end);
+                end_record(h,
+                           end->status == 200 ? "hub_gap"
+                           : is_theirs        ? "client_error"
+                                              : end->code,
+                           end->status, end);
                 errand_fail(e, end->status == 200 ? &gap : &error);
         }
 }

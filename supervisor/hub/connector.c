@@ -249,6 +249,7 @@ int connector_new(const struct connector_spec *spec, struct connector **ret)
         c->dir = text_format("%s/hubs/%s", config->state_dir, spec->name);
         c->is_spool = !spec->hub;
         c->kind = spec->hub ? spec->hub->driver : 0;
+        c->works = !spec->hub || spec->hub->work;
         c->submits = spec->hub && spec->hub->submit && spec->driver && spec->driver->caps & HUB_CAP_SUBMIT;
         c->weight = spec->hub && spec->hub->weight > 0 ? spec->hub->weight : 1;
         c->max_jobs = spec->hub ? spec->hub->max_jobs : 0;

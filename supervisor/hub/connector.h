@@ -114,7 +114,7 @@ struct connector {
         struct hub_link *link;           /* NULL: not open */
         char *name, *url, *worker, *dir;
         enum config_hub_driver kind;
-        bool is_spool, submits;
+        bool is_spool, works, submits;
         double weight;
         unsigned max_jobs;
         enum ticket_priority priority;

@@ -154,7 +154,7 @@ static unsigned room_of(const struct connector *c, usec_t now)
 {
         unsigned most = c->max_jobs ? c->max_jobs : CONNECTOR_JOBS_MAX, held = c->n_jobs - c->outbox;
 
-        if (!connector_may_claim(c, now))
+        if (!c->works || !connector_may_claim(c, now))
                 return 0;
         return most > held ? most - held : 0;
 }
@@ -289,7 +289,7 @@ void credits_tell(struct hubs *h, usec_t now)
         }
         for (size_t i = 0; i < h->n; i++)
                 if (h->list[i]->link)
-                        say(h->list[i], rows, offered[i], n, MIN(free, sums[i]), now);
+                        say(h->list[i], rows, offered[i], h->list[i]->works ? n : 0, MIN(free, sums[i]), now);
         if (next != USEC_INFINITY) {
                 h->dirty = true;
                 hubs_wake_at(h, next);

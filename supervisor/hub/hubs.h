@@ -67,10 +67,12 @@ int hubs_submit(struct hubs *h, const struct submit_spec *spec, struct hub_submi
 void submission_cancel(struct hubs *h,
                        struct hub_submission *s); /* the worker is told; nothing is called any more */
 
-/* What the workers of all hubs that take requests of ours offer together, by their heartbeats; only of hubs that are up. False: nobody ever
+/* What the workers of all hubs that take requests of ours offer together, by their heartbeats. False: nobody ever
  * offered it (hubs_only_offer: there is not exactly one model). */
 bool hubs_offer(struct hubs *h, const char *model, struct farm_offer *ret);
 bool hubs_only_offer(struct hubs *h, struct farm_offer *ret);
+/* One of them is not up, or so freshly that its workers may not have been heard: what nobody offers may be there all the same. */
+bool hubs_are_unheard(struct hubs *h);
 size_t hubs_offers(struct hubs *h, const struct farm_offer **ret); /* by name; until the end of the turn */
 struct farm *hubs_farm(struct hubs *h,
                        size_t i); /* of hubs_report(i); NULL: it tells nothing of its workers */

@@ -299,7 +299,7 @@ static int link_open(const struct hub_open *with, struct hub_link **ret, char **
                 r = -ENOMEM;
         /* Who hands jobs in wants to know who is there; a mere worker has no right to hear the others. */
         if (r >= 0 && hub->submit)
-                r = farm_new(&l->farm);
+                r = farm_new(with->worker, &l->farm);
         if (r >= 0)
                 r = timer_new(l->loop, on_time, l, &l->timer);
         urls[spec.n_urls++] = hub->url;

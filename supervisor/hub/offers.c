@@ -3,10 +3,13 @@
 
 #include "hub/connector.h"
 
-/* The farm of a hub that takes requests now; NULL: none. */
+/* Workers beat every ten seconds (hub/nats_private.h): by then all of them were heard. */
+static const usec_t HEARING = 12 * USEC_PER_SEC;
+
+/* The farm of a hub that takes requests; NULL: none. What was heard is known also while the hub is away. */
 static struct farm *farm_of(const struct connector *c)
 {
-        if (!c->submits || !c->link || c->state != HUB_UP || !c->driver->farm)
+        if (!c->submits || !c->link || !c->driver->farm)
                 return NULL;
         return c->driver->farm(c->link);
 }
@@ -100,6 +103,19 @@ size_t hubs_offers(struct hubs *h, const struct farm_offer **ret)
         }
         *ret = h->offers;
         return n;
+}
+
+bool hubs_are_unheard(struct hubs *h)
+{
+        usec_t now = loop_now(h->loop);
+
+        for (size_t i = 0; i < h->n; i++) {
+                const struct connector *c = h->list[i];
+
+                if (c->submits && (c->state != HUB_UP || usec_sub(now, c->since) < HEARING))
+                        return true;
+        }
+        return false;
 }
 
 bool hubs_only_offer(struct hubs *h, struct farm_offer *ret)

@@ -32,7 +32,7 @@ static void workers_are_listed_by_name_with_their_newest_words(void **state)
         struct farm *f;
 
         (void)state;
-        assert_int_equal(farm_new(&f), 0);
+        assert_int_equal(farm_new(NULL, &f), 0);
         assert_int_equal(beat(f, "b", "b", "up", 1, QWEN(2, 1, true), 10 * SEC), 0);
         assert_int_equal(beat(f, "c", "c", "up", 1, "", 10 * SEC), 0);
         assert_int_equal(beat(f, "a", "a", "up", 1, "", 10 * SEC), 0);
@@ -51,7 +51,7 @@ static void who_speaks_for_others_or_nonsense_is_not_heard(void **state)
         struct farm *f;
 
         (void)state;
-        assert_int_equal(farm_new(&f), 0);
+        assert_int_equal(farm_new(NULL, &f), 0);
         assert_int_equal(beat(f, "a", "b", "up", 1, "", 0), -EPERM);
         assert_int_equal(farm_hear(f, "a", "{}", 2, 0) < 0, 1);
         assert_int_equal(farm_hear(f, "a", "nonsense", 8, 0) < 0, 1);
@@ -67,7 +67,7 @@ static void offers_are_the_sum_of_those_who_take_jobs(void **state)
         struct farm *f;
 
         (void)state;
-        assert_int_equal(farm_new(&f), 0);
+        assert_int_equal(farm_new(NULL, &f), 0);
         assert_int_equal(farm_offers(f, SEC, &o), 0);
         (void)beat(f, "a", "a", "up", 5, QWEN(4, 3, true), 10 * SEC);
         (void)beat(f, "b", "b", "up", 1,
@@ -98,7 +98,7 @@ static void the_silent_are_lost_and_later_forgotten(void **state)
         struct farm *f;
 
         (void)state;
-        assert_int_equal(farm_new(&f), 0);
+        assert_int_equal(farm_new(NULL, &f), 0);
         (void)beat(f, "a", "a", "up", 5, QWEN(4, 3, true), 10 * SEC);
         (void)beat(f, "b", "b", "gone", 5, QWEN(4, 3, true), 10 * SEC);
         assert_int_equal(farm_offer(f, "qwen", 10 * SEC)->workers, 1);
@@ -117,13 +117,28 @@ static void the_silent_are_lost_and_later_forgotten(void **state)
         farm_free(f);
 }
 
+static void who_hands_in_offers_itself_nothing(void **state)
+{
+        const struct farm_offer *o;
+        struct farm *f;
+
+        (void)state;
+        assert_int_equal(farm_new("front", &f), 0);
+        (void)beat(f, "front", "front", "up", 5, QWEN(4, 3, true), SEC);
+        assert_int_equal(farm_count(f), 1);
+        assert_int_equal(farm_offers(f, SEC, &o), 0);
+        (void)beat(f, "a", "a", "up", 1, QWEN(1, 1, true), SEC);
+        assert_int_equal(farm_offer(f, "qwen", 3 * SEC)->workers, 1);
+        farm_free(f);
+}
+
 static void many_workers_with_many_models(void **state)
 {
         const struct farm_offer *o;
         struct farm *f;
 
         (void)state;
-        assert_int_equal(farm_new(&f), 0);
+        assert_int_equal(farm_new(NULL, &f), 0);
         for (unsigned i = 0; i < 500; i++) {
                 char name[16], models[256];
 
@@ -151,6 +166,7 @@ int main(void)
                 cmocka_unit_test(who_speaks_for_others_or_nonsense_is_not_heard),
                 cmocka_unit_test(offers_are_the_sum_of_those_who_take_jobs),
                 cmocka_unit_test(the_silent_are_lost_and_later_forgotten),
+                cmocka_unit_test(who_hands_in_offers_itself_nothing),
                 cmocka_unit_test(many_workers_with_many_models),
         };
 

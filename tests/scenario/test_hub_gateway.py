@@ -1,0 +1,335 @@
+# ctest: asan
+"""A public gateway with no instance of its own, a NATS hub, and workers that nobody can reach: requests become jobs, answers come back
+as they are made; what happens when a client leaves, when a worker dies in the middle, when our own instances are busy, and when the hub is away."""
+import http.client
+import json
+import os
+import shutil
+import threading
+
+import pytest
+
+import harness
+from harness import wait_for
+from natswire import Server, hub
+from peer import STREAM_END, STREAM_HEAD, Peer, chunk, reply
+
+pytestmark = pytest.mark.skipif(not shutil.which("nats-server"), reason="there is no nats-server")
+
+CHAT = "/v1/chat/completions"
+HEARD = 120     # workers beat every ten seconds
+
+
+@pytest.fixture
+def server(folder):
+    s = Server(folder).start()
+    done = hub("init", *s.as_admin(), "--models", "qwen", "--lease", "2s")
+    assert done.returncode == 0, done
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def make_peer(nothing_left):
+    made = []
+
+    def make(**kwargs):
+        made.append(Peer(**kwargs))
+        return made[-1]
+    yield make
+    for peer in made:
+        peer.close()
+
+
+def key(server, name, role):
+    file = os.path.join(server.folder, name + ".nk")
+    done = hub("worker", "add", name, "--role", role, "--dir", server.dir, "--out", file)
+    assert done.returncode == 0, done
+    return file
+
+
+def hubs_of(server, name, file, **members):
+    return [dict({"driver": "nats", "url": server.url, "worker": name, "credentials_file": file}, **members)]
+
+
+@pytest.fixture
+def make_worker(make_daemon, server):
+    def make(name, instances=None):
+        return make_daemon({"instances": instances or [{"name": "qwen", "model": "tiny.gguf", "args": ["-np", "2", "-c", "4096"]}],
+                            "hubs": hubs_of(server, name, key(server, name, "worker"))})
+    return make
+
+
+@pytest.fixture
+def make_front(make_daemon, server):
+    def make(over=None, **members):
+        return make_daemon(harness.merged({"hubs": hubs_of(server, "front", key(server, "front", "gateway"), submit=True, **members)},
+                                          over or {}))
+    return make
+
+
+def offered(front, model="qwen"):
+    """What the workers offer of the model, as the gateway heard it."""
+    for farm in front.get("/api/v1/farm").json["hubs"]:
+        for offer in farm["models"]:
+            if offer["model"] == model:
+                return offer
+    return None
+
+
+def wait_offered(front, workers=1):
+    return wait_for(lambda: (offered(front) or {"workers": 0})["workers"] == workers and offered(front), HEARD,
+                    lambda: "%d workers: %s %s" % (workers, front.get("/api/v1/farm").text, front.output()))
+
+
+def ask(**members):
+    return {"model": "qwen", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, **members}
+
+
+class Stream:
+    """A streaming request, read in a thread."""
+
+    def __init__(self, daemon, **members):
+        self.connection = http.client.HTTPConnection(daemon.address.split("//")[1], timeout=harness.PATIENCE)
+        self.connection.request("POST", CHAT, json.dumps(ask(stream=True, **members)), {"Content-Type": "application/json"})
+        self.text, self.broken, self.status, self.headers = "", False, None, {}
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self):
+        try:
+            answer = self.connection.getresponse()
+            self.status, self.headers = answer.status, dict(answer.getheaders())
+            while True:
+                piece = answer.read1(65536)
+                if not piece:
+                    break
+                self.text += piece.decode()
+        except Exception:       # pylint: disable=broad-except
+            self.broken = True
+
+    def wait(self, text):
+        wait_for(lambda: text in self.text or not self.thread.is_alive(), what=lambda: self.text)
+        assert text in self.text, self.text
+
+    def end(self):
+        self.thread.join(harness.PATIENCE)
+        assert not self.thread.is_alive()
+        self.connection.close()
+        return self.text
+
+    def leave(self):
+        self.connection.sock.shutdown(2)
+        self.thread.join(harness.PATIENCE)
+        self.connection.close()
+
+
+def words(stream_text):
+    """The text that the events tell together."""
+    said = ""
+    for line in stream_text.splitlines():
+        if line.startswith("data: {"):
+            for choice in json.loads(line[6:]).get("choices", []):
+                said += choice["delta"].get("content") or ""
+    return said
+
+
+def ended(daemon, question, what="such a request"):
+    return wait_for(lambda: next((r for r in daemon.get("/api/v1/requests").json["recent"] if question(r)), None),
+                    what=lambda: what + ": " + daemon.get("/api/v1/requests").text)
+
+
+def test_a_public_host_in_front_of_gpus_that_nobody_can_reach(make_worker, make_front):
+    worker, front = make_worker("gpu-1"), make_front()
+    worker.wait_state("qwen", "ready")
+    offer = wait_offered(front)
+    assert offer["slots"] == 2 and offer["ready"], offer
+    models = {m["id"]: m for m in front.get("/v1/models").json["data"]}
+    assert models["qwen"]["owned_by"] == "hub" and models["qwen"]["status"]["state"] == "ready"
+    assert front.get("/v1/models/qwen").json == models["qwen"]
+    workers = front.get("/api/v1/farm").json["hubs"][0]["workers"]
+    assert [w["worker"] for w in workers if w["models"]] == ["gpu-1"]
+
+    here = worker.api("POST", CHAT, ask(temperature=0, seed=1)).json["choices"][0]["message"]["content"]
+    answer = front.api("POST", CHAT, ask(temperature=0, seed=1))
+    assert answer.status == 200 and answer.json["choices"][0]["message"]["content"] == here, answer
+    assert answer.headers["X-Hub-Job"] and answer.headers["X-Hub-Worker"] == "gpu-1"
+    record = ended(front, lambda r: r["id"] == answer.headers["X-Request-Id"])
+    assert (record["source"], record["instance"], record["outcome"], record["model"]) == ("submitted", "gpu-1", "ok", "qwen")
+    assert record["tokensOut"] and record["tries"] == 1
+
+    stream = Stream(front, temperature=0, seed=1)
+    text = stream.end()
+    assert stream.status == 200 and not stream.broken and text.rstrip().endswith("data: [DONE]"), text
+    assert words(text) == here
+    record = ended(front, lambda r: r["id"] == stream.headers["X-Request-Id"])
+    assert record["stream"] and record["timeToFirstToken"] is not None and record["outcome"] == "ok"
+
+    reply_ = front.api("POST", "/chat", {"message": "hello", "model": "qwen", "temperature": 0, "seed": 1, "max_tokens": 8})
+    assert reply_.status == 200 and reply_.json["reply"] == here, reply_
+    # The only model there is needs no name.
+    assert front.api("POST", CHAT, {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}).status == 200
+
+
+def test_what_llama_server_refuses_comes_as_it_said_it(make_peer, make_worker, make_front):
+    peer = make_peer(slots=1, name="qwen")
+    words_ = {"error": {"code": 400, "message": "request (9) exceeds the available context size (8)", "type": "exceed_context_size_error"}}
+    peer.answer = lambda request: reply(words_, status="400 Bad Request")
+    worker, front = make_worker("gpu-1", adopted(peer)), make_front()
+    worker.wait_state("qwen", "ready")
+    wait_offered(front)
+    answer = front.api("POST", CHAT, ask())
+    assert answer.status == 400 and answer.json["error"]["message"] == words_["error"]["message"], answer
+    assert answer.json["error"]["code"] == 400
+    record = ended(front, lambda r: r["status"] == 400)
+    assert (record["outcome"], record["tries"]) == ("client_error", 1) and len(peer.requests) == 1
+    text = Stream(front).end()
+    assert "exceeds the available context" in text, text
+
+
+def test_what_no_worker_has_is_not_there(make_worker, make_front):
+    worker, front = make_worker("gpu-1"), make_front()
+    early = front.api("POST", CHAT, ask())
+    assert early.status in (200, 503), early
+    worker.wait_state("qwen", "ready")
+    wait_offered(front)
+
+    def refused():
+        answer = front.api("POST", CHAT, ask(model="qwem"))
+        return answer.status == 404 and answer
+    error = wait_for(refused, HEARD, "404 of an unknown model").json["error"]
+    assert error["code"] == "model_not_found" and 'did you mean "qwen"' in error["message"]
+    assert front.api("POST", "/tokenize", {"model": "qwen", "content": "x"}).status == 404      # questions stay here
+
+
+def slow_peer(make_peer):
+    """A llama-server that tells one word, and the rest when it may."""
+    peer, go = make_peer(slots=1, name="qwen"), threading.Event()
+    event = 'data: {"choices":[{"index":0,"delta":{"content":"%s"}}],"object":"chat.completion.chunk"}\n\n'
+
+    def answer(request):
+        request.socket.sendall(STREAM_HEAD + chunk((event % "one").encode()))
+        go.wait(harness.PATIENCE)
+        return chunk((event % " two").encode() + b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+                     + b"data: [DONE]\n\n") + STREAM_END
+    peer.answer = answer
+    peer.go = go
+    return peer
+
+
+def adopted(peer):
+    return [{"name": "qwen", "adopt": peer.address}]
+
+
+def test_tokens_come_as_they_are_made_and_who_leaves_ends_the_work(make_peer, make_worker, make_front):
+    peer = slow_peer(make_peer)
+    worker, front = make_worker("gpu-1", adopted(peer)), make_front()
+    worker.wait_state("qwen", "ready")
+    wait_offered(front)
+    stream = Stream(front)
+    stream.wait("one")                              # while the rest is not made yet
+    assert "two" not in stream.text
+    running = front.get("/api/v1/requests").json["running"]
+    assert [(r["source"], r["state"]) for r in running] == [("submitted", "running")]
+    peer.go.set()
+    assert words(stream.end()) == "one two"
+    peer.go.clear()
+
+    stream = Stream(front)
+    stream.wait("one")
+    stream.leave()
+    assert peer.wait(2).wait_gone() is not False    # the worker hung up on its llama-server
+    assert ended(front, lambda r: r["outcome"] == "client_gone")
+    peer.go.set()
+    wait_for(lambda: not worker.get("/api/v1/requests").json["running"])
+    peer.go.clear()
+
+    stream = Stream(front)
+    stream.wait("one")
+    request = front.get("/api/v1/requests").json["running"][0]["id"]
+    assert front.api("DELETE", "/api/v1/requests/" + request).status == 200
+    text = stream.end()
+    assert '"code":"cancelled"' in text.replace(" ", "") and "two" not in text, text
+    peer.wait(3).wait_gone()
+    peer.go.set()
+    assert front.api("DELETE", "/api/v1/requests/" + request).status == 404
+
+
+def test_a_worker_that_dies_in_the_middle(make_peer, make_worker, make_front):
+    first, second = slow_peer(make_peer), slow_peer(make_peer)
+    second.go.set()
+    doomed, front = make_worker("gpu-1", adopted(first)), make_front()
+    doomed.wait_state("qwen", "ready")
+    wait_offered(front)
+    streaming = Stream(front)
+    streaming.wait("one")
+    doomed.kill9()
+    other = make_worker("gpu-2", adopted(second))
+    other.wait_state("qwen", "ready")
+    text = streaming.end()
+    assert '"code":"hub_restarted"' in text.replace(" ", "") and "[DONE]" not in text, text
+    assert streaming.broken                         # it does not look like an answer that ended
+    assert ended(front, lambda r: r["outcome"] == "hub_restarted")["tries"] == 2
+    # Whoever had nothing of it notices nothing but the time.
+    wait_for(lambda: (offered(front) or {"workers": 0})["workers"] >= 1, HEARD)
+    first.go.set()
+
+
+def test_who_does_not_stream_only_waits_longer(make_peer, make_worker, make_front):
+    first, second = slow_peer(make_peer), slow_peer(make_peer)
+    second.go.set()
+    doomed, front = make_worker("gpu-1", adopted(first)), make_front()
+    doomed.wait_state("qwen", "ready")
+    wait_offered(front)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(front.api("POST", CHAT, ask(), timeout=harness.PATIENCE)))
+    thread.start()
+    first.wait(1)
+    doomed.kill9()
+    other = make_worker("gpu-2", adopted(second))
+    other.wait_state("qwen", "ready")
+    thread.join(harness.PATIENCE)
+    first.go.set()
+    assert answers and answers[0].status == 200 and answers[0].json["choices"][0]["message"]["content"] == "one two", answers
+    assert answers[0].headers["X-Hub-Worker"] == "gpu-2"
+    assert ended(front, lambda r: r["outcome"] == "ok")["tries"] == 2
+
+
+def test_our_own_instances_come_first_and_the_hub_when_they_are_busy(make_peer, make_worker, make_front):
+    local, far = slow_peer(make_peer), slow_peer(make_peer)
+    far.go.set()
+    worker = make_worker("gpu-1", adopted(far))
+    front = make_front({"instances": adopted(local)}, work=False)
+    worker.wait_state("qwen", "ready")
+    front.wait_state("qwen", "ready")
+    wait_offered(front)
+    assert [m["owned_by"] for m in front.get("/v1/models").json["data"]] == ["llama-supervisor"]
+    here = Stream(front)
+    here.wait("one")
+    assert len(local.requests) == 1 and not far.requests
+    there = Stream(front)
+    assert words(there.end()) == "one two" and len(far.requests) == 1 and len(local.requests) == 1
+    sources = {r["source"] for r in front.get("/api/v1/requests").json["recent"]}
+    assert sources == {"submitted"}
+    local.go.set()
+    assert words(here.end()) == "one two"
+
+
+def test_a_hub_that_is_away(make_peer, make_worker, make_front, server):
+    local, far = slow_peer(make_peer), slow_peer(make_peer)
+    local.go.set()
+    far.go.set()
+    worker, front = make_worker("gpu-1", adopted(far)), make_front()
+    worker.wait_state("qwen", "ready")
+    wait_offered(front)
+    assert front.api("POST", CHAT, ask()).status == 200
+    server.kill()
+    os.unlink(server.pid_file)
+
+    def refused():
+        answer = front.api("POST", CHAT, ask())
+        return answer.status == 503 and answer.json["error"]["code"] == "hub_down" and answer
+    answer = wait_for(refused, what="503 hub_down")
+    assert answer.headers["Retry-After"]
+    server.start()
+    wait_for(lambda: front.api("POST", CHAT, ask()).status == 200, HEARD)
