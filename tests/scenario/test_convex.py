@@ -8,6 +8,7 @@ import time
 import pytest
 
 from convex_double import ConvexDouble
+from feeds import Node
 from harness import SOURCE, wait_for
 from pipes import Tool
 
@@ -99,6 +100,22 @@ def test_our_frames_are_those_of_the_recorded_conversation(hub, worker):
     assert same(said) == same(wanted)
     assert double.said("OPEN") == [record[0]["msg"]]
     assert [job["text"] for job in double.jobs.values()] == ["Hello there. How are you? bye"] * 2
+
+
+def test_the_double_is_a_backend_for_the_real_client(hub):
+    """The npm package "convex", version 1.48.0, reads the same protocol on the other side of the double: what it says is what we say."""
+    double = hub(chains=False)
+    names = [double.add_job("hi one"), double.add_job("hi two")]
+    node = Node("convex.mjs", double.url, "k1", "2")
+    try:
+        node.wait("end")
+        said = {one["what"]: one["data"] for one in node.said}
+    finally:
+        node.close()
+    assert [one["data"]["jobId"] for one in node.said if one["what"] == "job"] == names
+    assert "Invalid API key" in said["refused"] and said["next"] is None
+    assert [double.jobs[name]["text"] for name in names] == ["Hello there. How are you? bye"] * 2
+    assert all(double.jobs[name]["beats"] == 1 for name in names)
 
 
 def test_a_claim_whose_answer_is_lost_is_claimed_once(hub, worker):
