@@ -120,9 +120,9 @@ static struct job *find_job(const struct connector *c, const char *id)
 
 bool connector_may_claim(const struct connector *c, usec_t now)
 {
-        return c->link && !c->held && !c->draining && !c->closing && now >= c->withheld_until &&
-               c->outbox < CONNECTOR_OUTBOX_MAX && c->outbox_bytes < CONNECTOR_OUTBOX_BYTES_MAX &&
-               c->n_jobs < CONNECTOR_JOBS_MAX;
+        return c->link && c->state != HUB_REVOKED && !c->held && !c->draining && !c->closing &&
+               now >= c->withheld_until && c->outbox < CONNECTOR_OUTBOX_MAX &&
+               c->outbox_bytes < CONNECTOR_OUTBOX_BYTES_MAX && c->n_jobs < CONNECTOR_JOBS_MAX;
 }
 
 static int refuse(struct connector *c, int r)

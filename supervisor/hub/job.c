@@ -240,6 +240,7 @@ static void on_noted(void *owner, int r)
                 /* Nobody would know of it after a crash; and the next one would fare no better. */
                 connector_error(c, "a claim cannot be written to %s: %s", c->dir, strerror(-r));
                 c->withheld_until = usec_add(now_of(j), CONNECTOR_SETTLE);
+                hubs_wake_at(c->hubs, c->withheld_until);
                 job_release(j, "the worker cannot write its journal");
                 return;
         }

@@ -91,6 +91,14 @@ static inline unsigned count_records(const struct scene *s, const char *suffix)
         return n;
 }
 
+/* Some turns in which nothing is expected. */
+static inline void rest(struct scene *s)
+{
+        s->world->until = time_monotonic() + PATIENCE;
+        for (unsigned i = 0; i < 20; i++)
+                (void)turn(s->world);
+}
+
 static inline struct connector *lab(const struct scene *s)
 {
         return s->hubs->list[s->hubs->n - 1];

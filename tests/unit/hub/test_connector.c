@@ -487,6 +487,134 @@ static void a_model_that_cannot_be_loaded_is_withdrawn(void **state)
         finish(&s);
 }
 
+static struct job *first_job(const struct scene *s)
+{
+        assert_false(list_is_empty(&lab(s)->jobs));
+        return LIST_ENTRY(lab(s)->jobs.next, struct job, node);
+}
+
+/* A hub that takes nothing for long: what is kept is bounded, what is left out shows by the offset, and the answer does not wait. */
+static void check_overflow(void **state, bool appends)
+{
+        enum { PIECE = 100 << 10 };
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+        char *piece = malloc(PIECE);
+        struct job *j;
+        uint64_t before;
+
+        memset(piece, 'x', PIECE);
+        begin_ready(&s, *state, SLOW);
+        if (appends)
+                s.script.driver.caps |= HUB_CAP_APPENDS;
+        s.script.progress_busy = 1000000;
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, s.script.busy_chunks > 0);
+        j = first_job(&s);
+        before = j->made;
+        for (unsigned i = 1; i <= 5; i++) {
+                progress_add(j, piece, PIECE);
+                assert_true(j->told.len <= CONNECTOR_TOLD_MAX);
+                assert_int_equal(j->made, before + i * PIECE);
+        }
+        assert_true(lab(&s)->dropped_bytes >= 2 * PIECE);
+        assert_int_equal(lab(&s)->dropped_bytes + j->told.len, j->made);
+        s.script.progress_busy = 0;
+        buffer_clear(&s.script.told);
+        before = j->told.len;
+        progress_flush(j, loop_now(s.world->loop));
+        assert_int_equal(s.script.told.len, before);
+        /* Who appends has the beginning without a hole, the others the newest with a hole before it. */
+        assert_int_equal(s.script.last_offset, appends ? 0 : j->made - before);
+        progress_add(j, piece, PIECE);
+        progress_flush(j, loop_now(s.world->loop));
+        assert_int_equal(s.script.told.len, appends ? before : before + PIECE);
+        s.script.events->on_cancel(s.script.owner, "j1");
+        wait_quiet(&s);
+        free(piece);
+        finish(&s);
+}
+
+static void what_is_told_is_bounded(void **state)
+{
+        check_overflow(state, false);
+        check_overflow(state, true);
+}
+
+static void a_full_outbox_stops_claims(void **state)
+{
+        struct scene s;
+
+        begin_ready(&s, *state, ONE_MODEL);
+        WAIT(&s, s.script.total == 2);
+        lab(&s)->outbox = CONNECTOR_OUTBOX_MAX;
+        s.hubs->dirty = true;
+        WAIT(&s, s.script.total == 0);
+        lab(&s)->outbox = 0;
+        lab(&s)->outbox_bytes = CONNECTOR_OUTBOX_BYTES_MAX;
+        s.hubs->dirty = true;
+        rest(&s);
+        assert_int_equal(s.script.total, 0);
+        lab(&s)->outbox_bytes = 0;
+        s.hubs->dirty = true;
+        WAIT(&s, s.script.total == 2);
+        finish(&s);
+}
+
+/* The journal's folder is gone: nobody works on what would be forgotten. */
+static void what_cannot_be_noted_is_given_back(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", CHAT);
+        _cleanup_free_ char *dir = text_format("%s/state/hubs/lab/claims", ((struct world *)*state)->dir);
+        struct relay_figures f;
+        struct script_order *o;
+
+        begin_ready(&s, *state, ONE_MODEL);
+        assert_int_equal(rmdir(dir), 0);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        o = wait_orders(&s, 1);
+        assert_int_equal(o->kind, DID_RELEASE);
+        relay_figures(s.world->fleet, &f);
+        assert_int_equal(f.started, 0);
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->last_error, "cannot be written"));
+        WAIT(&s, s.script.total == 0);
+        WAIT(&s, s.script.total == 2); /* tried again after a while */
+        finish(&s);
+}
+
+/* Torn and foreign files: what can be a claim is one, the rest is set aside or swept away, and nothing of it stops the start. */
+static void a_broken_journal_is_set_aside(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+        _cleanup_free_ char *dir = text_format("%s/state/hubs/lab/claims", ((struct world *)*state)->dir);
+        static const char *const names[] = {"0123456789abcdef0123456789abcdef.claim", ".x.claim",
+                                            "fedcba9876543210fedcba9876543210.end", "notes.txt"};
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        drop_hubs(&s);
+        script_forget(&s.script);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                _cleanup_free_ char *path = text_format("%s/%s", dir, names[i]);
+                FILE *f = fopen(path, "w");
+
+                assert_non_null(f);
+                (void)fputs("{\"version\":1,\"id\":\"x\",\"body\":5}\nab", f);
+                (void)fclose(f);
+        }
+        open_hubs(&s, false);
+        (void)wait_orders(&s, 2); /* the good one: adopted, and given back */
+        WAIT(&s, lab(&s)->n_jobs == 0 && claims_is_quiet(lab(&s)->claims));
+        assert_int_equal(count_records(&s, ".claim"), 0);
+        assert_int_equal(count_records(&s, ".end"), 0);
+        assert_int_equal(count_records(&s, ".bad"), 1);
+        assert_int_equal(count_records(&s, ".txt"), 1);
+        finish(&s);
+}
+
 static void on_drained(void *owner)
 {
         ((struct scene *)owner)->drained = true;
@@ -579,6 +707,10 @@ int main(void)
                 T(who_dies_twice_is_given_up),
                 T(chunks_wait_for_a_busy_hub),
                 T(events_are_told_one_to_one),
+                T(what_is_told_is_bounded),
+                T(a_full_outbox_stops_claims),
+                T(what_cannot_be_noted_is_given_back),
+                T(a_broken_journal_is_set_aside),
                 T(refusals_are_told_apart),
                 T(a_model_that_cannot_be_loaded_is_withdrawn),
                 T(a_stop_gives_back_what_it_cannot_end),
