@@ -1,7 +1,8 @@
 /* harness.mjs: what the tests of the page stand on: a daemon in a world of its own, a real Chromium, and the proof that nothing is
  * left and nothing was complained about.
  *
- * Environment: LSV_BUILD (the build folder), LSV_SOURCE; LSV_LLAMA_SERVER and LSV_TINY_MODEL for those that need the real thing.
+ * Environment: LSV_BUILD (the build folder), LSV_SOURCE; LSV_LLAMA_SERVER and LSV_TINY_MODEL for those that need the real thing; LSV_WEB:
+ * a folder whose modules and styles take the place of those that are built in, to try a change, or to break one, without a build.
  * Screenshots go to LSV_BUILD/page/. */
 import { execFileSync, spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
@@ -237,6 +238,11 @@ export async function openPage(t, { forgive = null, init = null, ...options } = 
   browser ??= await playwright.chromium.launch({ executablePath: chromium(), chromiumSandbox: false, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
   const context = await browser.newContext({ viewport: { width: 1024, height: 800 }, colorScheme: "dark", reducedMotion: "reduce", ...options });
   context.setDefaultTimeout(PATIENCE);
+  if (process.env.LSV_WEB)
+    await context.route(/\/web\/[0-9a-f]+\/[\w-]+\.(js|css)$/, (route) => {
+      const path = join(process.env.LSV_WEB, new URL(route.request().url()).pathname.split("/").pop());
+      return existsSync(path) ? route.fulfill({ contentType: path.endsWith("css") ? "text/css" : "text/javascript", body: readFileSync(path) }) : route.continue();
+    });
   const page = await context.newPage();
   const complaints = [];
   const complain = (text) => !forgive?.test(text) && complaints.push(text);

@@ -82,6 +82,12 @@ test("logs: the supervisor's own, past and live", LIMIT, async (t) => {
   await page.getByRole("button", { name: "Info" }).click();
   await looks(page, "logs-own-dark");
   assert.deepEqual(await accessibility(page), []);
+  // Its levels are those that it says, not words that it quotes.
+  const told = { error: "2026-11-20T10:00:00.123Z error: cannot listen", info: '2026-11-20T10:00:01.123Z one: "failed with an error" was what it said', debug: "2026-11-20T10:00:02.123Z debug: error" };
+  await page.route("**/api/v1/logs?*", (route) => route.fulfill({ contentType: "text/plain", body: `${Object.values(told).join("\n")}\n` }));
+  await page.reload();
+  await eventually("their levels", async () => JSON.stringify(await rows.evaluateAll((all) => all.slice(0, 3).map((one) => one.dataset.level))) === JSON.stringify(Object.keys(told)));
+  await page.unroute("**/api/v1/logs?*");
   // The address leads there; without any instance it is what there is.
   await page.reload();
   await death.waitFor();
