@@ -359,7 +359,7 @@ export function createChat({ store, api, askForKey }) {
 
   async function begin() {
     if (conversations) return;
-    const [made] = await Promise.all([createConversations(), loadMarkdown()]);
+    const [made] = await Promise.all([createConversations(() => tell(t.chat.notKept, { bad: true })), loadMarkdown()]);
     conversations = made;
     select(made.list()[0] ?? newConversation({ model: defaultModel() }));
     // An answer that was under way when the page was closed is not any more.

@@ -22,8 +22,9 @@ export function newConversation(like) {
     settings: { ...like?.settings }, messages: [], createdAt: Date.now(), updatedAt: Date.now() };
 }
 
-/** Where the browser keeps nothing (private windows of some), they live as long as the page. */
-export async function createConversations() {
+/** Where the browser keeps nothing (private windows of some), they live as long as the page. onLost: once, when something could not
+ * be kept, mostly since the browser's room for it is full. */
+export async function createConversations(onLost) {
   const all = new Map();
   let database = null;
   try {
@@ -33,9 +34,17 @@ export async function createConversations() {
     database = null;
   }
 
-  function write(fn) {
-    if (!database) return Promise.resolve();
-    return promised(fn(database.transaction(STORE, "readwrite").objectStore(STORE))).catch(() => {});
+  let isLost = false;
+
+  async function write(fn) {
+    if (!database) return;
+    try {
+      const transaction = database.transaction(STORE, "readwrite");
+      await promised(fn(transaction.objectStore(STORE)));
+    } catch {
+      if (!isLost) onLost();
+      isLost = true;
+    }
   }
 
   return {

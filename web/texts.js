@@ -343,6 +343,7 @@ export const t = {
     emptyText: "Conversations stay in this browser. Enter sends, Shift and Enter begin a line.",
     noModel: "There is no model to talk to yet",
     noModelText: "Add one to “instances” in the configuration, or start one of the files in the library.",
+    notKept: "This browser cannot keep the conversation: its room may be full. Delete old ones, or export this one.",
     removeTitle: "Delete this conversation?",
     removeText: (title) => `“${title}” is gone then, here and for good.`,
     remove: "Delete it",

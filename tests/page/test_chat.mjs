@@ -314,6 +314,24 @@ test("markdown, code and copy; how it looks", LIMIT, async (t) => {
   }
 });
 
+test("what the browser cannot keep is told, once, and the talk goes on", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [] });
+  const page = await openPage(t, { init: (one) => one.addInitScript(() => {
+    IDBObjectStore.prototype.put = () => {
+      throw new DOMException("full", "QuotaExceededError");
+    };
+  }) });
+  await actFleet(page, tellFleet(1));
+  await openChat(page, daemon);
+  await actAnswer(page, "one");
+  await send(page, "x");
+  await page.getByText("This browser cannot keep the conversation").waitFor();
+  await answered(page);
+  await send(page, "y");
+  assert.equal(await text((await answered(page, 2)).locator(".message-text")), "one");
+  assert.equal(await page.getByText("This browser cannot keep the conversation").count(), 1);
+});
+
 test("without the libraries chat text stays plain", LIMIT, async (t) => {
   const daemon = await startDaemon(t, { instances: [] });
   const page = await openPage(t);
