@@ -1,6 +1,6 @@
 /* The fleet view in a real Chromium, against the real daemon: states, deaths, orders, reconnecting, keys, sub-paths. */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { after, test } from "node:test";
 import { card, closeBrowser, eventually, fakeGpus, inState, LIMIT, openPage, shot, startDaemon, startProxy } from "./harness.mjs";
@@ -202,6 +202,21 @@ test("GPUs of the machine, as the daemon reads them", LIMIT, async (t) => {
   await eventually("on its card", async () => (await text(card(page, "one-0").locator(".card-gpu"))) === "GPU 0 · 24/48 GB · 77 °C");
   await page.getByRole("button", { name: "By GPU" }).click();
   await eventually("groups", async () => JSON.stringify(await page.locator(".group h2 > span:first-child").allInnerTexts()) === '["GPU 0","GPU 1"]');
+});
+
+test("a hub of the machine: its state, and the work that comes from it", LIMIT, async (t) => {
+  const daemon = await startDaemon(t, { instances: [{ name: "one", model: "tiny.gguf" }], spool: { dir: "spool" } });
+  await daemon.wait("one", "ready");
+  const page = await openPage(t);
+  await page.goto(daemon.address);
+  await page.getByRole("link", { name: "Hub" }).click();
+  const hub = page.locator("[data-hub]");
+  await eventually("it is up", async () => (await hub.count()) === 1 && (await hub.getAttribute("data-state")) === "ready");
+  assert.match(await text(hub), /spool/);
+  assert.match(await text(hub), /claimed 0 done 0/);
+  writeFileSync(daemon.path("spool", "texts", "a.new"), JSON.stringify({ model: "one", messages: [{ role: "user", content: "hello" }], max_tokens: 4 }));
+  renameSync(daemon.path("spool", "texts", "a.new"), daemon.path("spool", "jobs", "a.json"));
+  await eventually("a job is done", async () => /claimed 1 done 1/.test(await text(hub)));
 });
 
 test("feed.js in a page of somebody else", LIMIT, async (t) => {
