@@ -22,7 +22,7 @@ async function look(page, name, theme) {
 }
 
 test("nothing there yet: fleet, chat, activity, library, hub", LIMIT, async (t) => {
-  const daemon = await startDaemon(t, { instances: [] });
+  const daemon = await startDaemon(t, { instances: [], spool: { enabled: false } });
   // Not even a file in the library.
   const models = daemon.path("models", "tiny.gguf");
   (await import("node:fs")).unlinkSync(models);
