@@ -257,6 +257,13 @@ static void give_back(struct hub_link *l, const char *ack, const char *how)
         (void)nats_wire_publish(l->wire, ack, NULL, NULL, 0, how, strlen(how));
 }
 
+static bool is_new(const struct hub_link *l, const struct nats_ack *a)
+{
+        uint64_t now = loop_realtime(l->loop) * 1000;
+
+        return a->timestamp <= now && now - a->timestamp < NEW_JOB * 1000;
+}
+
 void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_message *m)
 {
         struct nats_ack a;
@@ -291,6 +298,9 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
                         c->renewed_at = loop_now(l->loop);
                         c->sure = true;
                 }
+                /* The acknowledgement that is on its way names the old delivery. */
+                if (c->stored)
+                        (void)nats_wire_publish(l->wire, reply, NULL, NULL, 0, "+ACK", 4);
                 pulls_landed(l, from, false);
                 return;
         }
@@ -310,8 +320,9 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
         if (c->attempt > 1)
                 say(c, NATS_CANCEL_BELOW, c->attempt);
         r = look_up(c);
-        /* The first attempt need not wait for the answer: it is there only if somebody cancelled. */
-        if (c->attempt == 1 || r < 0)
+        /* A job that was just handed in need not wait for the answer. An older one does: a hub that died and came back may have forgotten that it
+         * gave it away, and that it was acknowledged. */
+        if (r < 0 || (c->attempt == 1 && is_new(l, &a)))
                 offer(c);
 }
 

@@ -156,7 +156,7 @@ static void close_on_exec(const char *peer)
                         struct sockaddr_in in;
                         struct sockaddr_in6 in6;
                         struct sockaddr_storage all;
-                } a;
+                } a = {.all = {0}};
                 socklen_t len = sizeof(a);
 
                 if (fd <= STDERR_FILENO || getpeername(fd, &a.sa, &len) < 0)

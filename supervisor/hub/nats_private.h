@@ -40,6 +40,7 @@ enum {
 #define STORE_TIME    (10 * USEC_PER_SEC)   /* a result that is stored; a leader may be elected meanwhile */
 #define ASK_WAIT      (500 * USEC_PER_MSEC) /* for another runner's word */
 #define BEAT_EVERY    (10 * USEC_PER_SEC)
+#define NEW_JOB       (1 * USEC_PER_SEC)  /* nobody can have done a job that is younger */
 #define ABSENT_RETRY  (10 * USEC_PER_SEC) /* a consumer that was not there is looked for again */
 
 /* Subscriptions' tags: what, and which. */
@@ -105,6 +106,7 @@ struct claim {
         usec_t lease, renewed_at;
         bool sure;       /* nobody else holds it, as far as can be known */
         bool lost, told; /* another has it; on_lost was called */
+        bool stored;     /* its result is at the hub */
         usec_t ask_until;
         bool renew_after, nak_after; /* what waits for the answer */
         usec_t nak_delay;

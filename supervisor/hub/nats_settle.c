@@ -68,6 +68,7 @@ static void stored(struct hub_link *l, void *arg, const struct nats_message *m)
         struct nats_answer a = {0};
         int r = reply_parse(m, &a);
 
+        c->stored = r >= 0 && (!a.code || a.err_code == NATS_ERR_WRONG_SEQUENCE);
         if (r >= 0 && !a.code)
                 settle_ack(c, "+ACK", HUB_STORED, HUB_STORED);
         else if (r >= 0 && a.err_code == NATS_ERR_WRONG_SEQUENCE)

@@ -177,7 +177,7 @@ static struct event *event_new(enum event_type type, unsigned epoch, const char 
         e->epoch = epoch;
         e->size = sizeof(*e) + len;
         if (len)
-                memcpy(e->text, text, len);
+                memcpy(e->text, text, len + 1);
         return e;
 }
 
@@ -529,6 +529,14 @@ static int connection(struct nats_wire *w, unsigned epoch, char *why)
         return time_monotonic() - began >= STEADY ? 0 : -EIO;
 }
 
+/* Full jitter. */
+static usec_t pause_of(unsigned tries)
+{
+        usec_t most = WAIT_FIRST << MIN(tries, 20U);
+
+        return MIN(most, WAIT_MOST) / 1024 * (chance() % 1025);
+}
+
 static void wire_destroy(struct nats_wire *w);
 
 static void *run(void *arg)
@@ -552,7 +560,7 @@ static void *run(void *arg)
                 if (r == -EACCES)
                         delay = backoff_delay(&refused, refusals++, chance());
                 else
-                        delay = MIN(WAIT_FIRST << MIN(tries++, 20U), WAIT_MOST) / 1024 * (chance() % 1025);
+                        delay = pause_of(tries++);
                 at = time_monotonic() + delay;
                 tell_down(w, epoch, why, r == -EACCES, at);
                 (void)pthread_mutex_lock(&w->mu);
