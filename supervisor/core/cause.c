@@ -32,6 +32,7 @@ enum {
         CAUSE_BINARY_FORMAT,
         CAUSE_SPAWN,
         CAUSE_UNRESPONSIVE,
+        CAUSE_WEDGED,
         CAUSE_LOAD_TIMEOUT,
 };
 
@@ -86,6 +87,9 @@ const struct cause causes[] = {
         [CAUSE_SPAWN] = {"spawn_failed", "the process could not be started",
                          "the machine refused a new process: look at its limits (pids, files, memory)"},
         [CAUSE_UNRESPONSIVE] = {"unresponsive", "it did not answer any more and was killed", NULL},
+        [CAUSE_WEDGED] = {"wedged", "its work stood still although it answered its probes, and it was killed",
+                          "if it repeats, try another version of llama-server, look at its GPU, and leave "
+                          "away speculative decoding"},
         [CAUSE_LOAD_TIMEOUT] = {"load_timeout", "its model did not load in time and it was killed",
                                 "raise health.load_timeout if the model is that big"},
         {NULL, NULL, NULL},
@@ -215,6 +219,8 @@ const struct cause *cause_find(const struct death *death, const char **ret_line,
                 found = spawn_cause(death->value);
         else if (death->kind == DEATH_UNRESPONSIVE)
                 found = &causes[CAUSE_UNRESPONSIVE];
+        else if (death->kind == DEATH_WEDGED)
+                found = &causes[CAUSE_WEDGED];
         else if (death->kind == DEATH_LOAD_TIMEOUT)
                 found = &causes[CAUSE_LOAD_TIMEOUT];
         else if (death->oom_killed)
@@ -252,6 +258,7 @@ char *death_text(const struct death *death, char *buf, size_t size)
                                        strerror(death->value));
                 break;
         case DEATH_UNRESPONSIVE:
+        case DEATH_WEDGED:
         case DEATH_LOAD_TIMEOUT:
                 (void)snprintf(buf, size, "%s", death->detail ? death->detail : "killed by the supervisor");
                 break;

@@ -15,6 +15,7 @@ enum death_kind {
         DEATH_SIGNAL,       /* value: signal */
         DEATH_SPAWN,        /* could not be started; value: errno */
         DEATH_UNRESPONSIVE, /* killed by us: did not answer */
+        DEATH_WEDGED,       /* killed by us: its work stood still */
         DEATH_LOAD_TIMEOUT, /* killed by us: the model never loaded */
 };
 

@@ -52,7 +52,7 @@ struct config_restart {
 };
 
 struct config_health {
-        usec_t interval, timeout, load_timeout, silence;
+        usec_t interval, timeout, load_timeout, silence, standstill;
         unsigned failures, start_attempts;
 };
 

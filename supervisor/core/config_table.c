@@ -281,6 +281,11 @@ static const struct config_key top_keys[] = {
          .max = 24 * HOUR, .flags = KEY_INHERITED,
          .help = "No answer at all for so long counts as dead, even while it burns CPU (a long prompt can "
                  "silence it)."},
+        {"health.standstill", TYPE_DURATION, TOP(health.standstill), .fallback = "\"20s\"", .max = 24 * HOUR,
+         .flags = KEY_INHERITED,
+         .help = "Work that stands still for so long, without a token, CPU time or a GPU that computes, "
+                 "counts as "
+                 "wedged, although `/health` is fine; 0: never."},
         {"stop", TYPE_GROUP, .help = "How an instance is stopped. Each may be overridden in an instance."},
         {"stop.grace", TYPE_DURATION, TOP(stop.grace), .fallback = "\"5s\"", .max = 10 * MIN_,
          .flags = KEY_INHERITED, .help = "Time between SIGTERM and SIGKILL."},
@@ -535,6 +540,8 @@ static const struct config_key instance_keys[] = {
          .flags = KEY_INHERITS, .help = "See the global key."},
         {"health.silence", TYPE_DURATION, IN(health.silence), .min = SEC, .max = 24 * HOUR,
          .flags = KEY_INHERITS, .help = "See the global key."},
+        {"health.standstill", TYPE_DURATION, IN(health.standstill), .max = 24 * HOUR, .flags = KEY_INHERITS,
+         .help = "See the global key."},
         {"stop", TYPE_GROUP, .flags = KEY_SPAWN, .help = "Overrides the global `stop`."},
         {"stop.grace", TYPE_DURATION, IN(stop.grace), .max = 10 * MIN_, .flags = KEY_INHERITS,
          .help = "See the global key."},

@@ -210,6 +210,14 @@ usec_t ticket_waited(const struct ticket *t, usec_t now)
         return usec_add(t->waited, t->queue ? usec_sub(now, t->item.since) : 0);
 }
 
+void ticket_pause(struct ticket *t, bool on)
+{
+        if (!t->seat || on == t->paused || t->ignores_slots)
+                return;
+        t->paused = on;
+        t->seat->paused += on ? 1U : -1U;
+}
+
 void ticket_heard(struct ticket *t, size_t n)
 {
         if (t->seat)

@@ -103,6 +103,8 @@ unsigned ticket_tries(const struct ticket *t);      /* leases so far, this one i
 usec_t ticket_waited(const struct ticket *t, usec_t now); /* in queues, all tries together */
 /* n bytes of its answer came: a sign of life of the instance (but not for ":" pings; see core/liveness). */
 void ticket_heard(struct ticket *t, size_t n);
+/* Its client takes nothing now: what stands still is no fault of the instance. */
+void ticket_pause(struct ticket *t, bool on);
 
 enum ticket_outcome {
         OUTCOME_OK,        /* an answer below 500 came whole */

@@ -42,7 +42,8 @@ struct seat {
         bool pinned_last;     /* the last grant was one of those: then it is the others' turn */
         struct ejection ejection;
         uint64_t ejections, served, failed, cancelled;
-        uint64_t heard;                      /* bytes of answers in this life */
+        unsigned paused; /* of leased: their clients take nothing, so nothing is awaited */
+        uint64_t heard;  /* bytes of answers in this life */
         unsigned told_in_flight, told_queue; /* in the last report */
 };
 
@@ -138,7 +139,7 @@ struct ticket {
         enum ticket_priority priority;
         uint64_t affinity;
         const void *spread;
-        bool ignores_slots, overbooks, no_wake;
+        bool ignores_slots, overbooks, no_wake, paused;
         char key[CONFIG_NAME_MAX], instance[CONFIG_NAME_MAX];
         struct life leased, tried[TICKET_TRIES_MAX], doubts[TICKET_TRIES_MAX];
         unsigned n_tried, tries, n_doubts, forgiven; /* forgiven: of tries, those that do not count */

@@ -238,6 +238,11 @@ static bool is_stale(const struct fleet *f)
         return !s || !s->at || usec_sub(loop_now(f->loop), s->at) > STALE_AFTER;
 }
 
+bool fleet_gpus_are_fresh(const struct fleet *f)
+{
+        return !is_stale(f);
+}
+
 static const char *state_of(const struct fleet *f, const struct gpu *g)
 {
         if (g->figures.is_lost)

@@ -118,8 +118,8 @@ static void learn_props(struct member *m, const struct json_value *root)
 static void learn_slots(struct member *m, const struct json_value *root, usec_t now)
 {
         size_t n = MIN(json_count(root), (size_t)MEMBER_SLOTS_MAX);
-        unsigned busy = 0;
-        uint64_t tokens = 0;
+        unsigned busy = 0, past_prompt = 0;
+        uint64_t tokens = 0, done = 0;
         usec_t span = m->slots_at ? usec_sub(now, m->slots_at) : 0;
         bool worked = m->busy > 0;
         double speed;
@@ -132,8 +132,12 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
                 if (json_is_array(next))
                         next = json_at(next, 0);
                 decoded = (uint64_t)MAX(json_get_int(next, "n_decoded", 0), 0);
-                if (json_get_bool(s, "is_processing", false))
+                if (json_get_bool(s, "is_processing", false)) {
                         busy++;
+                        past_prompt += decoded > 0;
+                        done += decoded + (uint64_t)MAX(json_get_int(s, "n_prompt_tokens_processed", 0), 0) +
+                                (uint64_t)MAX(task, 0);
+                }
                 if (task == m->task[i])
                         tokens += decoded > m->decoded[i] ? decoded - m->decoded[i] : 0;
                 else if (m->slots_at)
@@ -145,6 +149,11 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
         speed = span ? (double)tokens * USEC_PER_SEC / (double)span : 0;
         if (busy != m->busy || speed != m->tokens_per_second || n != m->slots)
                 m->figures_changed = true;
+        /* Whatever of it moves is progress; what the figures mean is not asked. */
+        m->slot_progress += done != m->slots_done;
+        m->slots_done = done;
+        m->all_decode = busy > 0 && past_prompt == busy;
+        m->says_idle = busy == 0;
         m->busy = busy;
         m->tokens_per_second = speed;
         if (n)
@@ -220,6 +229,10 @@ void member_learn(struct member *m, const char *target, int status, const char *
         struct json_value *root = NULL;
         bool slots = streq(target, "/slots");
 
+        if (streq(target, PROBE_CANARY)) {
+                m->canary = status == 200 ? CANARY_ALIVE : status == 0 ? CANARY_SILENT : CANARY_REFUSED;
+                return;
+        }
         if (streq(target, "/metrics")) {
                 learn_metrics(m, status, body, len, now);
                 return;

@@ -248,6 +248,8 @@ void member_follow_process(struct member *m, struct process *process)
         process_free(m->process);
         m->process = process;
         m->gpu_memory = m->gpu_seen = 0;
+        wedge_start(&m->wedge);
+        m->canary = CANARY_NONE;
 }
 
 bool member_probe_at(struct member *m, const struct endpoint *at)
@@ -624,6 +626,15 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
         }
 }
 
+void member_give_up(struct member *m, enum death_kind kind, const char *text, usec_t now)
+{
+        (void)text_set(&m->kill_reason, text);
+        m->kill_kind = kind;
+        m->killed_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
+        log_warn(m->name, "counts as dead: %s", text);
+        member_step(m, EV_DEAD, now);
+}
+
 static void declare_dead(struct member *m, usec_t now)
 {
         char text[256], span[TIME_SPAN_MAX];
@@ -641,11 +652,7 @@ static void declare_dead(struct member *m, usec_t now)
                 member_step(m, EV_LOST, now);
                 return;
         }
-        (void)text_set(&m->kill_reason, text);
-        m->kill_kind = DEATH_UNRESPONSIVE;
-        m->killed_loading = m->in.state == INSTANCE_STARTING || m->in.state == INSTANCE_LOADING;
-        log_warn(m->name, "counts as dead: %s", text);
-        member_step(m, EV_DEAD, now);
+        member_give_up(m, DEATH_UNRESPONSIVE, text, now);
 }
 
 static void became_sick(struct member *m, usec_t now)
@@ -675,7 +682,7 @@ static void look_at_slots(struct member *m)
                 (void)probe_fetch(m->probe, "/props");
         if (m->sleeps)
                 return;
-        if (m->busy > 0 || m->probes_since_slots >= SLOTS_EVERY_IDLE) {
+        if (m->busy > 0 || seat_owed(m->seat) > 0 || m->probes_since_slots >= SLOTS_EVERY_IDLE) {
                 m->probes_since_slots = 0;
                 (void)probe_fetch(m->probe, "/slots");
         }
@@ -714,7 +721,8 @@ static void settle_probe(struct member *m, usec_t now)
                 if (!is_met(m, now))
                         break;
                 member_step(m, EV_HEALTHY, now);
-                look_at_slots(m);
+                if (!member_judge_work(m, now))
+                        look_at_slots(m);
                 break;
         case LIVENESS_LOADING:
                 member_step(m, EV_LOADING, now);

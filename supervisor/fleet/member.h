@@ -11,6 +11,7 @@
 #include "core/command.h"
 #include "core/instance.h"
 #include "core/liveness.h"
+#include "core/wedge.h"
 #include "fleet/fleet.h"
 #include "host/cgroup.h"
 #include "host/logfile.h"
@@ -73,7 +74,12 @@ struct member {
         double tokens_per_second;
         uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
         int64_t task[MEMBER_SLOTS_MAX];
-        usec_t slots_at;      /* monotonic, when /slots was last answered */
+        usec_t slots_at;                    /* monotonic, when /slots was last answered */
+        uint64_t slots_done, slot_progress; /* a sum over its busy slots; how often it changed */
+        bool all_decode, says_idle;         /* as of that answer */
+        struct wedge wedge;
+        usec_t judged_at;
+        enum wedge_canary canary;
         bool drain_asked;     /* /slots was asked since the last lease ended */
         usec_t meeting_since; /* monotonic: well, but not READY before it has told its models; 0: no */
         bool sleeps;          /* --sleep-idle-seconds: /slots would wake it */
@@ -148,6 +154,8 @@ int member_open_log(struct member *m);
 /* Into the history alone, and (tell) with the same words into the log. */
 void member_event(struct member *m, const char *kind, const char *text);
 void member_tell(struct member *m, int level, const char *kind, const char *text);
+/* A process of ours, which is to be killed; text: why. */
+void member_give_up(struct member *m, enum death_kind kind, const char *text, usec_t now);
 void member_follow_process(struct member *m, struct process *process);
 process_exit_fn member_on_exit;
 bool member_probe_at(struct member *m, const struct endpoint *at); /* makes or replaces the probe */
@@ -185,6 +193,9 @@ void member_adopt_group(struct member *m, const struct json_value *record);
 bool member_end_recorded_group(struct member *m, const struct json_value *record, int *ret_left);
 /* limits and usage */
 void member_report_group(const struct member *m, struct report *ret);
+
+/* standstill.c: whether its work goes on. True: it does not, and it was declared dead. */
+bool member_judge_work(struct member *m, usec_t now);
 
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);

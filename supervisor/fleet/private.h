@@ -72,6 +72,8 @@ bool fleet_may_load(const struct member *m);
 /* gpus_facts.c: looks for the GPUs (at start and after a reload), and has them watched from then on. */
 void fleet_read_gpus(struct fleet *f);
 void fleet_forget_gpus(struct fleet *f);
+/* The last snapshot is not so old that its figures would be a lie. */
+bool fleet_gpus_are_fresh(const struct fleet *f);
 /* Fresh figures of their memory, a moment from now. */
 void fleet_ask_gpus(struct fleet *f);
 struct member *fleet_member(const struct fleet *f, const char *name);

@@ -638,8 +638,10 @@ static void relay_try(struct relay *r)
                 end_late(r);
                 return;
         }
-        if (r->paused)
+        if (r->paused) {
                 exchange_pause(r->exchange, true);
+                ticket_pause(r->ticket, true);
+        }
 }
 
 static void on_grant(void *owner, struct ticket *t)
@@ -751,6 +753,8 @@ void relay_pause(struct relay *r, bool on)
         r->paused = on;
         if (!r->exchange)
                 return;
+        if (r->ticket)
+                ticket_pause(r->ticket, on);
         exchange_pause(r->exchange, on);
         if (!on && r->began) {
                 r->last_life = now_of(r); /* its silence until now was ours */

@@ -82,6 +82,9 @@ static void leave_seat(struct ticket *t)
         s->held--;
         if (!t->ignores_slots)
                 s->leased--;
+        if (t->paused)
+                s->paused--;
+        t->paused = false;
         t->seat = NULL;
         if (s->held == 0 && s->member->in.state == INSTANCE_DRAINING)
                 member_touch(s->member);
@@ -227,6 +230,11 @@ unsigned seat_in_flight(const struct seat *s)
 unsigned seat_queue(const struct seat *s)
 {
         return s->desk ? desk_waiting_with_others(s->desk) : 0;
+}
+
+unsigned seat_owed(const struct seat *s)
+{
+        return s->leased - MIN(s->leased, s->paused);
 }
 
 uint64_t seat_heard(const struct seat *s)

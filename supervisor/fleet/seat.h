@@ -28,6 +28,7 @@ void seat_looked(struct seat *s, unsigned busy); /* /slots was answered */
 unsigned seat_held(const struct seat *s);        /* leases on it */
 unsigned seat_in_flight(const struct seat *s);   /* busy slots: leases, and what came past us */
 unsigned seat_queue(const struct seat *s);       /* what waits for its model */
+unsigned seat_owed(const struct seat *s);        /* leases with a slot whose clients would take an answer */
 uint64_t seat_heard(const struct seat *s);       /* bytes of answers, a sign of life */
 void seat_told(struct seat *s);                  /* the figures are published */
 

@@ -16,7 +16,7 @@ struct probe {
         struct loop *loop;
         struct upstream *upstream;
         struct timer *timer;
-        struct exchange *health, *fetch;
+        struct exchange *health, *fetch, *canary;
         probe_answer_fn *on_answer;
         probe_fetched_fn *on_fetched;
         void *owner;
@@ -271,6 +271,38 @@ int probe_fetch(struct probe *p, const char *target)
         return 0;
 }
 
+static void on_canary(void *owner, const struct exchange_answer *a, usec_t now)
+{
+        struct probe *p = owner;
+
+        p->canary = NULL;
+        p->on_fetched(p->owner, PROBE_CANARY, a->result == EXCHANGE_OK ? a->status : 0, "", 0, now);
+}
+
+int probe_canary(struct probe *p, usec_t timeout)
+{
+        static const char body[] = "{\"prompt\":\"a\",\"n_predict\":1,\"cache_prompt\":false}";
+        static const struct iovec iov = {(void *)(uintptr_t)body, sizeof body - 1};
+        _cleanup_free_ char *headers =
+                text_format("Content-Type: application/json\r\n%s", p->headers ? p->headers : "");
+        struct exchange_spec spec = {
+                .method = SLICE("POST"),
+                .target = SLICE("/completion"),
+                .headers = headers,
+                .body = &iov,
+                .n_body = 1,
+                .connect_timeout = timeout,
+                .first_timeout = timeout,
+                .timeout = timeout,
+                .body_max = FETCH_BODY_MAX,
+                .fresh = true,
+        };
+
+        if (p->canary)
+                return 0;
+        return headers ? upstream_start(p->upstream, &spec, on_canary, p, &p->canary) : -ENOMEM;
+}
+
 void probe_hang_up(struct probe *p)
 {
         p->pace = PROBE_STOPPED;
@@ -278,6 +310,7 @@ void probe_hang_up(struct probe *p)
                 timer_set(p->timer, USEC_INFINITY);
         p->health = exchange_cancel(p->health);
         p->fetch = exchange_cancel(p->fetch);
+        p->canary = exchange_cancel(p->canary);
         for (size_t i = 0; i < p->n_queue; i++)
                 free(p->queue[i]);
         p->n_queue = 0;

@@ -43,6 +43,9 @@ void probe_set_times(struct probe *probe, usec_t interval, usec_t timeout);
 void probe_now(struct probe *probe, usec_t now);
 /* GET target with the probe's timeout; queued one after the other, at most 8 (-ENOBUFS); bodies up to 1 MB. */
 int probe_fetch(struct probe *probe, const char *target);
+/* One token of its own inference, asked with a deadline, unless that is under way. The answer comes to on_fetched as PROBE_CANARY. */
+#define PROBE_CANARY "canary"
+int probe_canary(struct probe *probe, usec_t timeout);
 /* Drops the connections and questions under way (before the server is told to stop). The pace becomes PROBE_STOPPED. */
 void probe_hang_up(struct probe *probe);
 uint64_t probe_bytes(const struct probe *probe); /* bytes that the server ever sent us here */

@@ -663,6 +663,11 @@ int process_cpu_time(const struct process *p, usec_t *ret)
         return 0;
 }
 
+bool process_wants_to_run(const struct process *p)
+{
+        return !p->exited && proc_has_running_thread(p->pid);
+}
+
 int process_rss(const struct process *p, uint64_t *ret_bytes)
 {
         uint64_t bytes;

@@ -105,6 +105,8 @@ int process_signal_strays(struct loop *loop, pid_t leader, uint64_t start_time, 
                           const char *mark, int signo);
 
 /* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
+/* A thread of it runs, could run, or waits for a disk (states R and D of proc(5)). */
+bool process_wants_to_run(const struct process *p);
 int process_cpu_time(const struct process *p, usec_t *ret);
 int process_rss(const struct process *p, uint64_t *ret_bytes);
 

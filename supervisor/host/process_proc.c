@@ -11,6 +11,8 @@
 
 #include "base/macros.h"
 
+enum { THREADS_MAX = 256 };
+
 /* A short file of /proc whole, NUL-ended. Its length or -errno. */
 static ssize_t read_small(const char *path, char *buf, size_t size)
 {
@@ -77,6 +79,34 @@ int proc_read_stat(pid_t pid, struct proc_stat *ret)
         if (n < 0)
                 return (int)n;
         return parse_stat(pid, text, ret);
+}
+
+bool proc_has_running_thread(pid_t pid)
+{
+        char path[320], text[512];
+        unsigned n = 0;
+        bool found = false;
+        struct dirent *entry;
+        DIR *dir;
+
+        (void)snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+        dir = opendir(path);
+        if (!dir)
+                return false;
+        while (!found && n < THREADS_MAX && (entry = readdir(dir))) {
+                const char *state;
+
+                if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+                        continue;
+                n++;
+                (void)snprintf(path, sizeof path, "/proc/%d/task/%s/stat", (int)pid, entry->d_name);
+                if (read_small(path, text, sizeof text) < 0)
+                        continue;
+                state = strrchr(text, ')');
+                found = state && state[1] == ' ' && (state[2] == 'R' || state[2] == 'D');
+        }
+        (void)closedir(dir);
+        return found;
 }
 
 int proc_read_rss(pid_t pid, uint64_t *ret)

@@ -24,6 +24,8 @@ struct proc_stat {
 
 /* 0; -ESRCH: no such process (or hidden from us); -errno. */
 int proc_read_stat(pid_t pid, struct proc_stat *ret);
+/* One of its threads is in state R or D, of the first few hundred. */
+bool proc_has_running_thread(pid_t pid);
 /* Resident bytes: 0 or -ESRCH. */
 int proc_read_rss(pid_t pid, uint64_t *ret);
 /* The owner by effective user: 0 or -ESRCH. */

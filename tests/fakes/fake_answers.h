@@ -209,6 +209,32 @@ static void burn(int64_t usec)
                 ;
 }
 
+static volatile int64_t works_until;
+
+static void *work(void *arg)
+{
+        const struct timespec rest = {.tv_nsec = 38000000};
+
+        (void)arg;
+        for (;;) {
+                if (now_usec() < works_until)
+                        burn(2000);
+                (void)nanosleep(&rest, NULL);
+        }
+        return NULL;
+}
+
+/* A prompt begins. */
+static void work_for(int64_t usec)
+{
+        static bool has_thread;
+        pthread_t thread;
+
+        works_until = now_usec() + usec;
+        if (!has_thread && pthread_create(&thread, NULL, work, NULL) == 0)
+                has_thread = true;
+}
+
 static const char *word(long i)
 {
         return WORDS[(unsigned long)i % ARRAY_SIZE(WORDS)];

@@ -6,6 +6,7 @@
  * are the words of one sentence; the prompt's length is guessed from its bytes. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/un.h>

@@ -23,7 +23,7 @@ struct faults {
         int64_t silent_busy, silent_busy_after, prompt_burn, prompt_ms, tail_ms, term_ms;
         int64_t status, cut_after, log_flood, tok_s, tokens, rss_mb, idle_ms, close_reused;
         bool load_503_forever, never_bind, oom_text, ignore_term;
-        bool garbage, garbage_json, slow_headers, endless_headers, bad_chunk, short_body, reset;
+        bool garbage, garbage_json, slow_headers, endless_headers, bad_chunk, short_body, reset, prompt_work;
         bool log_endless_line, log_ansi, log_nul, grandchild, grandchild_session, peer_lie;
         char *die_loading, *print_file, *state_file, *control, *only, *journal;
         int64_t print_code;
@@ -83,6 +83,8 @@ static const struct fault_switch {
         SWITCH("--prompt-burn", SECONDS, prompt_burn,
                "each completion burns CPU for S seconds first, answering nobody"),
         SWITCH("--prompt-ms", COUNT, prompt_ms, "each completion's prompt takes N ms; others are answered"),
+        SWITCH("--prompt-work", FLAG, prompt_work,
+               "with --prompt-ms: a thread uses a twentieth of a core meanwhile, as a prompt on a GPU does"),
         SWITCH("--tail-ms", COUNT, tail_ms,
                "the slot of a completion is free N ms before its answer's end is sent"),
         SWITCH("--wedge-after", SECONDS, wedge_after,
@@ -490,6 +492,7 @@ static void parse_arguments(int argc, char **argv)
                 none.tok_s = given.tok_s;
                 none.tokens = given.tokens;
                 none.prompt_ms = given.prompt_ms;
+                none.prompt_work = given.prompt_work;
                 none.control = given.control;
                 if (over)
                         fault = none;

@@ -54,6 +54,8 @@ static void jobs_dispatch(int64_t now)
                 first->job = JOB_PROMPT;
                 first->started = now;
                 first->next_at = now + MAX(fault.prompt_ms, 0) * 1000;
+                if (fault.prompt_work)
+                        work_for(MAX(fault.prompt_ms, 0) * 1000);
                 slots[i] = (struct slot){.owner = first,
                                          .used = true,
                                          .stream = first->stream,

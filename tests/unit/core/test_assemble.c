@@ -10,8 +10,8 @@
 #include "base/json.h"
 #include "core/assemble.h"
 
-#define BOUND  (1U << 20)
-#define HEAD "\"created\":1795175834,\"id\":\"chatcmpl-u\",\"model\":\"tiny\",\"system_fingerprint\":\"b1\","
+#define BOUND (1U << 20)
+#define HEAD  "\"created\":1795175834,\"id\":\"chatcmpl-u\",\"model\":\"tiny\",\"system_fingerprint\":\"b1\","
 #define CHUNK(delta, finish)                                                                                 \
         "data: {\"choices\":[{\"finish_reason\":" finish ",\"index\":0,\"delta\":" delta "}]," HEAD          \
         "\"object\":\"chat.completion.chunk\"}\n\n"

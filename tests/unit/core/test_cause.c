@@ -84,6 +84,7 @@ static const struct row {
         {{DEATH_EXIT, 0, .log = ""}, "exited"},
         {{DEATH_UNKNOWN, 0, .log = ""}, "unknown"},
         {{DEATH_UNRESPONSIVE, 0, .detail = "no answer in time", .log = ""}, "unresponsive"},
+        {{DEATH_WEDGED, 0, .detail = "1 request stood still for 20 s", .log = ""}, "wedged"},
         {{DEATH_LOAD_TIMEOUT, 0, .detail = "not ready within 10m00s", .log = ""}, "load_timeout"},
         {{DEATH_SPAWN, ENOENT, .binary = "llama-server"}, "binary_missing"},
         {{DEATH_SPAWN, EACCES, .binary = "llama-server"}, "binary_forbidden"},
