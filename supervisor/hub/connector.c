@@ -272,7 +272,7 @@ struct connector *connector_free(struct connector *c)
                 return NULL;
         c->closing = true;
         /* The driver forgets its jobs first; they stay in the journal. */
-        if (c->link)
+        if (c->link && c->driver)
                 c->link = c->driver->close(c->link);
         while (!list_is_empty(&c->jobs))
                 job_free(LIST_ENTRY(c->jobs.next, struct job, node));

@@ -152,12 +152,12 @@ int note_read_claim(struct job *j, const char *text, size_t len)
         token = json_get_string(v, "token");
         priority = json_get_int(v, "priority", -1);
         if (!id || !*id || strlen(id) >= HUB_ID_MAX || !token || strlen(token) >= HUB_TOKEN_MAX ||
-            priority < 0 || priority >= TICKET_PRIORITIES)
+            priority < 0 || priority >= TICKET_PRIORITIES || !json_get_string(v, "path"))
                 r = -EBADMSG;
-        if (r == 0 && ((r = text_set(&j->id, id)) < 0 || (r = text_set(&j->token, token)) < 0 ||
-                       (r = text_set(&j->path, json_get_string(v, "path"))) < 0 ||
-                       (r = text_set(&j->model, json_get_string(v, "model"))) < 0 ||
-                       (r = text_set(&j->whose, json_get_string(v, "key"))) < 0))
+        if (r == 0 && (text_set(&j->id, id) < 0 || text_set(&j->token, token) < 0 ||
+                       text_set(&j->path, json_get_string(v, "path")) < 0 ||
+                       text_set(&j->model, json_get_string(v, "model")) < 0 ||
+                       text_set(&j->whose, json_get_string(v, "key")) < 0))
                 r = -ENOMEM;
         if (r == 0) {
                 j->body = dup_bytes(body, j->body_len);

@@ -269,15 +269,14 @@ static void what_is_kept_is_bounded(void **state)
         buffer_finish(&body);
 }
 
+#define USAGE "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}"
+
 static void what_was_no_stream_is_read(void **state)
 {
         static const char *const bodies[] = {
-                "{\"choices\":[{\"message\":{\"content\":\"hi\"}}],\"usage\":{\"prompt_tokens\":3,"
-                "\"completion_tokens\":"
-                "1}}",
-                "{\"choices\":[{\"text\":\"hi\"}],\"timings\":{\"cache_n\":1,\"prompt_n\":2,\"predicted_n\":"
-                "1}}",
-                "{\"content\":\"hi\",\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}"};
+                "{\"choices\":[{\"message\":{\"content\":\"hi\"}}]," USAGE "}",
+                "{\"choices\":[{\"text\":\"hi\"}],\"timings\":{\"prompt_n\":3,\"predicted_n\":1}}",
+                "{\"content\":\"hi\"," USAGE "}"};
         struct assemble_answer a;
         struct buffer text;
 
