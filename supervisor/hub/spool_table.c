@@ -126,7 +126,7 @@ uint16_t spool_table_model(struct spool_table *t, const char *name)
         struct spool_model *m;
 
         for (size_t i = 0; i < t->n_models; i++)
-                if (streq(t->models[i].name, name))
+                if (streq_ptr(t->models[i].name, name))
                         return (uint16_t)i;
         if (t->n_models == SPOOL_MODELS_MAX)
                 return 0;

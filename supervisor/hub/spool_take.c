@@ -211,7 +211,7 @@ static int read_holder(int fd, struct holder *ret)
 static int judge_dead(const struct spool_folder *f, struct spool_take *t, unsigned attempt, int fd, bool *ret)
 {
         char file[SPOOL_FILE_SIZE];
-        struct holder holder;
+        struct holder holder = {0};
         struct stat st;
         bool yes = false;
         int r;

@@ -105,6 +105,8 @@ def test_a_job_becomes_a_result(make_daemon, real_llama_server, spool):
     assert "".join(line["text"] for line in lines[:-1]) == result["result"]
     assert lines[-1]["end"] == "done"
     assert spool.names("jobs") == ["a.json"] and spool.names("claims") == ["a.1"] and spool.names("failures") == []
+    hub = wait_for(lambda: [h for h in d.get("/api/v1/hubs").json["hubs"] if h["name"] == "spool" and h["jobs"]["completed"] == 1])[0]
+    assert hub["driver"] == "spool" and hub["state"] == "up" and hub["url"] == spool.root, hub
 
 
 def test_what_was_put_before_the_daemon_is_done_when_it_starts(make_daemon, real_llama_server, spool):
