@@ -69,9 +69,10 @@ static void stored(struct hub_link *l, void *arg, const struct nats_message *m)
         int r = reply_parse(m, &a);
 
         c->stored = r >= 0 && (!a.code || a.err_code == NATS_ERR_WRONG_SEQUENCE);
-        if (r >= 0 && !a.code)
+        /* A duplicate: the very same, of a try whose answer was lost. */
+        if (r >= 0 && !a.code && !a.duplicate)
                 settle_ack(c, "+ACK", HUB_STORED, HUB_STORED);
-        else if (r >= 0 && a.err_code == NATS_ERR_WRONG_SEQUENCE)
+        else if (c->stored)
                 settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
         else {
                 if (link_is_up(l))

@@ -499,7 +499,7 @@ static void test_server_dies(void **state)
                 complete(&s.a, 0, "{}");
                 WAIT_FOR(&s, s.a.jobs[0].settled);
         } while (s.a.jobs[0].how == HUB_UNKNOWN);
-        assert_int_equal(s.a.jobs[0].how, HUB_STORED);
+        assert_true(s.a.jobs[0].how == HUB_STORED || s.a.jobs[0].how == HUB_ALREADY);
         text = result_of(&s, "k1");
         assert_non_null(text);
         free(text);
