@@ -40,7 +40,8 @@ class Unit:
             f.write("0")
 
     def groups(self):
-        return sorted(name for name in os.listdir(self.folder) if os.path.isdir(self.folder + "/" + name))
+        """But "lock", in which nobody lives."""
+        return sorted(name for name in os.listdir(self.folder) if os.path.isdir(self.folder + "/" + name) and name != "lock")
 
     def pids(self, group):
         try:
