@@ -22,10 +22,30 @@ static const struct gpu *find_gpu(const struct fleet *f, const char *id, size_t 
         return NULL;
 }
 
+/* Programs cannot use a divided GPU, only its parts. */
+static size_t count_usable(const struct fleet *f)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < f->n_gpus; i++)
+                n += !f->gpus[i].has_mig;
+        return n;
+}
+
+/* The place of the nth one that can be used; n_gpus: there are fewer. */
+static size_t nth_usable(const struct fleet *f, size_t n)
+{
+        size_t i = 0;
+
+        while (i < f->n_gpus && (f->gpus[i].has_mig || n-- > 0))
+                i++;
+        return i;
+}
+
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry)
 {
         if (entry->replicas_per_gpu)
-                return (unsigned)MIN(MAX(f->n_gpus, (size_t)1), (size_t)CONFIG_REPLICAS_MAX);
+                return (unsigned)MIN(MAX(count_usable(f), (size_t)1), (size_t)CONFIG_REPLICAS_MAX);
         return demand_replicas(f, entry);
 }
 
@@ -58,13 +78,14 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
         m->gpu_mask = 0;
         *ret_env = NULL;
         if (m->entry->replicas_per_gpu) {
-                if (m->replica >= f->n_gpus) {
+                i = nth_usable(f, m->replica);
+                if (i == f->n_gpus) {
                         (void)snprintf(detail, size, "replicas is \"per-gpu\", and this machine has %s",
                                        f->n_gpus ? "fewer GPUs than it had" : "no GPU that we can see");
                         return -ENODEV;
                 }
-                pinned[n++] = &f->gpus[m->replica];
-                m->gpu_mask = UINT64_C(1) << m->replica;
+                pinned[n++] = &f->gpus[i];
+                m->gpu_mask = UINT64_C(1) << i;
         } else if (m->entry->gpu_mode == CONFIG_GPU_LIST) {
                 for (char *const *id = m->entry->gpu; id && *id && n < FLEET_GPUS; id++) {
                         pinned[n] = find_gpu(f, *id, &i);
@@ -82,6 +103,12 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                 m->gpu_mask = all_gpus(f);
                 return 0;
         }
+        for (i = 0; i < n; i++)
+                if (pinned[i]->figures.is_lost) {
+                        (void)snprintf(detail, size, "GPU %.90s is lost: its driver cannot reach it",
+                                       pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci);
+                        return -ENODEV;
+                }
         for (i = 0; i < n; i++)
                 if (text_list_add(&m->gpu, pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci) < 0)
                         return -ENOMEM;

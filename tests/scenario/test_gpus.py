@@ -133,6 +133,43 @@ def test_a_driver_that_hangs_holds_nothing_up(make_daemon, machine):
     daemon.stop()               # the thread is still in there
 
 
+def environment(daemon, name):
+    with open("/proc/%d/environ" % daemon.instance(name)["pid"], "rb") as f:
+        return dict(pair.split(b"=", 1) for pair in f.read().split(b"\0") if b"=" in pair)
+
+
+def test_parts_of_a_gpu(make_daemon, machine):
+    """One replica for each GPU that can be used: the parts of a divided one, not that itself; and parts by their name."""
+    two(machine)
+    machine.parts = [(1, "MIG-1", 40 * GIB, GIB), (1, "MIG-2", 40 * GIB, GIB)]
+    machine.write()
+    daemon = make_daemon(dict({"instances": [{"name": "each", "model": "tiny.gguf", "replicas": "per-gpu"},
+                                             {"name": "part", "model": "tiny.gguf", "gpu": ["MIG-2"]}]}, **machine.config), env=machine.env)
+    names = ("each-0", "each-1", "each-2", "part")
+    for name in names:
+        daemon.wait_state(name, "ready")
+    assert set(daemon.instances()) == set(names)
+    pins = sorted(environment(daemon, name)[b"CUDA_VISIBLE_DEVICES"] for name in names)
+    assert pins == [b"GPU-bb", b"MIG-1", b"MIG-2", b"MIG-2"]
+    assert daemon.instance("part")["gpu"] == ["MIG-2"]
+
+
+def test_nothing_is_started_on_a_lost_gpu(make_daemon, machine):
+    two(machine)
+    daemon = make_daemon(dict(ONE, **machine.config), env=machine.env)
+    daemon.wait_state("qwen", "ready")
+    machine.gpus[1]["lost"] = True
+    machine.write()
+    harness.wait_for(lambda: gpu(daemon, "GPU-aa")["state"] == "lost", what="it is lost")
+    assert daemon.api("POST", "/api/v1/instances/qwen/restart").status == 202
+    daemon.wait("qwen", lambda now: "GPU-aa is lost" in (now["lastError"] or ""), what="it says so")
+    machine.gpus[1]["lost"] = False
+    machine.write()
+    harness.wait_for(lambda: gpu(daemon, "GPU-aa")["state"] == "ok", what="it is back")
+    daemon.api("POST", "/api/v1/instances/qwen/start")
+    daemon.wait_state("qwen", "ready")
+
+
 def test_amd_by_files(make_daemon, machine):
     machine.add_amd(1, 3, "6f5c1d2e3a4b5c6d", hwmon__hwmon4__temp1_input="54000", hwmon__hwmon4__power1_average="181000000",
                     hwmon__hwmon4__power1_cap="303000000", ras__umc_err_count="ue: 0\nce: 2")
