@@ -724,9 +724,9 @@ static void on_old_mutation(void *owner, const struct convex_journal_note *note)
         }
         if (t->kind == TASK_CLAIM)
                 l->claims++;
-        else if (t->kind == TASK_STREAM)
+        else if (job && t->kind == TASK_STREAM)
                 job->streams++;
-        else
+        else if (job)
                 job->final = LIST_ENTRY(l->c.mutations.prev, struct convex_mutation, node);
 }
 
