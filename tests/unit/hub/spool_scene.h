@@ -18,6 +18,7 @@
 
 #include "base/file.h"
 #include "base/macros.h"
+#include "base/publish.h"
 #include "base/text.h"
 #include "core/spool.h"
 #include "hub/driver.h"

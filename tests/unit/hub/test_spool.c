@@ -225,6 +225,23 @@ static void a_reader_that_is_late_is_told_to_wait(void **state)
         scene_wait(s, last_settled);
 }
 
+static void also_on_a_disk_without_nameless_files(void **state)
+{
+        struct scene *s = begun(state);
+
+        publish_without_tmpfile = true;
+        scene_put(s, "jobs/a.json", "{\"prompt\": \"hi\", \"configuration\": {\"model\": \"q\"}}");
+        scene_wait(s, one_came);
+        scene_complete(s->core, last(s), "x");
+        scene_wait(s, last_settled);
+        publish_without_tmpfile = false;
+        assert_int_equal(last(s)->settled - 1, HUB_STORED);
+        assert_string_equal(scene_list(s, "results"), "1790000000_a.json ");
+        assert_int_not_equal(access(scene_path(s, "claims/a.1"), F_OK), -1);
+        rest(s);
+        assert_int_equal(s->core->n, 1);
+}
+
 /* --- what goes wrong ---------------------------------------------------------------------------------------------------------- */
 
 static void files_that_are_no_jobs(void **state)
@@ -498,7 +515,7 @@ static void what_somebody_holds_is_left_alone(void **state)
         assert_int_equal(s->core->n, 0);
         /* Its machine went, or its lock: nobody can know, so it is given time. But it says itself that the job is free. */
         (void)close(fd);
-        rest(s);
+        (void)scene_asks(s, never, 7); /* it is looked at again every five */
         assert_int_equal(s->core->n, 0);
         scene_put(s, "claims/a.1.free", "");
         scene_wait(s, one_came);
@@ -704,6 +721,7 @@ int main(void)
                 TEST(the_second_of_one_second_is_the_next_second),
                 TEST(text_comes_in_pieces),
                 TEST(a_reader_that_is_late_is_told_to_wait),
+                TEST(also_on_a_disk_without_nameless_files),
                 TEST(files_that_are_no_jobs),
                 TEST(odd_names_are_refused_once),
                 TEST(half_a_file_is_waited_for),
