@@ -151,7 +151,8 @@ def test_a_revoked_key_shows_on_the_doors(make_daemon, convex):
     daemon = convex_daemon(make_daemon, convex)
     convex.add_job("hi")
     wait_for(lambda: "hub convex refuses our key" in daemon.output(), what=daemon.output)
-    assert "farm.key" in daemon.output()
+    hub = daemon.get("/api/v1/hubs").json["hubs"][0]
+    assert hub["state"] == "revoked" and "farm.key" in hub["why"] and hub["name"] == "convex"
     daemon.stop()
 
 
@@ -178,6 +179,8 @@ def test_gollama_chats_are_answered(make_daemon, gollama):
     assert replies == [expected] * 60
     assert len(gollama.registered) == 1
     nothing_noted(daemon, "gollama")
+    hub = daemon.get("/api/v1/hubs").json["hubs"][0]
+    assert hub["inbound"] and hub["state"] == "up" and hub["jobs"]["completed"] == 60, hub
     recent = daemon.get("/api/v1/requests").json["recent"]
     assert {r["source"] for r in recent if r["path"] == "/v1/chat/completions"} <= {"hub", "http"}
     daemon.stop()
