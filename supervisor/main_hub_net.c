@@ -12,6 +12,7 @@
 #include "main_hub_private.h"
 
 #define TIMEOUT_DEFAULT (5 * USEC_PER_SEC)
+#define FARM_SPAN       (11 * USEC_PER_SEC) /* workers beat every ten */
 
 enum { PASSWORD_MAX = 4096, CREDENTIALS_MAX = 64 << 10, MODELS_MAX = 4096 };
 
@@ -25,15 +26,14 @@ static const char *get_env(void *owner, const char *name)
 
 static int load_config(struct hub_call *c, struct config **ret)
 {
-        _cleanup_free_ char *cwd = getcwd(NULL, 0), *fallback = NULL;
-        const char *file = options_get(&c->options, "config");
+        const char *given = options_get(&c->options, "config"), *file;
+        _cleanup_free_ char *cwd = getcwd(NULL, 0), *fallback = given ? NULL : cli_default_config();
         const struct config_env env = {
                 .files = &file_ops_real, .get = get_env, .cwd = cwd, .is_root = geteuid() == 0};
         struct config_problems problems = {0};
         int r;
 
-        if (!file)
-                file = fallback = cli_default_config();
+        file = given ? given : fallback;
         if (!file)
                 return hub_fail("not enough memory");
         r = config_load(file, &env, ret, &problems);
@@ -151,7 +151,7 @@ static int from_config(struct hub_call *c, struct place *p)
 
         if (r == CLI_DONE)
                 r = choose_hub(c, p->config, &hub);
-        if (r != CLI_DONE)
+        if (!hub)
                 return r;
         p->spec.tls_ca = hub->ca_file;
         p->spec.tls_cert = hub->cert_file;
@@ -538,7 +538,7 @@ int hub_farm(struct hub_call *c)
         _cleanup_free_ char *why = NULL;
         struct nats_farm farm = {0};
         usec_t span;
-        int r = hub_span(c, "timeout", 6 * USEC_PER_SEC, &span);
+        int r = hub_span(c, "timeout", FARM_SPAN, &span);
 
         if (r == CLI_DONE)
                 r = connect_to(c, &place, &a);

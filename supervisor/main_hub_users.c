@@ -250,7 +250,7 @@ static int refresh_user(struct hub_call *c)
                 r = take_reloads(c, &f);
         if (r == CLI_DONE && !(user = nats_users_find(&f.users, name)))
                 r = no_such_user(&f, name);
-        if (r != CLI_DONE)
+        if (r != CLI_DONE || !user)
                 return r;
         r = nkey_generate(seed, key);
         if (r < 0)
@@ -284,7 +284,7 @@ static int revoke_user(struct hub_call *c)
                 r = take_reloads(c, &f);
         if (r == CLI_DONE && !(user = nats_users_find(&f.users, name)))
                 r = no_such_user(&f, name);
-        if (r != CLI_DONE)
+        if (r != CLI_DONE || !user)
                 return r;
         if (only_old && !*user->old)
                 return hub_fail("%s has no old key: it was not refreshed with --keep-old", name);

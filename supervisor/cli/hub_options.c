@@ -19,7 +19,7 @@ const struct option_spec cli_hub_options[] = {
         {.name = "tls-key", .value = "FILE", .doc = "its key"},
         {.name = "timeout",
          .value = "TIME",
-         .doc = "how long one answer may take (default: 5s); farm: how long to listen"},
+         .doc = "how long one answer may take (default: 5s); farm: how long to listen (11s)"},
         {.name = "models",
          .value = "LIST",
          .doc = "init, check: names of models, with commas, as clients ask for them"},

@@ -87,7 +87,8 @@ int nats_farm_listen(struct nats_admin *a, usec_t span, struct nats_farm *ret, c
                 nats_farm_finish(&f);
                 return r;
         }
-        qsort(f.list, f.n, sizeof(*f.list), by_name);
+        if (f.n)
+                qsort(f.list, f.n, sizeof(*f.list), by_name);
         *ret = f;
         return 0;
 }
