@@ -274,7 +274,7 @@ static int shared_new(const char *root, const char *library, struct shared **ret
         s->library = text_dup(library);
         s->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (s->news < 0 || !s->root || !s->library) {
-                int r = s->news < 0 ? -errno : -ENOMEM;
+                int r = s->news < 0 && errno ? -errno : -ENOMEM;
 
                 (void)shared_leave(s);
                 return r;
@@ -301,7 +301,7 @@ int gpu_watch_new(struct loop *loop, const char *root, const char *library, gpu_
         w->on_snapshot = on_snapshot;
         w->owner = owner;
         r = shared_new(root, library, &w->shared);
-        if (r == 0)
+        if (r == 0 && w->shared)
                 r = watch_new(loop, w->shared->news, WATCH_READ, on_news, w, &w->watch);
         if (r == 0)
                 r = timer_new(loop, on_timer, w, &w->timer);
