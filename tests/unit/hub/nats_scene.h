@@ -16,6 +16,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -107,6 +108,8 @@ static inline void server_start(struct scene *s)
         if (s->server == 0) {
                 int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+                /* A test that fails leaves none behind. */
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
                 (void)dup2(null, STDOUT_FILENO);
                 (void)dup2(null, STDERR_FILENO);
                 (void)execlp("nats-server", "nats-server", "-c", s->config, (char *)NULL);
