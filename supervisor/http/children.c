@@ -159,7 +159,7 @@ static void take_sample(struct children *c, const struct relabel_line *line, str
 static void take_instance(struct children *c, size_t i)
 {
         const struct report *r = fleet_report(c->doors->fleet, i);
-        _cleanup_buffer_ struct buffer labels;
+        _cleanup_buffer_ struct buffer labels = {0};
         struct relabel_line line;
         struct slice text;
         int e = fleet_metrics_of(c->doors->fleet, i, c->since, &text);
@@ -219,7 +219,7 @@ static bool write_more(struct children *c, struct buffer *out)
 
 static void on_write(struct children *c, usec_t now)
 {
-        _cleanup_buffer_ struct buffer b;
+        _cleanup_buffer_ struct buffer b = {0};
         struct request *req = c->req;
         bool more;
 

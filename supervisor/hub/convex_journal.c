@@ -128,7 +128,7 @@ bool convex_journal_is_stale(const struct convex_journal *j)
 
 int convex_journal_begin(struct convex_journal *j, const char *session, uint32_t next)
 {
-        _cleanup_buffer_ struct buffer line;
+        _cleanup_buffer_ struct buffer line = {0};
         struct json_writer w;
         int fd = open(j->path_new, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 
