@@ -15,8 +15,6 @@
 
 static const int COMMAND_PATIENCE_MS = 30 * 1000;
 
-extern char **environ;
-
 /* A pid file may be older than what has that number now: only a nats-server is given a SIGHUP, which ends most others. */
 static bool is_nats_server(pid_t pid)
 {

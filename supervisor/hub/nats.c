@@ -127,6 +127,7 @@ static void on_down(void *owner, const char *why, bool refused, usec_t retry_at)
         l->peer[0] = '\0';
         pulls_down(l);
         requests_expire(l, USEC_INFINITY);
+        claims_down(l);
         submissions_down(l);
         if (l->draining)
                 l->drained = true;

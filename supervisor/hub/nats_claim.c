@@ -45,7 +45,7 @@ static struct claim *claim_new(struct hub_link *l, const char *id, const char *a
         c->number = l->next_number++;
         c->attempt = attempt;
         c->renewed_at = loop_now(l->loop);
-        c->ask_until = USEC_INFINITY;
+        c->ask_until = c->look_at = USEC_INFINITY;
         (void)text_copy(c->id, sizeof(c->id), id);
         list_init(&c->settled);
         list_append(&l->claims, &c->node);
@@ -204,9 +204,17 @@ static void looked_up(struct hub_link *l, void *arg, const struct nats_message *
         struct claim *c = arg;
         struct nats_answer a = {0};
         int r = reply_parse(m, &a);
-        bool there = r >= 0 && !a.code && a.message;
+        bool there = r >= 0 && !a.code && a.message, knows = there || (r >= 0 && a.code == 404);
+        usec_t now = loop_now(l->loop);
 
         nats_answer_finish(&a);
+        if (!knows && !c->job && c->held && link_is_up(l) && usec_sub(now, c->looked_since) < LOOK_TIME) {
+                c->look_at = now + LOOK_EVERY;
+                link_wake(l, c->look_at);
+                if (usec_sub(now, c->renewed_at) > c->lease / 3)
+                        claim_renew(c);
+                return;
+        }
         if (there && c->job) {
                 /* Begun meanwhile: it was cancelled before it was claimed, say. */
                 l->events->on_cancel(l->owner, c->id);
@@ -214,12 +222,12 @@ static void looked_up(struct hub_link *l, void *arg, const struct nats_message *
                 landed(c, false);
                 settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
         } else if (!c->job && c->held && link_is_up(l)) {
-                offer(c); /* also without an answer: of two results one is kept */
+                offer(c); /* also when the hub did not know it for so long: of two results one is kept */
         } else if (!c->job && c->held) {
                 landed(c, false);
                 (void)claim_free(c);
         }
-        pulls_plan(l, loop_now(l->loop));
+        pulls_plan(l, now);
 }
 
 static int look_up(struct claim *c)
@@ -228,6 +236,8 @@ static int look_up(struct claim *c)
         _cleanup_buffer_ struct buffer b = {0};
         struct json_writer w;
 
+        if (!c->looked_since)
+                c->looked_since = loop_now(c->link->loop);
         buffer_init(&b, 0);
         json_begin(&w, &b);
         json_open_object(&w);
@@ -479,6 +489,22 @@ void claims_up(struct hub_link *l)
         }
 }
 
+void claims_down(struct hub_link *l)
+{
+        LIST_FOREACH(&l->claims, it)
+        {
+                struct claim *c = LIST_ENTRY(it, struct claim, node);
+
+                if (c->look_at == USEC_INFINITY)
+                        continue;
+                c->look_at = USEC_INFINITY;
+                if (!c->job && c->held) {
+                        landed(c, false);
+                        (void)claim_free(c);
+                }
+        }
+}
+
 usec_t claims_tick(struct hub_link *l, usec_t now)
 {
         usec_t next = USEC_INFINITY;
@@ -487,6 +513,9 @@ usec_t claims_tick(struct hub_link *l, usec_t now)
         {
                 struct claim *c = LIST_ENTRY(it, struct claim, node);
 
+                if (c->look_at <= now)
+                        c->look_at = look_up(c) < 0 ? now + LOOK_EVERY : USEC_INFINITY;
+                next = MIN(next, c->look_at);
                 if (c->ask_until > now) {
                         next = MIN(next, c->ask_until);
                         continue;

@@ -36,12 +36,15 @@ enum {
 #define PULL_GRACE    (1 * USEC_PER_SEC)    /* our deadline behind the server's */
 #define POLL_DEADLINE (3 * USEC_PER_SEC)
 #define DRAIN_TIME    (5 * USEC_PER_SEC)
-#define QUESTION_TIME (5 * USEC_PER_SEC)    /* answers of JetStream */
-#define STORE_TIME    (10 * USEC_PER_SEC)   /* a result that is stored; a leader may be elected meanwhile */
-#define ASK_WAIT      (500 * USEC_PER_MSEC) /* for another runner's word */
-#define BEAT_EVERY    (10 * USEC_PER_SEC)
-#define NEW_JOB       (1 * USEC_PER_SEC)  /* nobody can have done a job that is younger */
-#define ABSENT_RETRY  (10 * USEC_PER_SEC) /* a consumer that was not there is looked for again */
+#define QUESTION_TIME (5 * USEC_PER_SEC) /* answers of JetStream */
+#define LOOK_TIME                                                                                            \
+        (20 * USEC_PER_SEC) /* for a hub that cannot say whether a result is there: it elects a leader, say */
+#define LOOK_EVERY   (300 * USEC_PER_MSEC)
+#define STORE_TIME   (10 * USEC_PER_SEC)   /* a result that is stored; a leader may be elected meanwhile */
+#define ASK_WAIT     (500 * USEC_PER_MSEC) /* for another runner's word */
+#define BEAT_EVERY   (10 * USEC_PER_SEC)
+#define NEW_JOB      (1 * USEC_PER_SEC)  /* nobody can have done a job that is younger */
+#define ABSENT_RETRY (10 * USEC_PER_SEC) /* a consumer that was not there is looked for again */
 
 /* Subscriptions' tags: what, and which. */
 enum tag { TAG_REPLY = 1, TAG_CONTROL, TAG_BELL, TAG_BEAT, TAG_PULL, TAG_CANCEL, TAG_OUT, TAG_RESULT };
@@ -108,7 +111,8 @@ struct claim {
         bool lost, told; /* another has it; on_lost was called */
         bool stored;     /* its result is at the hub */
         usec_t ask_until;
-        bool renew_after, nak_after; /* what waits for the answer */
+        usec_t look_at, looked_since; /* its result, once more: USEC_INFINITY, 0: not asked for yet */
+        bool renew_after, nak_after;  /* what waits for the answer */
         usec_t nak_delay;
         enum hub_settled how;
         struct held *held;         /* the offer, while a result is looked for */
@@ -194,6 +198,7 @@ void claim_renew(struct claim *c);
 void claim_nak(struct claim *c, usec_t delay);
 void claim_cancel_message(struct hub_link *l, uint64_t number, const struct nats_message *m);
 void claims_up(struct hub_link *l);
+void claims_down(struct hub_link *l); /* after requests_expire: what was never offered is let go */
 usec_t claims_tick(struct hub_link *l, usec_t now); /* when it wants to be called again */
 struct claim *claim_free(struct claim *c);
 void claims_finish(struct hub_link *l);

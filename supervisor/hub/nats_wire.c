@@ -219,8 +219,10 @@ static void complete(void *closure)
         struct event *e = s->wants_word ? event_new(EVENT_DRAINED, session->epoch, NULL) : NULL;
         natsSubscription *nats;
 
+        /* Our reference is given up once: hang_up and end_sub may want to at this moment. */
         (void)pthread_mutex_lock(&w->mu);
-        nats = s->nats;
+        nats = steal_ptr(s->nats);
+        list_remove(&s->node);
         (void)pthread_mutex_unlock(&w->mu);
         natsSubscription_Destroy(nats);
         (void)pthread_mutex_lock(&w->mu);
@@ -231,7 +233,6 @@ static void complete(void *closure)
                 else
                         post_locked(w, e);
         }
-        list_remove(&s->node);
         session->n_subs--;
         (void)pthread_cond_broadcast(&w->cond);
         (void)pthread_mutex_unlock(&w->mu);

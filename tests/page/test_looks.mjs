@@ -106,7 +106,7 @@ test("hubs: nothing where none is; how each is, why, and the countdown", LIMIT, 
     await page.goto(daemon.address);
     await page.getByRole("link", { name: "Hub" }).click();
     const hub = (name) => page.locator(`[data-hub="${name}"]`);
-    await hub("farm").waitFor();
+    await eventually("its figures", async () => /lost 0$/.test(await text(hub("farm"))));
     assert.match(await text(hub("farm")), /^farm up for 2 h 1 min nats · tls:\/\/hub\.example:4222 · as gpu-box-1 running 2 waiting 1 to hand back 0 room for more 3 claimed 1204 done 1187 failed 9 given back 6 lost 0$/);
     const left = async () => Number(/next try in (\d+) s/.exec(await text(hub("web")))?.[1]);
     const first = await left();
