@@ -69,7 +69,8 @@ static int set_owner(const char *path, int fd, const struct wholefile_mode *as)
                 if ((st.st_uid != geteuid() || st.st_gid != getegid()) &&
                     fchown(fd, st.st_uid, st.st_gid) < 0)
                         return -errno;
-                return fchmod(fd, st.st_mode & 07770) < 0 ? -errno : 0;
+                /* What nobody else may read when it is new is kept from them for good; of another file they keep what they had. */
+                return fchmod(fd, st.st_mode & (07770 | (as->mode & 07))) < 0 ? -errno : 0;
         }
         if (group && fchown(fd, (uid_t)-1, group->gr_gid) < 0)
                 return -errno;

@@ -10,8 +10,9 @@
 /* Takes the lock of the folder that path lies in: 0 with a descriptor to be closed; -EBUSY, -errno with *ret_error (malloc'd). */
 int wholefile_lock(const char *path, int *ret_lock, char **ret_error);
 
-/* A file that is there keeps its mode, owner and group; a new one gets `mode`, and the group `group` (NULL: ours) where root makes it and
- * there is one: then it is group_mode. On failure the old file is still there, whole, and *ret_error (malloc'd) says why. */
+/* A file that is there keeps its owner, its group and its mode, but others have no right that `mode` does not give; a new one gets `mode`, and the
+ * group `group` (NULL: ours) where root makes it and there is one: then it is group_mode. On failure the old file is still there, whole, and
+ * *ret_error (malloc'd) says why. */
 struct wholefile_mode {
         mode_t mode, group_mode;
         const char *group;

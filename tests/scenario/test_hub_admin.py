@@ -363,10 +363,12 @@ def test_servers_that_are_named_are_told_and_those_that_cannot_be_are_named(serv
     assert "is no nats-server" in answer.stderr and "does not hold there" in answer.stderr
     with open(note, encoding="utf-8") as copy, open(os.path.join(server.dir, "users.conf"), encoding="utf-8") as users:
         assert copy.read() == users.read()
-    # They are remembered.
+    # They are remembered, and the server, which is another user, may still read the file.
+    os.chmod(os.path.join(server.dir, "users.conf"), 0o644)
     os.unlink(note)
     answer = done("worker", "add", "two", "--dir", server.dir, "--reload-command", "exit 3", code=1)
     assert '"exit 3" failed with 3' in answer.stderr and os.path.exists(note)
+    assert stat.S_IMODE(os.stat(os.path.join(server.dir, "users.conf")).st_mode) == 0o644
     # What a command that others could have written would do is nobody's business of ours.
     os.chmod(os.path.join(server.dir, "users.conf"), 0o666)
     os.unlink(note)
