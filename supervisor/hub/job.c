@@ -213,6 +213,10 @@ static void on_timer(void *owner, usec_t now)
                 expire(j);
                 return;
         }
+        if (j->state == JOB_NOTING && now >= j->due_at) {
+                job_release(j, "the worker cannot write its journal");
+                return;
+        }
         if (j->state == JOB_WORKING && now >= j->cut_at && !still_waits(j, now)) {
                 end_run_late(j);
                 return;
@@ -264,9 +268,8 @@ void job_note(struct job *j)
                 r = claims_put(j->connector->claims, j->key, CLAIMS_CLAIM, text, 2, on_noted, j);
         buffer_finish(&head);
         if (r < 0)
-                job_release(j, "the worker cannot write its journal");
-        else
-                job_arm(j);
+                j->due_at = now_of(j); /* the driver is still inside on_job, and does not know the job yet */
+        job_arm(j);
 }
 
 static void on_kept(void *owner, int r)

@@ -583,6 +583,26 @@ static void what_cannot_be_noted_is_given_back(void **state)
         finish(&s);
 }
 
+/* Nor what does not fit into its line; a driver that is still inside on_job hears nothing of it. */
+static void what_is_too_long_for_the_journal_is_given_back(void **state)
+{
+        static char key[2 * CLAIMS_HEAD_MAX];
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", CHAT);
+        struct relay_figures f;
+
+        memset(key, 'x', sizeof(key) - 1);
+        claim.key = key;
+        begin_ready(&s, *state, ONE_MODEL);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        assert_int_equal(s.script.n_orders, 0);
+        assert_int_equal(wait_orders(&s, 1)->kind, DID_RELEASE);
+        wait_quiet(&s);
+        relay_figures(s.world->fleet, &f);
+        assert_int_equal(f.started, 0);
+        finish(&s);
+}
+
 /* Torn and foreign files: what can be a claim is one, the rest is set aside or swept away, and nothing of it stops the start. */
 static void a_broken_journal_is_set_aside(void **state)
 {
@@ -710,6 +730,7 @@ int main(void)
                 T(what_is_told_is_bounded),
                 T(a_full_outbox_stops_claims),
                 T(what_cannot_be_noted_is_given_back),
+                T(what_is_too_long_for_the_journal_is_given_back),
                 T(a_broken_journal_is_set_aside),
                 T(refusals_are_told_apart),
                 T(a_model_that_cannot_be_loaded_is_withdrawn),
