@@ -197,7 +197,7 @@ static void chunk_came(struct hub_submission *s, const struct nats_message *m)
                 s->gap = true;
                 return;
         }
-        if (c.worker)
+        if (nats_is_id(c.worker))
                 (void)text_copy(s->worker, sizeof(s->worker), c.worker);
         if (c.attempt > s->attempt || (c.attempt == s->attempt && c.run > s->run)) {
                 if (!restart(s, c.attempt, c.run))
@@ -259,13 +259,18 @@ static void result_came(struct hub_submission *s, const struct nats_result *r)
                                .body = r->answer,
                                .body_len = r->answer_len,
                                .attempts = r->attempt,
-                               .worker = r->worker};
+                               /* It becomes a header of the answer: what is no name may hold line ends. */
+                               .worker = nats_is_id(r->worker) ? r->worker : NULL};
 
         if (r->code) {
                 e.status = r->status >= 400 && r->status < 600 ? r->status : 502;
                 e.code = streq(r->code, "cancelled") ? "cancelled"
                          : streq(r->code, "expired") ? "hub_timeout"
                                                      : "hub_failed";
+        } else if (r->status != 200) {
+                /* No worker of ours says so; 1xx, 204 and the like would be no whole answer to a client. */
+                e.status = 502;
+                e.code = "hub_failed";
         } else if (s->stream && (s->gap || !s->done)) {
                 if (!tell_rest(s, r))
                         return;

@@ -167,6 +167,28 @@ static void test_whole(void **state)
         scene_end(&s);
 }
 
+/* Whose results these are is known by rights, not by what they say of themselves: that ends in the head of an HTTP answer. */
+static void test_forged(void **state)
+{
+        struct scene s;
+        struct asker a;
+        char subject[NATS_SUBJECT_MAX], result[512];
+
+        (void)state;
+        begin(&s, &a, false);
+        (void)snprintf(result, sizeof(result),
+                       "{\"job\":\"%s\",\"ok\":true,\"status\":101,\"attempt\":1,\"run\":1,"
+                       "\"worker\":\"gpu1\\r\\nSet-Cookie: a=b\",\"answer\":" ANSWER "}",
+                       a.id);
+        assert_int_equal(natsConnection_PublishString(s.admin, nats_subject(NATS_RES, a.id, subject), result),
+                         NATS_OK);
+        WAIT_FOR(&s, a.ended);
+        assert_int_equal(a.status, 502);
+        assert_string_equal(a.code, "hub_failed");
+        assert_string_equal(a.worker, "");
+        scene_end(&s);
+}
+
 /* A chunk is lost: what came before it was told, the rest is made of the result. */
 static void test_gap(void **state)
 {
@@ -367,6 +389,7 @@ int main(void)
                 cmocka_unit_test(test_whole),    cmocka_unit_test(test_gap),
                 cmocka_unit_test(test_cancel),   cmocka_unit_test(test_second_attempt),
                 cmocka_unit_test(test_failures), cmocka_unit_test(test_hub_dies),
+                cmocka_unit_test(test_forged),
         };
         int r;
 
