@@ -36,6 +36,30 @@ static bool is_fit(const struct errand *e, bool is_json)
                (e->kind == ERRAND_GENERATE || e->kind == ERRAND_COMPUTE || e->kind == ERRAND_CHAT);
 }
 
+/* What workers do for a hub (hub/run.c): who can wait for an instance of ours is not sent to where it would be refused. Of streams only
+ * OpenAI's are followed to their end. */
+static bool is_served(const struct errand *e)
+{
+        static const struct {
+                const char *path;
+                bool streamed;
+        } served[] = {
+                {"/v1/chat/completions", true}, {"/chat/completions", true},
+                {"/v1/completions", true},      {"/completions", true},
+                {"/completion", false},         {"/infill", false},
+                {"/v1/embeddings", false},      {"/embeddings", false},
+                {"/v1/rerank", false},          {"/rerank", false},
+                {"/v1/reranking", false},       {"/reranking", false},
+        };
+
+        if (e->kind == ERRAND_CHAT)
+                return true;
+        for (size_t i = 0; i < ARRAY_SIZE(served); i++)
+                if (streq(served[i].path, e->route->pattern))
+                        return served[i].streamed || !e->streams;
+        return false;
+}
+
 bool submit_is_only_way(struct errand *e, bool is_json)
 {
         struct doors *d = e->gateway->doors;
@@ -84,7 +108,7 @@ bool submit_is_better(struct errand *e, const struct config_instance *entry, boo
         struct farm_offer offer;
         const char *shared;
 
-        if (!is_fit(e, is_json))
+        if (!is_fit(e, is_json) || !is_served(e))
                 return false;
         shared = dispatch_shared(f, e->model);
         if (dispatch_figures(f, shared ? shared : entry->name, &figures) < 0)

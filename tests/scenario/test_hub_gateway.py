@@ -311,8 +311,18 @@ def test_our_own_instances_come_first_and_the_hub_when_they_are_busy(make_peer, 
     assert words(there.end()) == "one two" and len(far.requests) == 1 and len(local.requests) == 1
     sources = {r["source"] for r in front.get("/api/v1/requests").json["recent"]}
     assert sources == {"submitted"}
+    # What workers do not do for a hub waits for our own.
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(front.api("POST", "/v1/responses", {"model": "qwen", "input": "hello"},
+                                                                       timeout=harness.PATIENCE)))
+    waiting.start()
+    wait_for(lambda: any(r["path"] == "/v1/responses" for r in front.get("/api/v1/requests").json["running"]),
+             what=lambda: front.get("/api/v1/requests").text)
+    assert not answers and len(far.requests) == 1
     local.go.set()
     assert words(here.end()) == "one two"
+    waiting.join(harness.PATIENCE)
+    assert answers and len(local.requests) == 2 and len(far.requests) == 1, answers
 
 
 def test_a_hub_that_is_away(make_peer, make_worker, make_front, server):
