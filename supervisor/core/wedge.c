@@ -11,6 +11,16 @@ void wedge_start(struct wedge *w)
         *w = (struct wedge){0};
 }
 
+/* A machine that slept, or was frozen with all that is on it, comes back with hours in which nothing could have happened; and of what was not
+ * looked at nothing is known. So of the time between two looks no more than `most` counts. */
+static void forgive_gap(struct wedge *w, usec_t most, usec_t now)
+{
+        usec_t gap = usec_sub(now, w->looked_at), lost = gap - MIN(gap, most);
+
+        w->active_at = usec_add(w->active_at, lost);
+        w->progress_at = usec_add(w->progress_at, lost);
+}
+
 static void note_activity(struct wedge *w, usec_t now)
 {
         w->active_at = now;
@@ -69,6 +79,9 @@ enum wedge_verdict wedge_feed(struct wedge *w, const struct wedge_policy *policy
                 w->judging = false;
                 return WEDGE_NONE;
         }
+        if (w->judging)
+                forgive_gap(w, limit / 4, now);
+        w->looked_at = now;
         if (!w->judging || fact->bytes != w->bytes || fact->tokens != w->tokens ||
             fact->canary == CANARY_ALIVE) {
                 note_progress(w, fact, now);
@@ -88,6 +101,11 @@ enum wedge_verdict wedge_feed(struct wedge *w, const struct wedge_policy *policy
                 return WEDGE_ASK;
         }
         return WEDGE_NONE;
+}
+
+usec_t wedge_rests(const struct wedge *w, usec_t now)
+{
+        return w->judging ? usec_sub(now, w->active_at) : 0;
 }
 
 usec_t wedge_stands(const struct wedge *w, usec_t now)

@@ -10,8 +10,11 @@
  * It also counts as wedged when every busy slot is past its prompt and none of them decodes a token, although it is active (a loop without
  * end), for `limit` and ten times longer than it ever took for one.
  *
+ * Of the time between two looks at most a quarter of the limit counts: what slept (a laptop, a paused virtual machine or container) is judged by
+ * what it does afterwards.
+ *
  * A long prompt is active for as long as it takes, so it is never wedged. Where activity cannot be seen (work on GPUs whose driver tells
- * nothing), `blind_limit` stands for limit. GPUs that others use, too, look active: then it is found only by its slots.
+ * nothing, or on other machines: --rpc), `blind_limit` stands for limit. GPUs that others use, too, look active: then it is found only by its slots.
  *
  * Sources: issues of llama.cpp (27388: generation stops in the middle, /health 200, /slots hangs; 13281, 13085: after CUDA errors; 23268:
  * a speculative loop without end); measured: pings and /health come from a server that does nothing. */
@@ -46,7 +49,8 @@ struct wedge_fact {
 enum wedge_verdict { WEDGE_NONE, WEDGE_ASK, WEDGE_STUCK, WEDGE_SPINNING };
 
 struct wedge {
-        bool judging;            /* there is work, and what was seen of it */
+        bool judging; /* there is work, and what was seen of it */
+        usec_t looked_at;
         usec_t progress_at;      /* of the last progress */
         usec_t active_at;        /* of the last activity or progress */
         usec_t window_at, cpu;   /* since when the CPU time is measured */
@@ -61,6 +65,8 @@ void wedge_start(struct wedge *w);
 /* One look, each time that a probe was answered well. */
 enum wedge_verdict wedge_feed(struct wedge *w, const struct wedge_policy *policy,
                               const struct wedge_fact *fact, usec_t now);
+/* For how long there was no activity either; 0 while there is no work. */
+usec_t wedge_rests(const struct wedge *w, usec_t now);
 /* For how long nothing has come; 0 while all is well. */
 usec_t wedge_stands(const struct wedge *w, usec_t now);
 

@@ -250,6 +250,7 @@ void member_follow_process(struct member *m, struct process *process)
         m->gpu_memory = m->gpu_seen = 0;
         wedge_start(&m->wedge);
         m->canary = CANARY_NONE;
+        m->has_company = false;
 }
 
 bool member_probe_at(struct member *m, const struct endpoint *at)
@@ -713,9 +714,11 @@ static void settle_probe(struct member *m, usec_t now)
                 seek(m, &a, now);
                 return;
         }
+        if (m->process && a.peer_pid > 0 && a.kind == PROBE_WELL && a.peer_pid != process_pid(m->process))
+                m->has_company = true;
         fact.bytes = probe_bytes(m->probe) + seat_heard(m->seat);
         if (a.kind != PROBE_WELL && m->process)
-                (void)process_cpu_time(m->process, &fact.cpu);
+                (void)member_cpu_time(m, &fact.cpu, NULL);
         switch (liveness_feed(&m->live, &policy, &fact, starting, now)) {
         case LIVENESS_HEALTHY:
                 if (!is_met(m, now))

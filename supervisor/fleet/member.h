@@ -80,6 +80,7 @@ struct member {
         struct wedge wedge;
         usec_t judged_at;
         enum wedge_canary canary;
+        bool has_company;     /* others live in its group: llama-server may stand behind a wrapper */
         bool drain_asked;     /* /slots was asked since the last lease ended */
         usec_t meeting_since; /* monotonic: well, but not READY before it has told its models; 0: no */
         bool sleeps;          /* --sleep-idle-seconds: /slots would wake it */
@@ -196,6 +197,8 @@ void member_report_group(const struct member *m, struct report *ret);
 
 /* standstill.c: whether its work goes on. True: it does not, and it was declared dead. */
 bool member_judge_work(struct member *m, usec_t now);
+/* Of its process, and of those that live with it. ret_wants_to_run may be NULL. 0 or -errno. */
+int member_cpu_time(struct member *m, usec_t *ret, bool *ret_wants_to_run);
 
 /* learn.c: what a server says about itself */
 void member_learn(struct member *m, const char *target, int status, const char *body, size_t len, usec_t now);

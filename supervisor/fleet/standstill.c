@@ -30,8 +30,30 @@ static void look_at_gpus(const struct member *m, struct wedge_fact *fact)
         }
 }
 
+/* `--rpc`: the machines that compute are others, and what they do is seen by nobody here. */
+static bool computes_elsewhere(const struct member *m)
+{
+        for (char *const *a = m->entry->args; a && *a; a++)
+                if (streq(*a, "--rpc"))
+                        return true;
+        for (char *const *e = m->entry->env; e && *e; e++)
+                if (starts_with(*e, "LLAMA_ARG_RPC="))
+                        return true;
+        return false;
+}
+
+int member_cpu_time(struct member *m, usec_t *ret, bool *ret_wants_to_run)
+{
+        if (m->has_company)
+                return process_look_at_all(m->process, ret, ret_wants_to_run);
+        if (ret_wants_to_run)
+                *ret_wants_to_run = process_wants_to_run(m->process);
+        return process_cpu_time(m->process, ret);
+}
+
 static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
 {
+        usec_t limit = m->entry->health.standstill;
         usec_t fresh = usec_add(m->entry->health.interval * 2, m->entry->health.timeout);
         bool told = m->slots_at && usec_sub(now, m->slots_at) < fresh;
 
@@ -40,17 +62,26 @@ static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
                 .says_idle = told && m->says_idle && m->slots_at > m->judged_at,
                 .bytes = seat_heard(m->seat),
                 .tokens = m->slot_progress,
-                .decodes = told && m->all_decode,
+                /* Said while it stood still, not before: now it may be deep in the prompt of the next request. */
+                .decodes = told && m->all_decode && usec_sub(now, m->slots_at) < limit / 2,
                 .cpu = USEC_INFINITY,
                 .slot_free = m->slots > MAX(seat_in_flight(m->seat), m->busy),
                 .canary = m->canary,
         };
         if (!ret->work || !m->process)
                 return;
-        (void)process_cpu_time(m->process, &ret->cpu);
-        if (wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, m->entry->health.standstill / 4))
-                ret->wants_to_run = process_wants_to_run(m->process);
+        /* On a socket of TCP nobody says who answers. */
+        if (!m->has_company && limit && wedge_rests(&m->wedge, now) >= limit / 4)
+                m->has_company = process_group_count(m->process) > 0;
+        (void)member_cpu_time(m, &ret->cpu,
+                              wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, limit / 4)
+                                      ? &ret->wants_to_run
+                                      : NULL);
         look_at_gpus(m, ret);
+        if (computes_elsewhere(m)) {
+                ret->uses_gpu = true;
+                ret->gpu_known = false;
+        }
 }
 
 bool member_judge_work(struct member *m, usec_t now)

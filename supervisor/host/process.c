@@ -21,6 +21,9 @@
 
 enum { PATH_BYTES = 4096 };
 
+/* Many may be looked at, one after the other; each look is one at all of /proc. */
+static const usec_t LOOK_KEPT = 500 * USEC_PER_MSEC;
+
 struct process {
         struct loop *loop;
         struct watch *watch;
@@ -666,6 +669,30 @@ int process_cpu_time(const struct process *p, usec_t *ret)
 bool process_wants_to_run(const struct process *p)
 {
         return !p->exited && proc_has_running_thread(p->pid);
+}
+
+int process_look_at_all(const struct process *p, usec_t *ret_cpu, bool *ret_wants_to_run)
+{
+        usec_t now = loop_now(p->loop), tick = USEC_PER_SEC / (usec_t)sysconf(_SC_CLK_TCK), cpu = 0;
+        bool wants = ret_wants_to_run && process_wants_to_run(p);
+        const struct proc_stat *all;
+        size_t count;
+        int r = process_cpu_time(p, &cpu);
+
+        if (r == 0)
+                r = proc_snapshot(now - now % LOOK_KEPT, &all, &count);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; process_has_group(p) && i < count; i++) {
+                if (!is_member(p, &all[i]))
+                        continue;
+                cpu += all[i].cpu * tick;
+                wants = wants || (ret_wants_to_run && proc_has_running_thread(all[i].pid));
+        }
+        *ret_cpu = cpu;
+        if (ret_wants_to_run)
+                *ret_wants_to_run = wants;
+        return 0;
 }
 
 int process_rss(const struct process *p, uint64_t *ret_bytes)

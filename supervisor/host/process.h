@@ -104,10 +104,14 @@ int process_signal_orphans(struct loop *loop, pid_t leader, uint64_t start_time,
 int process_signal_strays(struct loop *loop, pid_t leader, uint64_t start_time, const char *output,
                           const char *mark, int signo);
 
-/* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
 /* A thread of it runs, could run, or waits for a disk (states R and D of proc(5)). */
 bool process_wants_to_run(const struct process *p);
+/* CPU time of the process so far (user + system, all threads): progress of a silent server. 0 or -ESRCH. */
 int process_cpu_time(const struct process *p, usec_t *ret);
+/* Both of those, of all that live in its group or session: a server may stand behind a wrapper, which does nothing itself. It is a look at the
+ * whole of /proc, half a second old at most. What ended takes its share along, so the time may also shrink. ret_wants_to_run may be NULL.
+ * 0 or -errno. */
+int process_look_at_all(const struct process *p, usec_t *ret_cpu, bool *ret_wants_to_run);
 int process_rss(const struct process *p, uint64_t *ret_bytes);
 
 /* Facts about any pid, for state files. 0 or -ESRCH. */

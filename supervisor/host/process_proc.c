@@ -60,6 +60,8 @@ static int parse_stat(pid_t pid, const char *text, struct proc_stat *ret)
                         st.session = (pid_t)value;
                 else if (field == 9)
                         st.flags = value;
+                else if (field == 14 || field == 15)
+                        st.cpu += value;
                 else if (field == 22)
                         st.start_time = value;
                 else if (field == 52)

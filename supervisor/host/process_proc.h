@@ -13,6 +13,7 @@ struct proc_stat {
         pid_t pid, parent, group, session;
         char state;          /* 'R' 'S' 'D' 'T' 'Z' … */
         uint64_t flags;      /* the kernel's PF_… */
+        uint64_t cpu;        /* clock ticks of user and system, all threads */
         uint64_t start_time; /* clock ticks since boot */
         int exit_status;     /* as waitpid tells it; of a zombie, and only to who may ptrace it, else 0 */
         struct {

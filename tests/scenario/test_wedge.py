@@ -101,6 +101,25 @@ def test_with_what_is_the_default_it_takes_no_longer_than_promised(make_daemon):
     assert client.took < 30 * harness.PATIENCE / 6      # the promise is 30 s; a machine under load is given ten times that
 
 
+def test_behind_a_wrapper(make_daemon, fake_llama_server, folder):
+    """A script that starts llama-server and waits for it does nothing itself: what its child does counts, and what it does not."""
+    wrapper = os.path.join(folder, "wrapper")
+    with open(wrapper, "w") as f:
+        f.write('#!/bin/sh\n"%s" "$@"\nexit $?\n' % fake_llama_server)
+    os.chmod(wrapper, 0o700)
+    daemon = make_daemon(dict({"llama_server": {"binary": wrapper}, "gateway": {"retries": 1, "timeouts": {"first_byte": "10m"}},
+                               "instances": [
+        {"name": "slow", "model": "tiny.gguf", "args": ["--prompt-ms", str(4000 * LIMIT), "--prompt-work", "-np", "1"]},
+        {"name": "wedged", "model": "tiny.gguf", "args": ["--wedge-after", "0"]}]}, **HEALTH))
+    for name in ("slow", "wedged"):
+        daemon.wait_state(name, "ready", timeout=PATIENCE)
+    clients = [Client(daemon, name) for name in ("slow", "wedged")]
+    for client in clients:
+        client.join(PATIENCE)
+    assert {(name, cause) for name, cause, _ in deaths(daemon)} == {("wedged", "wedged")}
+    assert clients[0].answer.status == 200 and b"[DONE]" in clients[0].answer.body, clients[0].answer
+
+
 def test_a_slow_reader_is_no_wedge(make_daemon):
     """Its client takes nothing: the instance is done with it, or waits for it, and lives."""
     daemon = make_daemon(dict({"instances": [{"name": "one", "model": "tiny.gguf", "args": ["--tokens", "200000", "--tok-s", "100000"]}]}, **HEALTH))

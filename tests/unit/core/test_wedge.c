@@ -188,6 +188,47 @@ static void a_loop_without_end(void **state)
         assert_int_equal(run(&s, 3600, S, WEDGE_SPINNING), -1);
 }
 
+/* A laptop that is closed, a virtual machine or a container that is paused, in the middle of a prompt. */
+static void what_slept_is_judged_by_what_it_does_afterwards(void **state)
+{
+        struct server s = begin(2);
+
+        (void)state;
+        s.fact.slot_free = true;
+        assert_int_equal(run(&s, 30, S, WEDGE_STUCK), -1);
+        s.now += 3600 * S;
+        assert_int_equal(run(&s, 100, S, WEDGE_STUCK), -1);
+        assert_int_equal(s.asked, 0);
+        s.now += 3600 * S;
+        s.fact.slot_free = false;
+        assert_in_range(run(&s, 100, 0, WEDGE_STUCK), 12, 25);
+        /* The hours of sleep are no token that took long, and no loop without end. */
+        s = begin(1);
+        s.fact.decodes = true;
+        for (int i = 0; i < 20; i++) {
+                s.fact.tokens++;
+                assert_int_equal(run(&s, 1, S, WEDGE_SPINNING), -1);
+        }
+        s.now += 3600 * S;
+        assert_int_equal(run(&s, 10, S, WEDGE_SPINNING), -1);
+        s.fact.tokens++;
+        assert_int_equal(run(&s, 1, S, WEDGE_SPINNING), -1);
+        assert_in_range(run(&s, 400, S, WEDGE_SPINNING), 20, 200);
+}
+
+static void looks_that_are_rare(void **state)
+{
+        struct server s = begin(1);
+        int looks = 0;
+
+        (void)state;
+        while (wedge_feed(&s.wedge, &policy, &s.fact, s.now) != WEDGE_STUCK && looks < 20) {
+                s.now += 60 * S;
+                looks++;
+        }
+        assert_in_range(looks, 3, 6);
+}
+
 static void what_is_not_judged(void **state)
 {
         struct server s = begin(1);
@@ -213,6 +254,8 @@ int main(void)
                 cmocka_unit_test(bytes_are_life),
                 cmocka_unit_test(a_canary_is_asked_when_a_slot_is_free),
                 cmocka_unit_test(a_loop_without_end),
+                cmocka_unit_test(what_slept_is_judged_by_what_it_does_afterwards),
+                cmocka_unit_test(looks_that_are_rare),
                 cmocka_unit_test(what_is_not_judged),
         };
 

@@ -848,6 +848,33 @@ static void test_cpu_and_memory(void **state)
         scene_finish(&s);
 }
 
+/* A script that starts the server and waits does nothing itself. */
+static void test_cpu_of_all_behind_a_wrapper(void **state)
+{
+        usec_t first = 0, later = 0, own = 0;
+        bool wants_to_run = false;
+        char script[sizeof self + 32];
+        struct scene s;
+
+        (void)state;
+        scene_init(&s);
+        (void)snprintf(script, sizeof script, "'%s' spin & wait", self);
+        start_sh(&s, script);
+        assert_int_equal(process_look_at_all(s.p, &first, NULL), 0);
+        for (unsigned i = 0; i < 600 && (later <= first + 300 * USEC_PER_MSEC || !wants_to_run); i++) {
+                pause_ms(&s, 50);
+                assert_int_equal(process_look_at_all(s.p, &later, &wants_to_run), 0);
+        }
+        assert_true(later > first + 300 * USEC_PER_MSEC);
+        assert_true(wants_to_run);
+        assert_int_equal(process_cpu_time(s.p, &own), 0);
+        assert_true(own < later);
+        assert_true(process_signal_group(s.p, SIGKILL) > 0);
+        await_exit(&s);
+        assert_int_equal(process_look_at_all(s.p, &later, NULL), -ESRCH);
+        scene_finish(&s);
+}
+
 static void test_boot_id_and_odd_names(void **state)
 {
         struct proc_stat st;
@@ -947,6 +974,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_adopt_refuses_what_is_no_server),
                 cmocka_unit_test(test_member_of_a_strangers_group_is_signalled_alone),
                 cmocka_unit_test(test_cpu_and_memory),
+                cmocka_unit_test(test_cpu_of_all_behind_a_wrapper),
                 cmocka_unit_test(test_boot_id_and_odd_names),
                 cmocka_unit_test(test_nice_reaches_the_autogroup),
         };
