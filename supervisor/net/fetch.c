@@ -255,6 +255,8 @@ static int set_up(struct fetch *x, const struct fetch_spec *spec)
         SET(CURLOPT_WRITEDATA, x);
         SET(CURLOPT_NOSIGNAL, 1L);
         SET(CURLOPT_NOPROGRESS, 1L);
+        /* Else a fetch that ends while its name is looked up waits, on our loop, for the resolver's thread. */
+        SET(CURLOPT_QUICK_EXIT, 1L);
         SET(CURLOPT_PROXY, "");
         SET(CURLOPT_PROTOCOLS_STR, "http,https");
         SET(CURLOPT_FOLLOWLOCATION, 0L);

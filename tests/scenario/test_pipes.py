@@ -273,6 +273,14 @@ def test_fetches_over_tls_are_verified(opened, folder):
     assert not elsewhere.requests and len(server.requests) == 1
 
 
+def test_a_name_server_that_does_not_answer_holds_nobody_up(opened):
+    """The fetch is over before the resolver is: nobody waits for its thread."""
+    fetcher(opened, timeout=200).say("get", "http://slow.test/").expect("asleep", "failed no answer in time", "slept")
+    tool = fetcher(opened)
+    tool.say("get", "http://slow.test/").expect("asleep")
+    tool.say("cancel").say("counts").expect("counts started=1 failed=0 running=0", "slept")
+
+
 def test_fetch_deadline_cancel_and_bound(opened):
     mute = opened(mute_listener())
     url = "http://127.0.0.1:%d/" % mute.getsockname()[1]
