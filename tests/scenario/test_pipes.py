@@ -134,6 +134,15 @@ def test_owners_may_free_and_close_in_their_callbacks(opened, peer):
     wait_for(lambda: "end 1000 as asked" in server.said, what=lambda: server.said)
 
 
+def test_every_address_is_tried(opened, peer):
+    """Nobody listens at the first of the two."""
+    tool = ws(opened, peer().url.replace("localhost", "two.test") + "/echo")
+    tool.say("connect").expect("open")
+    tool.say("send hello").until("message text hello")
+    mute = ws(opened, "ws://two.test:%d/" % free_port())
+    mute.say("connect").expect("end never 1006")
+
+
 def test_tls_is_verified(opened, peer, folder):
     pair = certificate(folder)
     server = peer(tls=pair)
