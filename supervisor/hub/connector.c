@@ -388,6 +388,14 @@ void connector_start(struct connector *c, bool again)
 
 /* --- the end ------------------------------------------------------------------------------------------------------------------ */
 
+/* An instance works on it: it waits for none, and was not cut for an upgrade. */
+static bool runs(const struct job *j)
+{
+        struct ticket_progress p;
+
+        return j->state == JOB_WORKING && j->relay && !relay_progress(j->relay, &p);
+}
+
 void connector_drain(struct connector *c, usec_t now, usec_t until)
 {
         c->draining = true;
@@ -399,10 +407,8 @@ void connector_drain(struct connector *c, usec_t now, usec_t until)
         LIST_FOREACH(&c->jobs, it)
         {
                 struct job *j = LIST_ENTRY(it, struct job, node);
-                struct ticket_progress p;
 
-                if (j->state == JOB_NOTING || j->state == JOB_RESTING ||
-                    (j->state == JOB_WORKING && relay_progress(j->relay, &p)))
+                if (j->state <= JOB_RESTING && !runs(j))
                         job_release(j, "the worker stops");
         }
         (void)now;
@@ -428,6 +434,20 @@ void connector_cut(struct connector *c)
 
                 if (j->state <= JOB_RESTING)
                         job_stop(j);
+        }
+}
+
+/* The upgrade did not come about: what was cut for it begins anew. */
+void connector_go_on(struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->state != JOB_WORKING || j->relay)
+                        continue;
+                j->pub.run++;
+                job_run(j);
         }
 }
 
@@ -483,7 +503,6 @@ const struct hub_report *connector_report(struct connector *c)
 {
         struct hub_report *r = &c->report;
         struct hub_status s = {.retry_at = USEC_INFINITY};
-        struct ticket_progress p;
 
         if (c->link) {
                 c->driver->status(c->link, &s);
@@ -509,7 +528,7 @@ const struct hub_report *connector_report(struct connector *c)
         {
                 const struct job *j = LIST_ENTRY(it, struct job, node);
 
-                if (j->state == JOB_WORKING && !relay_progress(j->relay, &p))
+                if (runs(j))
                         r->running++;
                 else if (j->state <= JOB_RESTING)
                         r->waiting++;

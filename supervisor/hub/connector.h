@@ -162,6 +162,7 @@ void connector_start(struct connector *c, bool again);
 void connector_drain(struct connector *c, usec_t now, usec_t until);
 void connector_hurry(struct connector *c);
 void connector_cut(struct connector *c);
+void connector_go_on(struct connector *c);            /* after a cut that was for nothing */
 void connector_look(struct connector *c, usec_t now); /* once a turn while it drains */
 bool connector_is_busy(const struct connector *c);
 void connector_error(struct connector *c, const char *fmt, ...) PRINTF_LIKE(2, 3);

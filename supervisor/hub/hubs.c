@@ -210,8 +210,11 @@ void hubs_hurry(struct hubs *h)
 
 void hubs_hold(struct hubs *h, bool on)
 {
-        for (size_t i = 0; i < h->n; i++)
+        for (size_t i = 0; i < h->n; i++) {
                 h->list[i]->held = on;
+                if (!on)
+                        connector_go_on(h->list[i]);
+        }
         h->dirty = true;
         loop_wake(h->loop);
 }

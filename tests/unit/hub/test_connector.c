@@ -232,6 +232,42 @@ static void an_upgrade_goes_on(void **state)
         finish(&s);
 }
 
+/* The next program cannot be run: what was cut for it begins anew, and may be told of and stopped meanwhile as anything else. */
+static void an_upgrade_that_fails_goes_on(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", ASK(20));
+        struct script_order *o;
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, s.script.chunks > 0);
+        hubs_hold(s.hubs, true);
+        assert_int_equal(hubs_report(s.hubs, 0)->running, 1);
+        hubs_cut(s.hubs);
+        assert_int_equal(hubs_report(s.hubs, 0)->running, 0);
+        assert_int_equal(hubs_report(s.hubs, 0)->waiting, 1);
+        script_state(&s.script, HUB_UP, NULL); /* something is told of it */
+        rest(&s);
+        assert_int_equal(s.script.n_orders, 0);
+        hubs_hold(s.hubs, false);
+        o = wait_orders(&s, 1);
+        assert_int_equal(o->kind, DID_COMPLETE);
+        assert_int_equal(o->run, 2);
+        assert_int_equal(o->tokens, 20);
+        wait_quiet(&s);
+        WAIT(&s, s.script.total == 2);
+        claim = script_claim("j2", LONG);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, s.script.chunks > 0 && s.script.last_run == 1);
+        hubs_cut(s.hubs);
+        hubs_drain(s.hubs, NULL, NULL);
+        o = wait_orders(&s, 2);
+        assert_int_equal(o->kind, DID_RELEASE);
+        wait_quiet(&s);
+        finish(&s);
+}
+
 static void a_claim_that_is_surely_lost_is_forgotten(void **state)
 {
         struct scene s;
@@ -717,6 +753,7 @@ int main(void)
                 T(a_result_waits_until_the_hub_knows),
                 T(after_a_crash_the_journal_is_settled),
                 T(an_upgrade_goes_on),
+                T(an_upgrade_that_fails_goes_on),
                 T(a_claim_that_is_surely_lost_is_forgotten),
                 T(a_lost_lease_stops_the_inference),
                 T(who_asked_may_cancel),
