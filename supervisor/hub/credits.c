@@ -208,8 +208,10 @@ static void remember(struct connector *c, const struct row *row, unsigned offere
         struct offer *o = find_offer(c, row->model), *more;
 
         if (!o) {
+                if (c->n_offers >= HUB_CREDITS_MAX)
+                        return;
                 more = reallocarray(c->offers, c->n_offers + 1, sizeof(*more));
-                if (!more || c->n_offers >= HUB_CREDITS_MAX)
+                if (!more)
                         return;
                 c->offers = more;
                 o = more + c->n_offers++;
