@@ -349,9 +349,10 @@ static void run_fail(struct op *op)
                           op->how == HUB_FAIL_CANCELLED || op->how == HUB_FAIL_NO_MODEL;
                 x.next = op->now +
                          (int64_t)MAX(spool_backoff(policy, j->failures + 1), op->retry_after / USEC_PER_SEC);
+                j->failure_final =
+                        x.final; /* also when it has its name, and the folder could not be synced */
                 if (spool_put_failure(op->folder, &x, &j->failure_epoch) < 0)
                         return;
-                j->failure_final = x.final;
                 end_partial(op, "failed", op->why);
         }
         op->epoch = j->failure_epoch;
