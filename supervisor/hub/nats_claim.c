@@ -9,6 +9,10 @@
 
 #include "base/text.h"
 
+enum {
+        NO_MESSAGE = 10037
+}; /* JetStream's err_code; other errors with 404 are of a stream that has no leader */
+
 /* What was claimed, while it is asked whether its result is there already. */
 struct held {
         char *path, *key, *model, *body;
@@ -204,7 +208,7 @@ static void looked_up(struct hub_link *l, void *arg, const struct nats_message *
         struct claim *c = arg;
         struct nats_answer a = {0};
         int r = reply_parse(m, &a);
-        bool there = r >= 0 && !a.code && a.message, knows = there || (r >= 0 && a.code == 404);
+        bool there = r >= 0 && !a.code && a.message, knows = there || (r >= 0 && a.err_code == NO_MESSAGE);
         usec_t now = loop_now(l->loop);
 
         nats_answer_finish(&a);
