@@ -1,5 +1,5 @@
 """A supervised llama-server lives and does not answer, or answers rubbish: what is dead is killed, what works is left alone."""
-# ctest: real asan serial
+# ctest: real serial
 import os
 import signal
 import socket
