@@ -125,6 +125,12 @@ bool connector_may_claim(const struct connector *c, usec_t now)
                c->outbox_bytes < CONNECTOR_OUTBOX_BYTES_MAX && c->n_jobs < CONNECTOR_JOBS_MAX;
 }
 
+/* Else its claim's head might not fit into the journal (CLAIMS_HEAD_MAX): an escaped byte takes six there. */
+static bool is_too_long(const char *word)
+{
+        return word && strlen(word) >= CONNECTOR_WORD_MAX;
+}
+
 static int refuse(struct connector *c, int r)
 {
         c->report.refused++;
@@ -143,7 +149,8 @@ static int on_job(void *owner, const struct hub_claim *claim, struct hub_job **r
                 return refuse(c, -EINVAL);
         if (c->draining || c->closing)
                 return refuse(c, -ESHUTDOWN);
-        if (claim->body_len > HUB_JOB_BODY_MAX)
+        if (claim->body_len > HUB_JOB_BODY_MAX || is_too_long(claim->path) || is_too_long(claim->model) ||
+            is_too_long(claim->key))
                 return refuse(c, -E2BIG);
         if (find_job(c, claim->id))
                 return refuse(c, -EALREADY);

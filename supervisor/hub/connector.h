@@ -30,7 +30,8 @@ enum {
         CONNECTOR_OUTBOX_MAX = 256, /* finished, not acknowledged: more, and nothing is claimed any more */
         CONNECTOR_OUTBOX_BYTES_MAX = 64 << 20,
         CONNECTOR_JOBS_MAX = 8192,
-        CONNECTOR_RUNS_MAX = 2, /* local tries of one attempt */
+        CONNECTOR_RUNS_MAX = 2,   /* local tries of one attempt */
+        CONNECTOR_WORD_MAX = 512, /* bytes of a claim's path, model and key, with their NULs */
 };
 #define CONNECTOR_TELL_EVERY (25 * USEC_PER_MSEC)
 #define CONNECTOR_LAZY       (100 * USEC_PER_MSEC)

@@ -156,7 +156,7 @@ struct hub_status {
 struct hub_events {
         /* It changed; also what `status` tells. */
         void (*on_state)(void *owner);
-        /* Claimed, exclusively ours. *ret is set before it returns. 0; -EBUSY (over the credits), -EALREADY (we have it), -E2BIG,
+        /* Claimed, exclusively ours. *ret is set before it returns. 0; -EBUSY (over the credits), -EALREADY (we have it), -E2BIG (its body, path, model or key),
          * -EINVAL (no id or token that fits), -ENOMEM, -ESHUTDOWN: the claim is not taken, and the driver gives it back as well as its hub
          * can. A body that is no JSON object, or a path that is not served, is the job's fault: it is taken, and fails. */
         int (*on_job)(void *owner, const struct hub_claim *claim, struct hub_job **ret);

@@ -245,7 +245,8 @@ static void on_noted(void *owner, int r)
                 connector_error(c, "a claim cannot be written to %s: %s", c->dir, strerror(-r));
                 c->withheld_until = usec_add(now_of(j), CONNECTOR_SETTLE);
                 hubs_wake_at(c->hubs, c->withheld_until);
-                job_release(j, "the worker cannot write its journal");
+                if (j->state == JOB_NOTING) /* else it is being settled already */
+                        job_release(j, "the worker cannot write its journal");
                 return;
         }
         j->noted = true;

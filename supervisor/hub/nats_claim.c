@@ -490,6 +490,11 @@ void claims_up(struct hub_link *l)
                 struct claim *c = LIST_ENTRY(it, struct claim, node);
 
                 hear(c);
+                /* What was asked on the old connection nobody may have heard. */
+                if (c->ask_until != USEC_INFINITY) {
+                        c->ask_until = USEC_INFINITY;
+                        ask(c);
+                }
         }
 }
 

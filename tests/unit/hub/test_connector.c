@@ -619,23 +619,31 @@ static void what_cannot_be_noted_is_given_back(void **state)
         finish(&s);
 }
 
-/* Nor what does not fit into its line; a driver that is still inside on_job hears nothing of it. */
-static void what_is_too_long_for_the_journal_is_given_back(void **state)
+/* Nor what might not fit into its line. */
+static void what_is_too_long_for_the_journal_is_refused(void **state)
 {
-        static char key[2 * CLAIMS_HEAD_MAX];
+        char word[CONNECTOR_WORD_MAX + 1];
         struct scene s;
         struct hub_claim claim = script_claim("j1", CHAT);
-        struct relay_figures f;
+        const char **words[] = {&claim.path, &claim.model, &claim.key};
 
-        memset(key, 'x', sizeof(key) - 1);
-        claim.key = key;
         begin_ready(&s, *state, ONE_MODEL);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        memset(word, '\x01', sizeof(word) - 1); /* six bytes each in JSON */
+        word[CONNECTOR_WORD_MAX] = '\0';
+        for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+                const char *kept = *words[i];
+
+                *words[i] = word;
+                assert_int_equal(script_deliver(&s.script, &claim), -E2BIG);
+                *words[i] = kept;
+        }
         assert_int_equal(s.script.n_orders, 0);
-        assert_int_equal(wait_orders(&s, 1)->kind, DID_RELEASE);
+        /* All three as long as they may be: noted, then judged. */
+        word[CONNECTOR_WORD_MAX - 1] = '\0';
+        claim.path = claim.model = claim.key = word;
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        assert_int_equal(wait_orders(&s, 1)->kind, DID_FAIL);
         wait_quiet(&s);
-        relay_figures(s.world->fleet, &f);
-        assert_int_equal(f.started, 0);
         finish(&s);
 }
 
@@ -767,7 +775,7 @@ int main(void)
                 T(what_is_told_is_bounded),
                 T(a_full_outbox_stops_claims),
                 T(what_cannot_be_noted_is_given_back),
-                T(what_is_too_long_for_the_journal_is_given_back),
+                T(what_is_too_long_for_the_journal_is_refused),
                 T(a_broken_journal_is_set_aside),
                 T(refusals_are_told_apart),
                 T(a_model_that_cannot_be_loaded_is_withdrawn),
