@@ -16,6 +16,9 @@ uint64_t fleet_gpus_number(const struct fleet *f);
 /* Somebody looks: a snapshot each second, until a few seconds from now. */
 void fleet_gpus_hurry(struct fleet *f);
 
+/* A driver does not answer, and a thread of ours waits in it, maybe where no signal reaches it: exec would wait for that thread, too. */
+bool fleet_gpus_are_silent(const struct fleet *f);
+
 /* --- figures for /metrics -------------------------------------------------------------------------------------------- */
 struct fleet_gpu {
         const char *uuid; /* or the PCI address, where there is none */

@@ -24,6 +24,7 @@ struct gpus {
         size_t n_processes;
         char driver[64];
         char problem[192]; /* why figures are missing, "": they are not */
+        bool silent;       /* the driver owes an answer for too long: a thread of ours waits in it */
         usec_t at;         /* monotonic, of the last snapshot */
         usec_t realtime;
         uint64_t number;
@@ -158,6 +159,7 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
         struct gpus *s = f->gpu_facts;
         size_t places[GPUS_MAX];
 
+        s->silent = !snapshot;
         if (!snapshot) {
                 (void)snprintf(s->problem, sizeof s->problem, "%s", why);
                 s->number++;
@@ -177,6 +179,11 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
         s->realtime = loop_realtime(f->loop);
         s->number++;
         loop_wake(f->loop);
+}
+
+bool fleet_gpus_are_silent(const struct fleet *f)
+{
+        return f->gpu_facts && f->gpu_facts->silent;
 }
 
 /* --- looking --------------------------------------------------------------------------------------------------------- */

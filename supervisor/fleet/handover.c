@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "fleet/gpus.h"
 #include "fleet/handover_private.h"
 #include "fleet/private.h"
 #include "host/notify.h"
@@ -257,6 +258,11 @@ static void hold(struct handover *h, usec_t now)
         h->doors->hold(h->doors_owner, true);
 }
 
+/* Also by force: the exec would wait for that thread with everything held. */
+static const char gpus_silent[] = "the driver of a GPU does not answer, and a thread waits in it: upgrade "
+                                  "when it answers again (gpus), or "
+                                  "restart the machine";
+
 static void postpone(struct handover *h)
 {
         _cleanup_free_ char *names = name_blockers(h);
@@ -287,6 +293,10 @@ static void look_waiting(struct handover *h, usec_t now)
                 return;
         if (usec_sub(now, h->checked_at) > CHECK_FRESH) {
                 check_again(h, now);
+                return;
+        }
+        if (fleet_gpus_are_silent(h->fleet)) {
+                handover_give_up(h, -EBUSY, "postponed", gpus_silent);
                 return;
         }
         hold(h, now);
@@ -376,6 +386,10 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
         if (h->fleet->stopping || !h->doors) {
                 *ret_why = "the supervisor stops";
                 return -ESHUTDOWN;
+        }
+        if (fleet_gpus_are_silent(h->fleet)) {
+                *ret_why = gpus_silent;
+                return -EALREADY;
         }
         if (!reexec_binary()) {
                 *ret_why = "it is not known which file this program was started from";

@@ -72,7 +72,7 @@ void handover_abandon(struct handover *h);
 /* r: 0: the new program comes now; -EBADMSG: it was refused by `check`; -EBUSY: postponed (handover_put_blockers says by whom);
  * -ESHUTDOWN; -errno. Called from the loop, once, never from inside handover_begin. */
 typedef void handover_end_fn(void *owner, int r, const char *message);
-/* 0, or -EALREADY (one is under way), -ESHUTDOWN (the daemon stops), -ENOENT (no installed program): with words in *ret_why (static).
+/* 0, or -EALREADY (one is under way, or a driver or a disk keeps a thread of ours), -ESHUTDOWN (the daemon stops), -ENOENT (no installed program): with words in *ret_why (static).
  * on_end may be NULL. */
 int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void *owner,
                    const char **ret_why);

@@ -130,6 +130,11 @@ def test_a_driver_that_hangs_holds_nothing_up(make_daemon, machine):
     harness.wait_for(is_told, what=lambda: "the silence is told; " + json.dumps(look(daemon)))
     assert slowest < 3.9        # one question alone would have taken longer
     assert [text for kind, text in kinds(daemon) if kind == "gpu_silent"] == ["the driver has not answered for GPU-aa for 5 s"]
+    # exec would wait for the thread that is in there, so no upgrade begins, not even by force.
+    for args in ((), ("--force",)):
+        result = daemon.cli("upgrade", *args)
+        assert result.returncode == 1 and "driver of a GPU does not answer" in result.stderr, result
+    assert daemon.get("/health").status == 200
     daemon.stop()               # the thread is still in there
 
 
