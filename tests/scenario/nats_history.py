@@ -13,7 +13,7 @@ import harness
 class Job:
     def __init__(self, name, seq):
         self.id, self.seq = name, seq
-        self.begun = {}         # attempt: when somebody was first heard of it
+        self.begun = {}         # attempt: when its work was first seen
         self.acked = None       # when "+ACK" was first heard, of which attempt
         self.offered = []       # results that were handed in: (when, attempt, worker)
         self.chunks = []        # (attempt, run, number, text or events)
@@ -91,7 +91,9 @@ class History:
         if not job:
             self.early.append((now, name, seq, attempt, what, value))
             return
-        if attempt:
+        # Work shows by what it makes. A fence or an acknowledgement may also be of somebody who was given the job once more, since the first
+        # acknowledgement died with a leader, found its result, and did nothing.
+        if what in ("chunk", "result"):
             job.begun.setdefault(attempt, now)
         if what == "+ACK" and not job.acked:
             job.acked = (now, attempt)
