@@ -676,7 +676,7 @@ int process_look_at_all(const struct process *p, usec_t *ret_cpu, bool *ret_want
         usec_t now = loop_now(p->loop), tick = USEC_PER_SEC / (usec_t)sysconf(_SC_CLK_TCK), cpu = 0;
         bool wants = ret_wants_to_run && process_wants_to_run(p);
         const struct proc_stat *all;
-        size_t count;
+        size_t count = 0;
         int r = process_cpu_time(p, &cpu);
 
         if (r == 0)
