@@ -1,11 +1,21 @@
 /* help.c: the table of verbs for people, for programs (help --json). */
 #include <ctype.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/text.h"
 #include "cli/verb.h"
 
 enum { OPTION_COLUMN = 24 };
+
+/* What is too long for its column has the words below it. */
+static void print_row(const char *left, const char *doc)
+{
+        if (strlen(left) > OPTION_COLUMN)
+                (void)printf("  %s\n  %*s  %s\n", left, OPTION_COLUMN, "", doc);
+        else
+                (void)printf("  %-*s  %s\n", OPTION_COLUMN, left, doc);
+}
 
 static void print_options(const struct option_spec *options)
 {
@@ -15,7 +25,7 @@ static void print_options(const struct option_spec *options)
                 (void)snprintf(left, sizeof(left), "%s%c%s--%s%s%s", s->letter ? "-" : " ",
                                s->letter ? s->letter : ' ', s->letter ? ", " : "  ", s->name,
                                s->value ? " " : "", s->value ? s->value : "");
-                (void)printf("  %-*s  %s\n", OPTION_COLUMN, left, s->doc);
+                print_row(left, s->doc);
         }
 }
 
@@ -25,11 +35,11 @@ static void print_program(void)
                 "usage: llama-supervisor [OPTION...] VERB [ARGUMENT...]\n\n"
                 "Supervises llama-server processes. \"run\" is the daemon, every other verb asks it.\n\n");
         for (const struct verb *v = cli_verbs; v->name; v++) {
-                char left[64];
+                char left[128];
 
                 (void)snprintf(left, sizeof(left), "%s%s%s", v->name, v->arguments ? " " : "",
                                v->arguments ? v->arguments : "");
-                (void)printf("  %-*s  %s\n", OPTION_COLUMN, left, v->doc);
+                print_row(left, v->doc);
         }
         (void)printf("\nOptions of every verb:\n");
         print_options(cli_common_options);

@@ -76,7 +76,7 @@ def check_man(table):
 def check_help(table):
     everything = run("help")
     for verb in table["verbs"]:
-        if not re.search(r"^  %s\b.*%s$" % (re.escape(verb["name"]), re.escape(verb["doc"])), everything.stdout, re.M):
+        if not re.search(r"^  %s\b.*\n? *%s$" % (re.escape(verb["name"]), re.escape(verb["doc"])), everything.stdout, re.M):
             yield "help: %s is missing" % verb["name"]
         for args in ([verb["name"], "--help"], ["help", verb["name"]]):
             answer = run(*args)
@@ -86,7 +86,7 @@ def check_help(table):
                 yield "%s: does not begin with its usage" % " ".join(args)
             for option in verb["options"]:
                 # The daemon's own --help tells of its options in its usage line.
-                if args[0] != "run" and not re.search(r"^  .*--%s\b.*%s$" % (option["name"], re.escape(option["doc"])),
+                if args[0] != "run" and not re.search(r"^  .*--%s\b.*\n? *%s$" % (option["name"], re.escape(option["doc"])),
                                                       answer.stdout, re.M):
                     yield "%s: --%s is missing" % (" ".join(args), option["name"])
     if everything.returncode or not table["verbs"]:
