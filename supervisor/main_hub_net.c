@@ -8,6 +8,7 @@
 #include "base/secret.h"
 #include "base/text.h"
 #include "core/config.h"
+#include "core/farm.h"
 #include "hub/nats_admin.h"
 #include "main_hub_private.h"
 
@@ -46,7 +47,7 @@ static int load_config(struct hub_call *c, struct config **ret)
         }
         config_problems_finish(&problems);
         return r == 0 ? CLI_DONE
-                      : hub_fail("%s cannot be used (%s); --url names the hub itself", file, strerror(-r));
+                      : hub_fail("name the hub by --url, or another configuration by --config FILE");
 }
 
 static int choose_hub(struct hub_call *c, const struct config *config, const struct config_hub **ret)
@@ -486,49 +487,27 @@ int hub_janitor(struct hub_call *c)
 
 /* --- farm ----------------------------------------------------------------------------------------------------------------- */
 
-static void put_worker(struct json_writer *w, const struct nats_beat *b)
-{
-        json_open_object(w);
-        json_string(w, "worker", b->worker);
-        json_string(w, "state", b->state);
-        json_string(w, "host", b->host);
-        json_string(w, "version", b->version);
-        json_int(w, "at", b->at);
-        json_uint(w, "free", b->free);
-        json_uint(w, "running", b->running);
-        json_uint(w, "claimed", b->claimed);
-        json_uint(w, "completed", b->completed);
-        json_uint(w, "failed", b->failed);
-        json_uint(w, "released", b->released);
-        json_uint(w, "lost", b->lost);
-        json_uint(w, "tokens", b->tokens);
-        json_uint(w, "uptimeMs", b->uptime_ms);
-        json_key(w, "models");
-        json_open_array(w);
-        for (size_t i = 0; i < b->n_models; i++) {
-                json_open_object(w);
-                json_string(w, "model", b->models[i].model);
-                json_uint(w, "slots", b->models[i].slots);
-                json_uint(w, "free", b->models[i].free);
-                json_uint(w, "context", b->models[i].context);
-                json_bool(w, "ready", b->models[i].ready);
-                json_close_object(w);
-        }
-        json_close_array(w);
-        json_close_object(w);
-}
-
-static void show_worker(const struct nats_beat *b)
+static void show_worker(const struct farm_worker *x, usec_t now)
 {
         char span[TIME_SPAN_MAX];
 
-        (void)printf("%-20s  %-9s  %4u  %7u  %9llu  %6llu  %-8s  ", b->worker, b->state ? b->state : "-",
-                     b->free, b->running, (unsigned long long)b->completed, (unsigned long long)b->failed,
-                     time_span(b->uptime_ms * USEC_PER_MSEC, span, sizeof(span)));
-        for (size_t i = 0; i < b->n_models; i++)
-                (void)printf("%s%s (%u/%u%s)", i ? ", " : "", b->models[i].model, b->models[i].free,
-                             b->models[i].slots, b->models[i].ready ? "" : ", not up");
+        (void)printf("%-20s  %-9s  %4u  %7u  %9llu  %6llu  %-8s  ", x->name, farm_state(x, now), x->free,
+                     x->running, (unsigned long long)x->completed, (unsigned long long)x->failed,
+                     time_span(x->uptime_ms * USEC_PER_MSEC, span, sizeof(span)));
+        for (size_t i = 0; i < x->n_models; i++) {
+                char model[NATS_TOKEN_MAX];
+
+                (void)text_copy(model, sizeof(model), x->models[i].model);
+                (void)text_harmless(model);
+                (void)printf("%s%s (%u/%u%s)", i ? ", " : "", model, x->models[i].free, x->models[i].slots,
+                             x->models[i].ready ? "" : ", not up");
+        }
         (void)putchar('\n');
+}
+
+static void farm_drop(struct farm **f)
+{
+        *f = farm_free(*f);
 }
 
 int hub_farm(struct hub_call *c)
@@ -536,36 +515,36 @@ int hub_farm(struct hub_call *c)
         _cleanup_place_ struct place place = {0};
         _cleanup_admin_ struct nats_admin *a = NULL;
         _cleanup_free_ char *why = NULL;
-        struct nats_farm farm = {0};
-        usec_t span;
+        _cleanup_(farm_drop) struct farm *farm = NULL;
+        usec_t span, now;
         int r = hub_span(c, "timeout", FARM_SPAN, &span);
 
         if (r == CLI_DONE)
                 r = connect_to(c, &place, &a);
         if (r != CLI_DONE)
                 return r;
-        if (nats_farm_listen(a, span, &farm, &why) < 0)
+        if (farm_new(NULL, &farm) < 0 || nats_farm_listen(a, span, farm, &why) < 0)
                 return hub_fail("%s", why ? why : "not enough memory");
+        now = time_monotonic();
         if (c->json) {
                 json_open_object(&c->w);
                 json_key(&c->w, "workers");
                 json_open_array(&c->w);
-                for (size_t i = 0; i < farm.n; i++)
-                        put_worker(&c->w, &farm.list[i].beat);
+                for (size_t i = 0; i < farm_count(farm); i++)
+                        farm_put_worker(&c->w, farm_at(farm, i), now);
                 json_close_array(&c->w);
-                json_uint(&c->w, "broken", farm.broken);
+                json_uint(&c->w, "broken", farm_refused(farm));
                 json_close_object(&c->w);
-        } else if (farm.n == 0) {
+        } else if (farm_count(farm) == 0) {
                 (void)printf("no worker was heard\n");
         } else {
                 (void)printf("%-20s  %-9s  %4s  %7s  %9s  %6s  %-8s  %s\n", "WORKER", "STATE", "FREE",
                              "RUNNING", "COMPLETED", "FAILED", "UP", "MODELS (FREE/SLOTS)");
-                for (size_t i = 0; i < farm.n; i++)
-                        show_worker(&farm.list[i].beat);
+                for (size_t i = 0; i < farm_count(farm); i++)
+                        show_worker(farm_at(farm, i), now);
         }
-        if (farm.broken)
-                hub_note("%llu heartbeats could not be read", (unsigned long long)farm.broken);
-        nats_farm_finish(&farm);
+        if (farm_refused(farm))
+                hub_note("%llu heartbeats could not be read", (unsigned long long)farm_refused(farm));
         return CLI_DONE;
 }
 

@@ -335,17 +335,6 @@ void farm_put_worker(struct json_writer *w, const struct farm_worker *x, usec_t 
         json_uint(w, "lost", x->lost);
         json_uint(w, "tokens", x->tokens);
         json_uint(w, "uptime", x->uptime_ms / 1000);
-        json_key(w, "models");
-        json_open_array(w);
-        for (size_t i = 0; i < x->n_models; i++) {
-                json_open_object(w);
-                json_string(w, "model", x->models[i].model);
-                json_uint(w, "slots", x->models[i].slots);
-                json_uint(w, "free", x->models[i].free);
-                json_uint(w, "context", x->models[i].context);
-                json_bool(w, "ready", x->models[i].ready);
-                json_close_object(w);
-        }
-        json_close_array(w);
+        nats_put_models(w, x->models, x->n_models);
         json_close_object(w);
 }

@@ -176,6 +176,8 @@ struct nats_beat {
         } models[NATS_BEAT_MODELS];
         size_t n_models;
 };
+/* "models":[…], of a heartbeat and wherever workers are told of. */
+void nats_put_models(struct json_writer *w, const struct nats_beat_model *models, size_t n);
 void nats_put_beat(struct json_writer *w, const struct nats_beat *b);
 int nats_beat_parse(const char *json, size_t len, struct nats_beat *ret, struct json_value **ret_root);
 

@@ -240,6 +240,22 @@ int nats_order_parse(const char *json, size_t len, enum nats_order *ret)
         DO(every_ms)                                                                                         \
         DO(claimed) DO(completed) DO(failed) DO(released) DO(lost) DO(tokens) DO(uptime_ms)
 
+void nats_put_models(struct json_writer *w, const struct nats_beat_model *models, size_t n)
+{
+        json_key(w, "models");
+        json_open_array(w);
+        for (size_t i = 0; i < n; i++) {
+                json_open_object(w);
+                json_string(w, "model", models[i].model);
+                json_uint(w, "slots", models[i].slots);
+                json_uint(w, "free", models[i].free);
+                json_uint(w, "context", models[i].context);
+                json_bool(w, "ready", models[i].ready);
+                json_close_object(w);
+        }
+        json_close_array(w);
+}
+
 void nats_put_beat(struct json_writer *w, const struct nats_beat *b)
 {
         json_open_object(w);
@@ -253,18 +269,7 @@ void nats_put_beat(struct json_writer *w, const struct nats_beat *b)
 #define PUT(f) json_uint(w, #f, b->f);
         FIGURES(PUT)
 #undef PUT
-        json_key(w, "models");
-        json_open_array(w);
-        for (size_t i = 0; i < b->n_models; i++) {
-                json_open_object(w);
-                json_string(w, "model", b->models[i].model);
-                json_uint(w, "slots", b->models[i].slots);
-                json_uint(w, "free", b->models[i].free);
-                json_uint(w, "context", b->models[i].context);
-                json_bool(w, "ready", b->models[i].ready);
-                json_close_object(w);
-        }
-        json_close_array(w);
+        nats_put_models(w, b->models, b->n_models);
         json_close_object(w);
 }
 

@@ -77,19 +77,8 @@ int nats_janitor_round(struct nats_admin *a, bool dry_run, nats_finding_fn *fn, 
                        struct nats_janitor_counts *ret);
 
 /* --- the farm (nats_farm.c) ------------------------------------------------------------------------------------------- */
-/* Every heartbeat that comes within `span`, the newest of each worker; strings live until nats_farm_finish. */
-struct nats_farm_worker {
-        struct nats_beat beat;
-        struct json_value *root;
-        char *text;
-};
-struct nats_farm {
-        struct nats_farm_worker *list; /* by name */
-        size_t n;
-        uint64_t broken; /* heartbeats that nobody can read */
-};
-enum { NATS_FARM_MAX = 10000 };
-int nats_farm_listen(struct nats_admin *a, usec_t span, struct nats_farm *ret, char **ret_why);
-void nats_farm_finish(struct nats_farm *f);
+struct farm;
+/* Lets f hear every heartbeat that comes within `span`. */
+int nats_farm_listen(struct nats_admin *a, usec_t span, struct farm *f, char **ret_why);
 
 #endif
