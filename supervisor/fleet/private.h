@@ -11,7 +11,15 @@
 
 enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = GPUS_MAX, FLEET_UNITED_MODELS = 256 };
 
+/* No instance is started on it. Who: "xid", "lost", "deaths" or "person". */
+struct gpu_cordon {
+        bool is_set;
+        usec_t since; /* realtime */
+        char by[16], why[256];
+};
+
 struct gpu_note {
+        struct gpu_cordon cordon;
         uint64_t xids;  /* errors that were told of */
         usec_t xid_at;  /* realtime of the last, 0: none */
         bool told_lost; /* that it was lost */
@@ -76,6 +84,10 @@ void fleet_forget_gpus(struct fleet *f);
 bool fleet_gpus_are_fresh(const struct fleet *f);
 /* Fresh figures of their memory, a moment from now. */
 void fleet_ask_gpus(struct fleet *f);
+/* gpu_care.c: instances may be placed on it: it is neither lost, nor cordoned, nor divided into parts. g is one of f->gpus. */
+bool gpus_takes_work(const struct fleet *f, const struct gpu *g);
+/* Its cordon, or that of the GPU that it is a part of; NULL: it has none. */
+const struct gpu_cordon *gpus_cordon(const struct fleet *f, const struct gpu *g);
 struct member *fleet_member(const struct fleet *f, const char *name);
 int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);
