@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/text.h"
 #include "hub/driver.h"
+#include "tool_orders.h"
 
 struct held {
         struct list node;
@@ -24,11 +25,9 @@ struct held {
 
 struct tool {
         struct loop *loop;
-        struct watch *in;
         const struct hub_driver *driver;
         struct hub_link *link;
         struct list jobs;
-        struct buffer line;
         int refuse;
 };
 
@@ -183,8 +182,9 @@ static void tell(struct tool *t)
             (unsigned long)c->errors, (unsigned long)c->dropped_chunks);
 }
 
-static void order(struct tool *t, char *line)
+static void order(void *owner, char *line)
 {
+        struct tool *t = owner;
         char *word = strsep(&line, " "), *id;
         struct held *h;
 
@@ -238,72 +238,29 @@ static void order(struct tool *t, char *line)
         }
 }
 
-static void on_stdin(void *owner, unsigned what, usec_t now)
-{
-        struct tool *t = owner;
-        char bytes[65536];
-        ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
-
-        (void)what;
-        (void)now;
-        if (n <= 0) {
-                if (n < 0 && errno == EAGAIN)
-                        return;
-                t->in = watch_free(t->in);
-                loop_stop(t->loop);
-                return;
-        }
-        (void)buffer_append(&t->line, bytes, (size_t)n);
-        for (;;) {
-                char *end = t->line.len ? memchr(t->line.data, '\n', t->line.len) : NULL;
-                char *line;
-                size_t used;
-
-                if (!end)
-                        return;
-                used = (size_t)(end - t->line.data) + 1;
-                line = strndup(t->line.data, used - 1);
-                buffer_consume(&t->line, used);
-                if (!line)
-                        exit(1);
-                order(t, line);
-                free(line);
-        }
-}
-
-static char *option(int argc, char **argv, const char *name)
-{
-        size_t n = strlen(name);
-
-        for (int i = 2; i < argc; i++)
-                if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
-                        return argv[i] + n + 1;
-        return NULL;
-}
-
 int main(int argc, char **argv)
 {
+        const char *worker = orders_option(argc, argv, "worker");
         struct config config = {0};
-        struct config_hub hub = {.url = option(argc, argv, "url"),
-                                 .credentials_file = option(argc, argv, "credentials"),
-                                 .ca_file = option(argc, argv, "ca"),
-                                 .listen = option(argc, argv, "listen"),
-                                 .advertise = option(argc, argv, "advertise")};
+        struct config_hub hub = {.url = orders_option(argc, argv, "url"),
+                                 .credentials_file = orders_option(argc, argv, "credentials"),
+                                 .ca_file = orders_option(argc, argv, "ca"),
+                                 .listen = orders_option(argc, argv, "listen"),
+                                 .advertise = orders_option(argc, argv, "advertise")};
         struct tool t = {0};
         struct hub_open with = {.config = &config,
                                 .hub = &hub,
-                                .dir = option(argc, argv, "dir"),
-                                .worker =
-                                        option(argc, argv, "worker") ? option(argc, argv, "worker") : "tool",
+                                .dir = orders_option(argc, argv, "dir"),
+                                .worker = worker ? worker : "tool",
                                 .events = &events,
                                 .owner = &t};
-        char *allow = option(argc, argv, "allow"), *why = NULL;
+        char *allow = orders_option(argc, argv, "allow"), *claim = orders_option(argc, argv, "adopt"),
+             *why = NULL;
         int r;
 
         if (argc < 2 || loop_new(&t.loop) < 0)
                 return 2;
         list_init(&t.jobs);
-        buffer_init(&t.line, 64 << 20);
         with.loop = t.loop;
         with.name = argv[1];
         while (allow)
@@ -314,21 +271,16 @@ int main(int argc, char **argv)
                 say("open: %s: %s", strerror(-r), why ? why : "-");
         } else {
                 /* As the connector does: before the first turn of the loop. */
-                if (option(argc, argv, "adopt"))
-                        say("adopted %d",
-                            t.driver->adopt(
-                                    t.link,
-                                    &add(&t, option(argc, argv, "adopt"), option(argc, argv, "adopt"))->pub));
+                if (claim)
+                        say("adopted %d", t.driver->adopt(t.link, &add(&t, claim, claim)->pub));
                 say("ready");
-                if (watch_new(t.loop, STDIN_FILENO, WATCH_READ, on_stdin, &t, &t.in) == 0)
-                        loop_run(t.loop);
+                (void)orders_run(&(struct orders){.loop = t.loop, .order = order, .owner = &t}, 64 << 20);
                 t.link = t.driver->close(t.link);
         }
         free(why);
         while (!list_is_empty(&t.jobs))
                 drop(LIST_ENTRY(t.jobs.next, struct held, node));
         hub.allow = text_list_free(hub.allow);
-        buffer_finish(&t.line);
         (void)loop_free(t.loop);
         say("bye");
         return 0;

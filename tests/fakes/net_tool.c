@@ -14,18 +14,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/buffer.h"
 #include "net/fetch.h"
 #include "net/wsclient.h"
+#include "tool_orders.h"
 
 struct tool {
         struct loop *loop;
-        struct watch *in;
         struct wsclient *ws;
         struct fetcher *fetcher;
         struct fetch *last;
         struct fetch_spec spec;
-        struct buffer line;
 };
 
 static void say(const char *fmt, ...) PRINTF_LIKE(1, 2);
@@ -134,8 +132,9 @@ static void fetch(struct tool *t, const char *method, const char *url, const cha
                 say("fetch: %s", strerror(-r));
 }
 
-static void order(struct tool *t, char *line)
+static void order(void *owner, char *line)
 {
+        struct tool *t = owner;
         char *rest = strchr(line, ' ');
         int r = 0;
 
@@ -197,52 +196,9 @@ static void order(struct tool *t, char *line)
                 say("%s: %s", line, strerror(-r));
 }
 
-static void on_stdin(void *owner, unsigned events, usec_t now)
-{
-        struct tool *t = owner;
-        char bytes[4096];
-        ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
-
-        (void)events;
-        (void)now;
-        if (n <= 0) {
-                if (n < 0 && errno == EAGAIN)
-                        return;
-                t->in = watch_free(t->in);
-                loop_stop(t->loop);
-                return;
-        }
-        (void)buffer_append(&t->line, bytes, (size_t)n);
-        for (;;) {
-                char *end = t->line.len ? memchr(t->line.data, '\n', t->line.len) : NULL;
-                char *line;
-                size_t used;
-
-                if (!end)
-                        return;
-                used = (size_t)(end - t->line.data) + 1;
-                line = strndup(t->line.data, used - 1);
-                buffer_consume(&t->line, used);
-                if (!line)
-                        exit(1);
-                order(t, line);
-                free(line);
-        }
-}
-
-static const char *option(int argc, char **argv, const char *name)
-{
-        size_t n = strlen(name);
-
-        for (int i = 2; i < argc; i++)
-                if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
-                        return argv[i] + n + 1;
-        return NULL;
-}
-
 static usec_t span(int argc, char **argv, const char *name)
 {
-        const char *s = option(argc, argv, name);
+        const char *s = orders_option(argc, argv, name);
 
         return s ? strtoul(s, NULL, 10) * USEC_PER_MSEC : 0;
 }
@@ -256,38 +212,36 @@ int main(int argc, char **argv)
 
         if (argc < 2 || loop_new(&t.loop) < 0)
                 return 2;
-        buffer_init(&t.line, 1 << 20);
         if (streq(argv[1], "ws") && argc > 2) {
                 struct wsclient_spec spec = {
                         .url = argv[2],
-                        .ca_file = option(argc, argv, "ca"),
-                        .protocol = option(argc, argv, "protocol"),
+                        .ca_file = orders_option(argc, argv, "ca"),
+                        .protocol = orders_option(argc, argv, "protocol"),
                         .connect_timeout = span(argc, argv, "connect"),
                         .ping_interval = span(argc, argv, "ping"),
                         .silence = span(argc, argv, "silence"),
                 };
 
-                s = option(argc, argv, "message_max");
+                s = orders_option(argc, argv, "message_max");
                 spec.message_max = s ? strtoul(s, NULL, 10) : 0;
-                s = option(argc, argv, "queue_max");
+                s = orders_option(argc, argv, "queue_max");
                 spec.queue_max = s ? strtoul(s, NULL, 10) : 0;
                 r = wsclient_new(t.loop, &spec, &events, &t, &t.ws);
         } else {
-                t.spec.ca_file = option(argc, argv, "ca");
+                t.spec.ca_file = orders_option(argc, argv, "ca");
                 t.spec.timeout = span(argc, argv, "timeout");
-                s = option(argc, argv, "body_max");
+                s = orders_option(argc, argv, "body_max");
                 t.spec.body_max = s ? strtoul(s, NULL, 10) : 0;
                 r = fetcher_new(t.loop, &t.fetcher);
         }
         if (r < 0) {
                 say("new: %s", strerror(-r));
-        } else if (watch_new(t.loop, STDIN_FILENO, WATCH_READ, on_stdin, &t, &t.in) == 0) {
+        } else {
                 say("ready");
-                loop_run(t.loop);
+                (void)orders_run(&(struct orders){.loop = t.loop, .order = order, .owner = &t}, 1 << 20);
         }
         t.ws = wsclient_free(t.ws);
         t.fetcher = fetcher_free(t.fetcher);
-        buffer_finish(&t.line);
         (void)loop_free(t.loop);
         say("bye");
         return 0;
