@@ -15,16 +15,16 @@
 #include "http/exposition_gateway.h"
 #include "http/exposition_gpus.h"
 #include "http/exposition_hubs.h"
+#include "http/exposition_part.h"
 #include "http/exposition_queue.h"
-#include "http/exposition_text.h"
 
 #define PREFIX EXPOSITION_PREFIX
 
 /* One instance at the moment of the snapshot. */
 struct sample {
-        size_t labels, labels_len; /* instance="…",model="…" in the arena */
-        size_t deaths;             /* first of n_causes counts in deaths[] */
-        const char *const *causes; /* static names */
+        struct exposition_sample base; /* instance="…",model="…" */
+        size_t deaths;                 /* first of n_causes counts in deaths[] */
+        const char *const *causes;     /* static names */
         size_t n_causes;
         size_t status;
         uint64_t uptime, restarts, retries, in_flight, slots, queue, gpu_memory;
@@ -39,12 +39,9 @@ struct exposition {
         struct summary summary;
         bool ready, reload_failed;
         struct fleet_load_figures loads;
-        struct sample *samples;
-        size_t n_samples;
-        struct buffer arena; /* labels */
+        struct exposition_part part; /* of instances, and of the daemon itself */
         uint64_t *deaths;
         size_t n_deaths, max_deaths;
-        size_t family, at; /* what exposition_more writes next */
         struct exposition_gateway *gateway;
         struct exposition_queue *queue;
         struct exposition_demand *demand;
@@ -54,250 +51,259 @@ struct exposition {
         bool ended;
 };
 
-/* --- families ------------------------------------------------------------------------------------------------------- */
+/* --- rows ----------------------------------------------------------------------------------------------------------- */
 
-struct family {
-        const char *name, *type, *help;
-        void (*once)(const struct exposition *x, const struct family *f, struct buffer *out);
-        void (*each)(const struct exposition *x, const struct family *f, const struct sample *s,
-                     struct buffer *out);
-        size_t offset; /* of the number for each_u64 (in the sample) and once_u64 (in the facts) */
-};
-
-static void put_sample(const struct exposition *x, const struct family *f, const struct sample *s,
-                       const char *more, const char *value, struct buffer *out, double v)
+static const struct exposition *exposition_of(const struct exposition_part *p)
 {
-        exposition_put_series(out, f->name, "", x->arena.data + s->labels, s->labels_len, more, value);
-        exposition_put_number(out, v);
-        (void)buffer_putc(out, '\n');
+        return CONTAINER_OF(p, const struct exposition, part);
 }
 
-static void each_u64(const struct exposition *x, const struct family *f, const struct sample *s,
-                     struct buffer *out)
-{
-        uint64_t v;
-
-        memcpy(&v, (const char *)s + f->offset, sizeof(v));
-        put_sample(x, f, s, NULL, NULL, out, (double)v);
-}
-
-static void each_double(const struct exposition *x, const struct family *f, const struct sample *s,
-                        struct buffer *out)
-{
-        double v;
-
-        memcpy(&v, (const char *)s + f->offset, sizeof(v));
-        put_sample(x, f, s, NULL, NULL, out, v);
-}
-
-static void each_state(const struct exposition *x, const struct family *f, const struct sample *s,
+static void each_state(const struct exposition_part *p, const struct exposition_row *row, const void *sample,
                        struct buffer *out)
 {
-        for (size_t i = 0; i < SUMMARY_STATUSES; i++)
-                put_sample(x, f, s, "state", summary_statuses[i], out, i == s->status);
-}
+        const struct sample *s = sample;
 
-static void each_want(const struct exposition *x, const struct family *f, const struct sample *s,
-                      struct buffer *out)
-{
-        put_sample(x, f, s, NULL, NULL, out, s->want_up);
+        for (size_t i = 0; i < SUMMARY_STATUSES; i++)
+                exposition_part_put_count(p, row, s, "state", summary_statuses[i], out, i == s->status);
 }
 
 /* Only of those that live in a control group which tells it. */
-static void each_memory(const struct exposition *x, const struct family *f, const struct sample *s,
-                        struct buffer *out)
+static bool has_memory(const void *sample)
 {
-        if (s->usage.has_memory)
-                each_u64(x, f, s, out);
+        return ((const struct sample *)sample)->usage.has_memory;
 }
 
-static void each_memory_limit(const struct exposition *x, const struct family *f, const struct sample *s,
-                              struct buffer *out)
+static bool has_memory_limit(const void *sample)
 {
-        if (s->usage.memory_max)
-                each_u64(x, f, s, out);
+        return ((const struct sample *)sample)->usage.memory_max > 0;
 }
 
-static void each_tasks(const struct exposition *x, const struct family *f, const struct sample *s,
-                       struct buffer *out)
+static bool has_tasks(const void *sample)
 {
-        if (s->usage.has_tasks)
-                each_u64(x, f, s, out);
+        return ((const struct sample *)sample)->usage.has_tasks;
 }
 
-static void each_cpu(const struct exposition *x, const struct family *f, const struct sample *s,
-                     struct buffer *out)
+static bool has_cpu(const void *sample)
 {
-        if (s->usage.has_cpu)
-                each_double(x, f, s, out);
+        return ((const struct sample *)sample)->usage.has_cpu;
 }
 
 /* The first cause ("unknown") is always there, so that every instance has a series before its first death; the others
  * only once they happened: 1,000 instances times all causes would be most of the text. */
-static void each_deaths(const struct exposition *x, const struct family *f, const struct sample *s,
+static void each_deaths(const struct exposition_part *p, const struct exposition_row *row, const void *sample,
                         struct buffer *out)
 {
+        const struct sample *s = sample;
+        const uint64_t *deaths = exposition_of(p)->deaths + s->deaths;
+
         for (size_t i = 0; i < s->n_causes; i++)
-                if (i == 0 || x->deaths[s->deaths + i])
-                        put_sample(x, f, s, "cause", s->causes[i], out, (double)x->deaths[s->deaths + i]);
+                if (i == 0 || deaths[i])
+                        exposition_part_put_count(p, row, s, "cause", s->causes[i], out, deaths[i]);
 }
 
-static void each_latency(const struct exposition *x, const struct family *f, const struct sample *s,
-                         struct buffer *out)
+static void each_latency(const struct exposition_part *p, const struct exposition_row *row,
+                         const void *sample, struct buffer *out)
 {
-        exposition_put_histogram(out, f->name, x->arena.data + s->labels, s->labels_len, fleet_latency_bounds,
-                                 FLEET_LATENCY_BUCKETS, s->figures.probe_latency,
-                                 s->figures.probe_latency_sum);
+        const struct sample *s = sample;
+
+        exposition_part_put_histogram(p, row, s, fleet_latency_bounds, FLEET_LATENCY_BUCKETS,
+                                      s->figures.probe_latency, s->figures.probe_latency_sum, out);
 }
 
-static void once_u64(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_u64(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
         uint64_t v;
 
-        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        exposition_put_plain(out, f->name, NULL, NULL, (double)v);
+        memcpy(&v, (const char *)&x->facts + row->offset, sizeof(v));
+        exposition_put_plain(out, row->name, NULL, NULL, (double)v);
 }
 
-static void once_unsigned(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_unsigned(const struct exposition_part *p, const struct exposition_row *row,
+                          struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
         unsigned v;
 
-        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        exposition_put_plain(out, f->name, NULL, NULL, v);
+        memcpy(&v, (const char *)&x->facts + row->offset, sizeof(v));
+        exposition_put_plain(out, row->name, NULL, NULL, v);
 }
 
-static void once_seconds(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_seconds(const struct exposition_part *p, const struct exposition_row *row,
+                         struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
         usec_t v;
 
-        memcpy(&v, (const char *)&x->facts + f->offset, sizeof(v));
-        exposition_put_plain(out, f->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
+        memcpy(&v, (const char *)&x->facts + row->offset, sizeof(v));
+        exposition_put_plain(out, row->name, NULL, NULL, (double)v / (double)USEC_PER_SEC);
 }
 
-static void once_loads(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_loads(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        exposition_put_histogram(out, f->name, "", 0, fleet_load_bounds, FLEET_LOAD_BUCKETS, x->loads.loads,
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_histogram(out, row->name, "", 0, fleet_load_bounds, FLEET_LOAD_BUCKETS, x->loads.loads,
                                  x->loads.load_sum);
 }
 
-static void once_delay(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_delay(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        exposition_put_histogram(out, f->name, "", 0, loop_delay_bounds, LOOP_DELAY_BUCKETS,
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_histogram(out, row->name, "", 0, loop_delay_bounds, LOOP_DELAY_BUCKETS,
                                  x->facts.loop_delays.counts, x->facts.loop_delays.sum);
 }
 
-static void once_build(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_build(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        (void)x;
-        exposition_put_plain(out, f->name, "version", LSV_VERSION, 1);
+        (void)p;
+        exposition_put_plain(out, row->name, "version", LSV_VERSION, 1);
 }
 
-static void once_states(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_states(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
+
         for (size_t i = 0; i < SUMMARY_STATUSES; i++)
-                exposition_put_plain(out, f->name, "state", summary_statuses[i], x->summary.counts[i]);
+                exposition_put_plain(out, row->name, "state", summary_statuses[i], x->summary.counts[i]);
 }
 
-static void once_ready(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_ready(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        exposition_put_plain(out, f->name, NULL, NULL, x->ready);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, NULL, NULL, x->ready);
 }
 
-static void once_reload(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_reload(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        exposition_put_plain(out, f->name, NULL, NULL, !x->reload_failed);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, NULL, NULL, !x->reload_failed);
 }
 
-static void once_subscribers(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_subscribers(const struct exposition_part *p, const struct exposition_row *row,
+                             struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "carrier", "websocket", x->facts.feed.subscribers_ws);
-        exposition_put_plain(out, f->name, "carrier", "sse", x->facts.feed.subscribers_sse);
-        exposition_put_plain(out, f->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "carrier", "websocket", x->facts.feed.subscribers_ws);
+        exposition_put_plain(out, row->name, "carrier", "sse", x->facts.feed.subscribers_sse);
+        exposition_put_plain(out, row->name, "carrier", "socketio", x->facts.feed.subscribers_socketio);
 }
 
-static void once_buffered(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_buffered(const struct exposition_part *p, const struct exposition_row *row,
+                          struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "of", "bodies", (double)x->facts.server.bodies);
-        exposition_put_plain(out, f->name, "of", "answers", (double)x->facts.server.queued);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "of", "bodies", (double)x->facts.server.bodies);
+        exposition_put_plain(out, row->name, "of", "answers", (double)x->facts.server.queued);
 }
 
-static void once_refused(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_refused(const struct exposition_part *p, const struct exposition_row *row,
+                         struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
         const struct server_counts *s = &x->facts.server;
 
-        exposition_put_plain(out, f->name, "reason", "connections", (double)s->refused_cap);
-        exposition_put_plain(out, f->name, "reason", "address", (double)s->refused_address);
-        exposition_put_plain(out, f->name, "reason", "queued", (double)s->refused_queued);
-        exposition_put_plain(out, f->name, "reason", "bodies", (double)s->refused_bodies);
-        exposition_put_plain(out, f->name, "reason", "accept", (double)s->accept_errors);
-        exposition_put_plain(out, f->name, "reason", "malformed", (double)s->bad_requests);
-        exposition_put_plain(out, f->name, "reason", "busy", (double)x->facts.busy);
+        exposition_put_plain(out, row->name, "reason", "connections", (double)s->refused_cap);
+        exposition_put_plain(out, row->name, "reason", "address", (double)s->refused_address);
+        exposition_put_plain(out, row->name, "reason", "queued", (double)s->refused_queued);
+        exposition_put_plain(out, row->name, "reason", "bodies", (double)s->refused_bodies);
+        exposition_put_plain(out, row->name, "reason", "accept", (double)s->accept_errors);
+        exposition_put_plain(out, row->name, "reason", "malformed", (double)s->bad_requests);
+        exposition_put_plain(out, row->name, "reason", "busy", (double)x->facts.busy);
         for (int v = GATE_PASS + 1; v < GATE_VERDICTS; v++)
-                exposition_put_plain(out, f->name, "reason", gate_verdict_name((enum gate_verdict)v),
+                exposition_put_plain(out, row->name, "reason", gate_verdict_name((enum gate_verdict)v),
                                      (double)x->facts.gate_refused[v]);
         for (int v = AUTH_PASS + 1; v < AUTH_VERDICTS; v++)
-                exposition_put_plain(out, f->name, "reason", auth_verdict_name((enum auth_verdict)v),
+                exposition_put_plain(out, row->name, "reason", auth_verdict_name((enum auth_verdict)v),
                                      (double)x->facts.auth.refused[v]);
 }
 
-static void once_gateway_refused(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_gateway_refused(const struct exposition_part *p, const struct exposition_row *row,
+                                 struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
+
         for (int r = 0; r < GATEWAY_REFUSALS; r++)
-                exposition_put_plain(out, f->name, "reason", gateway_refusal_name((enum gateway_refusal)r),
+                exposition_put_plain(out, row->name, "reason", gateway_refusal_name((enum gateway_refusal)r),
                                      (double)x->facts.gateway.refused[r]);
 }
 
-static void once_key_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_key_reloads(const struct exposition_part *p, const struct exposition_row *row,
+                             struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.auth.reloads);
-        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.auth.reloads_failed);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "result", "ok", (double)x->facts.auth.reloads);
+        exposition_put_plain(out, row->name, "result", "failed", (double)x->facts.auth.reloads_failed);
 }
 
-static void once_upgrades(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_upgrades(const struct exposition_part *p, const struct exposition_row *row,
+                          struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "result", "done", (double)x->facts.upgrades.done);
-        exposition_put_plain(out, f->name, "result", "postponed", (double)x->facts.upgrades.postponed);
-        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.upgrades.failed);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "result", "done", (double)x->facts.upgrades.done);
+        exposition_put_plain(out, row->name, "result", "postponed", (double)x->facts.upgrades.postponed);
+        exposition_put_plain(out, row->name, "result", "failed", (double)x->facts.upgrades.failed);
 }
 
-static void once_handshakes(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_handshakes(const struct exposition_part *p, const struct exposition_row *row,
+                            struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.server.tls_handshakes);
-        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.server.tls_failures);
-        exposition_put_plain(out, f->name, "result", "plain_text", (double)x->facts.server.tls_plain);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "result", "ok", (double)x->facts.server.tls_handshakes);
+        exposition_put_plain(out, row->name, "result", "failed", (double)x->facts.server.tls_failures);
+        exposition_put_plain(out, row->name, "result", "plain_text", (double)x->facts.server.tls_plain);
 }
 
-static void once_certificates(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_certificates(const struct exposition_part *p, const struct exposition_row *row,
+                              struct buffer *out)
 {
+        const struct exposition *x = exposition_of(p);
+
         for (size_t i = 0; i < x->facts.n_certificates; i++)
-                exposition_put_plain(out, f->name, "listen", x->facts.certificates[i].listen,
+                exposition_put_plain(out, row->name, "listen", x->facts.certificates[i].listen,
                                      (double)x->facts.certificates[i].until / USEC_PER_SEC);
 }
 
-static void once_certificate_reloads(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_certificate_reloads(const struct exposition_part *p, const struct exposition_row *row,
+                                     struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "result", "ok", (double)x->facts.tls_reloads);
-        exposition_put_plain(out, f->name, "result", "failed", (double)x->facts.tls_reloads_failed);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "result", "ok", (double)x->facts.tls_reloads);
+        exposition_put_plain(out, row->name, "result", "failed", (double)x->facts.tls_reloads_failed);
 }
 
-static void once_timeouts(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_timeouts(const struct exposition_part *p, const struct exposition_row *row,
+                          struct buffer *out)
 {
-        exposition_put_plain(out, f->name, "stage", "head", (double)x->facts.server.timeouts_head);
-        exposition_put_plain(out, f->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
-        exposition_put_plain(out, f->name, "stage", "body", (double)x->facts.server.timeouts_body);
-        exposition_put_plain(out, f->name, "stage", "write", (double)x->facts.server.timeouts_write);
-        exposition_put_plain(out, f->name, "stage", "scrape", (double)x->facts.scrapes_cut);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, "stage", "head", (double)x->facts.server.timeouts_head);
+        exposition_put_plain(out, row->name, "stage", "idle", (double)x->facts.server.timeouts_idle);
+        exposition_put_plain(out, row->name, "stage", "body", (double)x->facts.server.timeouts_body);
+        exposition_put_plain(out, row->name, "stage", "write", (double)x->facts.server.timeouts_write);
+        exposition_put_plain(out, row->name, "stage", "scrape", (double)x->facts.scrapes_cut);
 }
 
-static void once_cpu(const struct exposition *x, const struct family *f, struct buffer *out)
+static void once_cpu(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
 {
-        exposition_put_plain(out, f->name, NULL, NULL, x->facts.process.cpu_seconds);
+        const struct exposition *x = exposition_of(p);
+
+        exposition_put_plain(out, row->name, NULL, NULL, x->facts.process.cpu_seconds);
 }
 
 #define OF_SAMPLE(member) offsetof(struct sample, member)
 #define OF_FACTS(member)  offsetof(struct exposition_facts, member)
 
-static const struct family families[] = {
+static const struct exposition_row rows[] = {
         {PREFIX "build_info", "gauge", "The version of the daemon, always 1.", .once = once_build},
         {PREFIX "start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.",
          .once = once_seconds, .offset = OF_FACTS(started_realtime)},
@@ -310,50 +316,51 @@ static const struct family families[] = {
 
         {PREFIX "instance_state", "gauge", "1 for the state that the instance is in, 0 for the others.",
          .each = each_state},
-        {PREFIX "instance_wanted", "gauge", "1 when the instance is wished up.", .each = each_want},
+        {PREFIX "instance_wanted", "gauge", "1 when the instance is wished up.", .each = exposition_each_bool,
+         .offset = OF_SAMPLE(want_up)},
         {PREFIX "instance_uptime_seconds", "gauge", "For how long the instance has been up, 0 when down.",
-         .each = each_u64, .offset = OF_SAMPLE(uptime)},
-        {PREFIX "restarts_total", "counter", "Times the instance was started again.", .each = each_u64,
-         .offset = OF_SAMPLE(restarts)},
+         .each = exposition_each_u64, .offset = OF_SAMPLE(uptime)},
+        {PREFIX "restarts_total", "counter", "Times the instance was started again.",
+         .each = exposition_each_u64, .offset = OF_SAMPLE(restarts)},
         {PREFIX "deaths_total", "counter", "Deaths of the instance by cause.", .each = each_deaths},
         {PREFIX "instance_retries", "gauge", "Tries since the instance was last well for long enough.",
-         .each = each_u64, .offset = OF_SAMPLE(retries)},
+         .each = exposition_each_u64, .offset = OF_SAMPLE(retries)},
         {PREFIX "instance_load_seconds", "gauge", "From spawn to ready at the last start, 0 unknown.",
-         .each = each_double, .offset = OF_SAMPLE(load_seconds)},
+         .each = exposition_each_double, .offset = OF_SAMPLE(load_seconds)},
         {PREFIX "load_seconds", "histogram", "From spawn to ready, of all starts.", .once = once_loads},
         {PREFIX "instance_gpu_memory_bytes", "gauge",
          "Memory of GPUs that the instance holds, as the driver tells; 0 where it does not.",
-         .each = each_u64, .offset = OF_SAMPLE(gpu_memory)},
-        {PREFIX "instance_slots", "gauge", "Parallel sequences of the instance.", .each = each_u64,
+         .each = exposition_each_u64, .offset = OF_SAMPLE(gpu_memory)},
+        {PREFIX "instance_slots", "gauge", "Parallel sequences of the instance.", .each = exposition_each_u64,
          .offset = OF_SAMPLE(slots)},
-        {PREFIX "instance_in_flight", "gauge", "Requests that run on the instance.", .each = each_u64,
-         .offset = OF_SAMPLE(in_flight)},
-        {PREFIX "instance_queue", "gauge", "Requests that wait for the instance's model.", .each = each_u64,
-         .offset = OF_SAMPLE(queue)},
+        {PREFIX "instance_in_flight", "gauge", "Requests that run on the instance.",
+         .each = exposition_each_u64, .offset = OF_SAMPLE(in_flight)},
+        {PREFIX "instance_queue", "gauge", "Requests that wait for the instance's model.",
+         .each = exposition_each_u64, .offset = OF_SAMPLE(queue)},
         {PREFIX "instance_tokens_per_second", "gauge", "Tokens that the instance generates per second.",
-         .each = each_double, .offset = OF_SAMPLE(tokens_per_second)},
+         .each = exposition_each_double, .offset = OF_SAMPLE(tokens_per_second)},
         {PREFIX "instance_memory_bytes", "gauge",
          "Main memory of all processes of the instance, page cache included (its control group).",
-         .each = each_memory, .offset = OF_SAMPLE(usage.memory)},
+         .each = exposition_each_u64, .is_there = has_memory, .offset = OF_SAMPLE(usage.memory)},
         {PREFIX "instance_memory_limit_bytes", "gauge", "The limit that is in force for it.",
-         .each = each_memory_limit, .offset = OF_SAMPLE(usage.memory_max)},
+         .each = exposition_each_u64, .is_there = has_memory_limit, .offset = OF_SAMPLE(usage.memory_max)},
         {PREFIX "instance_oom_kills_total", "counter",
-         "Processes of the instance that an out-of-memory killer took.", .each = each_memory,
-         .offset = OF_SAMPLE(usage.oom_kills)},
+         "Processes of the instance that an out-of-memory killer took.", .each = exposition_each_u64,
+         .is_there = has_memory, .offset = OF_SAMPLE(usage.oom_kills)},
         {PREFIX "instance_cpu_seconds_total", "counter", "CPU time of all processes of the instance.",
-         .each = each_cpu, .offset = OF_SAMPLE(usage.cpu_seconds)},
-        {PREFIX "instance_tasks", "gauge", "Processes and threads of the instance.", .each = each_tasks,
-         .offset = OF_SAMPLE(usage.tasks)},
-        {PREFIX "probes_total", "counter", "Health probes sent.", .each = each_u64,
+         .each = exposition_each_double, .is_there = has_cpu, .offset = OF_SAMPLE(usage.cpu_seconds)},
+        {PREFIX "instance_tasks", "gauge", "Processes and threads of the instance.",
+         .each = exposition_each_u64, .is_there = has_tasks, .offset = OF_SAMPLE(usage.tasks)},
+        {PREFIX "probes_total", "counter", "Health probes sent.", .each = exposition_each_u64,
          .offset = OF_SAMPLE(figures.probes)},
-        {PREFIX "probe_failures_total", "counter", "Health probes that failed.", .each = each_u64,
+        {PREFIX "probe_failures_total", "counter", "Health probes that failed.", .each = exposition_each_u64,
          .offset = OF_SAMPLE(figures.probe_failures)},
         {PREFIX "probe_latency_seconds", "histogram", "How long answered health probes took.",
          .each = each_latency},
-        {PREFIX "log_bytes_total", "counter", "Bytes that the instance wrote into its log.", .each = each_u64,
-         .offset = OF_SAMPLE(figures.log_bytes)},
+        {PREFIX "log_bytes_total", "counter", "Bytes that the instance wrote into its log.",
+         .each = exposition_each_u64, .offset = OF_SAMPLE(figures.log_bytes)},
         {PREFIX "log_skipped_bytes_total", "counter", "Bytes of the log that came too fast to be read.",
-         .each = each_u64, .offset = OF_SAMPLE(figures.log_skipped_bytes)},
+         .each = exposition_each_u64, .offset = OF_SAMPLE(figures.log_skipped_bytes)},
 
         {PREFIX "feed_subscribers", "gauge", "Subscribers of the status feed.", .once = once_subscribers},
         {PREFIX "feed_messages_total", "counter", "Messages sent to subscribers.", .once = once_u64,
@@ -434,21 +441,8 @@ static const struct family families[] = {
 
 bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
 {
-        while (x->family < ARRAY_SIZE(families) && out->len < enough) {
-                const struct family *f = families + x->family;
-
-                if (x->at == 0)
-                        exposition_put_head(out, x->format, f->name, f->type, f->help);
-                if (f->once)
-                        f->once(x, f, out);
-                else if (x->at < x->n_samples)
-                        f->each(x, f, x->samples + x->at, out);
-                if (f->once || ++x->at >= x->n_samples) {
-                        x->family++;
-                        x->at = 0;
-                }
-        }
-        if (x->family < ARRAY_SIZE(families) || exposition_gateway_more(x->gateway, out, enough, x->format) ||
+        if (exposition_part_more(&x->part, rows, ARRAY_SIZE(rows), out, enough, x->format) ||
+            exposition_gateway_more(x->gateway, out, enough, x->format) ||
             exposition_queue_more(x->queue, out, enough, x->format) ||
             exposition_demand_more(x->demand, out, enough, x->format) ||
             exposition_gpus_more(x->gpus, out, enough, x->format) ||
@@ -487,9 +481,8 @@ static int keep_deaths(struct exposition *x, struct sample *s)
         return 0;
 }
 
-static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
+static int take_sample(struct exposition *x, struct fleet *fleet, size_t i, struct sample *s)
 {
-        struct sample *s = x->samples + x->n_samples;
         const struct report *r = fleet_report(fleet, i);
         int e;
 
@@ -508,38 +501,28 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i)
         s->load_seconds = (double)r->load_time / (double)USEC_PER_SEC;
         s->want_up = r->want_up;
         s->usage = r->usage;
-        s->labels = x->arena.len;
-        (void)buffer_puts(&x->arena, "instance=\"");
-        exposition_put_label_value(&x->arena, r->instance);
-        (void)buffer_puts(&x->arena, "\",model=\"");
-        exposition_put_label_value(&x->arena, r->model);
-        (void)buffer_putc(&x->arena, '"');
-        s->labels_len = x->arena.len - s->labels;
-        e = keep_deaths(x, s);
-        if (e < 0 || x->arena.failed)
-                return -ENOMEM;
-        x->n_samples++;
-        return 0;
+        exposition_part_label(&x->part, "instance", r->instance);
+        exposition_part_label(&x->part, "model", r->model);
+        return keep_deaths(x, s);
 }
 
 int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,
                    struct exposition **ret)
 {
         struct exposition *x = calloc(1, sizeof(*x));
-        size_t n = fleet_count(fleet);
-        int r = 0;
+        struct sample *s;
+        int r;
 
         if (!x)
                 return -ENOMEM;
-        buffer_init(&x->arena, 0);
         x->facts = *facts;
         x->format = format;
-        x->samples = calloc(MAX(n, 1U), sizeof(*x->samples));
-        if (!x->samples)
-                r = -ENOMEM;
+        r = exposition_part_init(&x->part, fleet_count(fleet), sizeof(struct sample));
         fleet_look(fleet, NULL);
-        for (size_t i = 0; i < n && r == 0; i++)
-                r = take_sample(x, fleet, i);
+        while (r == 0 && (s = exposition_part_add(&x->part)))
+                r = take_sample(x, fleet, x->part.n - 1, s);
+        if (r == 0 && exposition_part_failed(&x->part))
+                r = -ENOMEM;
         if (r == 0)
                 r = exposition_gateway_new(fleet, &x->gateway);
         if (r == 0)
@@ -571,8 +554,7 @@ struct exposition *exposition_free(struct exposition *x)
         x->demand = exposition_demand_free(x->demand);
         x->gpus = exposition_gpus_free(x->gpus);
         x->hubs = exposition_hubs_free(x->hubs);
-        buffer_finish(&x->arena);
-        free(x->samples);
+        exposition_part_finish(&x->part);
         free(x->deaths);
         free(x);
         return NULL;

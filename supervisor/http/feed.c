@@ -597,9 +597,9 @@ struct feed *feed_free(struct feed *f)
         f->sse_timer = timer_free(f->sse_timer);
         f->log_timer = timer_free(f->log_timer);
         f->activity_timer = timer_free(f->activity_timer);
-        f->gpus_timer = timer_free(f->gpus_timer);
         (void)feed_set_hubs(f, NULL);
-        f->hubs_timer = timer_free(f->hubs_timer);
+        feed_topic_finish(&f->gpu_topic);
+        feed_topic_finish(&f->hub_topic);
         while (!list_is_empty(&f->subjects))
                 subject_free(LIST_ENTRY(f->subjects.next, struct subject, node));
         subject_free(f->aggregate);
@@ -635,8 +635,8 @@ int feed_new(struct loop *loop, struct fleet *fleet, struct feed **ret)
         list_init(&f->sses);
         list_init(&f->logs);
         list_init(&f->watches);
-        list_init(&f->gpu_watches);
-        list_init(&f->hub_watches);
+        feed_topic_init(&f->gpu_topic, &feed_topic_gpus, f);
+        feed_topic_init(&f->hub_topic, &feed_topic_hubs, f);
         r = add_subjects(f);
         if (r >= 0)
                 r = timer_new(loop, on_figures_timer, f, &f->figures_timer);

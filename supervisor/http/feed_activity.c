@@ -37,8 +37,8 @@ static void tell(struct feed *f, struct activity_watch *x, uint64_t ended, unsig
         json_key(&w, "activity");
         activity_put(fleet_activity(f->fleet), &w, loop_now(f->loop), recent);
         json_close_object(&w);
-        x->ended = ended;
-        x->tell(x, &text);
+        x->watch.told = ended;
+        x->watch.tell(&x->watch, &text);
 }
 
 static void on_timer(void *owner, usec_t now)
@@ -52,11 +52,11 @@ static void on_timer(void *owner, usec_t now)
         relay_note_positions(f->fleet);
         LIST_FOREACH(&f->watches, it)
         {
-                struct activity_watch *x = LIST_ENTRY(it, struct activity_watch, node);
+                struct activity_watch *x = LIST_ENTRY(it, struct activity_watch, watch.node);
 
-                if ((!running && !x->running && x->ended == ended) || x->is_behind(x))
+                if ((!running && !x->running && x->watch.told == ended) || x->watch.is_behind(&x->watch))
                         continue;
-                tell(f, x, ended, (unsigned)MIN(ended - x->ended, (uint64_t)RECENT_MAX));
+                tell(f, x, ended, (unsigned)MIN(ended - x->watch.told, (uint64_t)RECENT_MAX));
                 x->running = running != 0;
         }
         timer_set(f->activity_timer, usec_add(now, INTERVAL));
@@ -67,7 +67,7 @@ int feed_watch_activity(struct feed *f, struct activity_watch *x)
         unsigned running;
         uint64_t ended;
 
-        if (!list_is_empty(&x->node))
+        if (!list_is_empty(&x->watch.node))
                 return 0;
         if (!f->activity_timer) {
                 int r = timer_new(f->loop, on_timer, f, &f->activity_timer);
@@ -77,7 +77,7 @@ int feed_watch_activity(struct feed *f, struct activity_watch *x)
         }
         if (list_is_empty(&f->watches))
                 timer_set(f->activity_timer, usec_add(loop_now(f->loop), INTERVAL));
-        list_append(&f->watches, &x->node);
+        list_append(&f->watches, &x->watch.node);
         ended = count_ended(fleet_activity(f->fleet), &running);
         x->running = running != 0;
         relay_note_positions(f->fleet);
@@ -87,5 +87,5 @@ int feed_watch_activity(struct feed *f, struct activity_watch *x)
 
 void feed_unwatch_activity(struct activity_watch *x)
 {
-        list_remove(&x->node);
+        list_remove(&x->watch.node);
 }

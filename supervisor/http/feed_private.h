@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/list.h"
 #include "http/feed.h"
+#include "http/feed_topic.h"
 #include "http/feed_ws.h"
 #include "http/ownlog.h"
 
@@ -111,34 +112,22 @@ struct feed {
         unsigned n_follows;
         struct list watches; /* feed_activity.c: who has its topic */
         struct timer *activity_timer;
-        struct list gpu_watches; /* feed_gpus.c: the same for the GPUs */
-        struct timer *gpus_timer;
-        struct hubs *hubs;       /* feed_hubs.c; NULL: none */
-        struct list hub_watches; /* the same for the hubs */
-        struct timer *hubs_timer;
+        struct feed_topic gpu_topic, hub_topic;
+        struct hubs *hubs; /* feed_hubs.c; NULL: none */
         uint64_t hubs_number;
-        usec_t hubs_told_at;
         struct socketio *socketio; /* socketio.c */
 };
 
-/* Somebody who has the topic "activity", "gpus" or "hub"; the owner initialises node, and fills in the two functions. */
+extern const struct feed_topic_kind feed_topic_gpus, feed_topic_hubs;
+
+/* Who has the topic "activity", which tells what came since the last message: `told` of them is how many requests had ended then. */
 struct activity_watch {
-        struct list node;
-        uint64_t
-                ended; /* requests that had ended when it was last told; of GPUs: the number of the snapshot */
-        bool running;  /* some ran then */
-        bool (*is_behind)(const struct activity_watch *x); /* it has not taken the last message yet */
-        void (*tell)(struct activity_watch *x, struct buffer *text);
+        struct feed_watch watch;
+        bool running; /* some ran then */
 };
-/* Tells it at once. 0 or -ENOMEM; twice is as once. */
+/* As feed_topic_watch. */
 int feed_watch_activity(struct feed *f, struct activity_watch *x);
-void feed_unwatch_activity(struct activity_watch *x); /* who has it not: nothing */
-
-int feed_watch_gpus(struct feed *f, struct activity_watch *x);
-void feed_unwatch_gpus(struct activity_watch *x);
-
-int feed_watch_hubs(struct feed *f, struct activity_watch *x);
-void feed_unwatch_hubs(struct activity_watch *x);
+void feed_unwatch_activity(struct activity_watch *x);
 
 /* The subject of an instance ("*": the aggregate) that is there; NULL else. */
 struct subject *feed_find(struct feed *f, const char *instance);

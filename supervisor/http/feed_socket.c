@@ -50,9 +50,10 @@ struct client {
         struct ws_conn *conn;
         struct list notes, follows;
         unsigned n_notes, n_follows;
-        struct list logs;                        /* in feed.logs: some follow has lines */
-        struct activity_watch watch, gpus, hubs; /* topics "activity", "gpus" and "hub" */
-        usec_t paid_until;                       /* the clock of its message budget */
+        struct list logs; /* in feed.logs: some follow has lines */
+        struct activity_watch activity;
+        struct feed_watch gpus, hubs; /* topics "gpus" and "hub" */
+        usec_t paid_until;            /* the clock of its message budget */
 };
 
 static struct client *client_of(struct subscriber *sub)
@@ -135,7 +136,7 @@ static void say_topics(struct client *c)
                 topic_of(LIST_ENTRY(it, struct follow, node), topic);
                 json_put_string(&w, topic);
         }
-        if (!list_is_empty(&c->watch.node))
+        if (!list_is_empty(&c->activity.watch.node))
                 json_put_string(&w, "activity");
         if (!list_is_empty(&c->gpus.node))
                 json_put_string(&w, "gpus");
@@ -326,59 +327,47 @@ static int send_logs(struct client *c)
         return r;
 }
 
-/* --- activity ------------------------------------------------------------------------------------------------------- */
+/* --- topics that tell a state ---------------------------------------------------------------------------------------- */
 
-static bool watch_is_behind(const struct activity_watch *x)
+static bool watch_is_behind(const struct feed_watch *x)
 {
-        return CONTAINER_OF(x, const struct client, watch)->n_notes > 0;
+        return ((const struct client *)x->owner)->n_notes > 0;
 }
 
-static void watch_tell(struct activity_watch *x, struct buffer *text)
+static void watch_tell(struct feed_watch *x, struct buffer *text)
 {
-        add_note(CONTAINER_OF(x, struct client, watch), text);
+        add_note(x->owner, text);
 }
 
-static bool gpus_is_behind(const struct activity_watch *x)
+static void init_watch(struct client *c, struct feed_watch *x)
 {
-        return CONTAINER_OF(x, const struct client, gpus)->n_notes > 0;
+        *x = (struct feed_watch){.owner = c, .is_behind = watch_is_behind, .tell = watch_tell};
+        list_init(&x->node);
 }
 
-static void gpus_tell(struct activity_watch *x, struct buffer *text)
+static void change_state_topic(struct client *c, struct feed_topic *t, struct feed_watch *x, bool on)
 {
-        add_note(CONTAINER_OF(x, struct client, gpus), text);
-}
-
-static bool hubs_is_behind(const struct activity_watch *x)
-{
-        return CONTAINER_OF(x, const struct client, hubs)->n_notes > 0;
-}
-
-static void hubs_tell(struct activity_watch *x, struct buffer *text)
-{
-        add_note(CONTAINER_OF(x, struct client, hubs), text);
+        if (!on)
+                feed_topic_unwatch(x);
+        else if (feed_topic_watch(t, x) < 0)
+                say_error(c, "topic %s: not enough memory", t->kind->name);
 }
 
 static void change_hubs(struct client *c, bool on)
 {
-        if (!on)
-                feed_unwatch_hubs(&c->hubs);
-        else if (feed_watch_hubs(c->sub.feed, &c->hubs) < 0)
-                say_error(c, "topic hub: not enough memory");
+        change_state_topic(c, &c->sub.feed->hub_topic, &c->hubs, on);
 }
 
 static void change_gpus(struct client *c, bool on)
 {
-        if (!on)
-                feed_unwatch_gpus(&c->gpus);
-        else if (feed_watch_gpus(c->sub.feed, &c->gpus) < 0)
-                say_error(c, "topic gpus: not enough memory");
+        change_state_topic(c, &c->sub.feed->gpu_topic, &c->gpus, on);
 }
 
-static void change_watch(struct client *c, bool on)
+static void change_activity(struct client *c, bool on)
 {
         if (!on)
-                feed_unwatch_activity(&c->watch);
-        else if (feed_watch_activity(c->sub.feed, &c->watch) < 0)
+                feed_unwatch_activity(&c->activity);
+        else if (feed_watch_activity(c->sub.feed, &c->activity) < 0)
                 say_error(c, "topic activity: not enough memory");
 }
 
@@ -423,7 +412,7 @@ static void change_topic(struct client *c, const char *topic, bool on)
         } else if (starts_with(topic, "log:") && topic[strlen("log:")]) {
                 unfollow(c, topic + strlen("log:"));
         } else if (streq(topic, "activity")) {
-                change_watch(c, on);
+                change_activity(c, on);
         } else if (streq(topic, "gpus")) {
                 change_gpus(c, on);
         } else if (streq(topic, "hub")) {
@@ -506,9 +495,9 @@ static void client_free(struct client *c)
         while (!list_is_empty(&c->follows))
                 follow_free(LIST_ENTRY(c->follows.next, struct follow, node));
         list_remove(&c->logs);
-        feed_unwatch_activity(&c->watch);
-        feed_unwatch_gpus(&c->gpus);
-        feed_unwatch_hubs(&c->hubs);
+        feed_unwatch_activity(&c->activity);
+        feed_topic_unwatch(&c->gpus);
+        feed_topic_unwatch(&c->hubs);
         subscriber_leave(&c->sub, &c->sub.feed->counts.subscribers_ws);
         free(c);
 }
@@ -614,15 +603,9 @@ void feed_websocket(struct feed *f, struct request *req)
         list_init(&c->notes);
         list_init(&c->follows);
         list_init(&c->logs);
-        list_init(&c->watch.node);
-        list_init(&c->gpus.node);
-        list_init(&c->hubs.node);
-        c->hubs.is_behind = hubs_is_behind;
-        c->hubs.tell = hubs_tell;
-        c->gpus.is_behind = gpus_is_behind;
-        c->gpus.tell = gpus_tell;
-        c->watch.is_behind = watch_is_behind;
-        c->watch.tell = watch_tell;
+        init_watch(c, &c->activity.watch);
+        init_watch(c, &c->gpus);
+        init_watch(c, &c->hubs);
         if (ws_accept(f->ws, req, &client_events, c, &c->conn) < 0) {
                 free(c);
                 return;
