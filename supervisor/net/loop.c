@@ -332,9 +332,12 @@ static void note_delay(struct loop *loop, usec_t delay)
 
 static void timer_arm(struct timer *t)
 {
-        uint64_t target = MAX(to_msec_up(t->at), 1), base = uv_now(&t->loop->uv);
-        uint64_t wait = target > base ? target - base : 0;
+        uint64_t base = uv_now(&t->loop->uv), target = MAX(to_msec_up(t->at), 1), wait;
 
+        /* What is due now would wait for the next whole millisecond: "soon" is how rooms say "when this turn is over". */
+        if (t->at <= loop_now(t->loop))
+                target = MAX(MIN(target, base), 1);
+        wait = target > base ? target - base : 0;
         if (t->armed_ms && t->armed_ms <= target)
                 return;
         /* libuv before 1.45 goes on as long as due timers are found, so one that sets itself to the past would keep it. */

@@ -240,6 +240,49 @@ static void timer_in_the_past_waits_for_the_next_turn(void **state)
         scene_finish(&s);
 }
 
+enum { ROUNDS = 20 };
+
+/* A socket that is always readable keeps the loop turning, so that what is waited for can be counted in turns. */
+static void on_busy(void *owner, unsigned events, usec_t now)
+{
+        struct scene *s = owner;
+
+        (void)events;
+        s->turns++;
+        if (timer_due(s->timer) == USEC_INFINITY)
+                timer_set(s->timer, now);
+}
+
+static void on_due(void *owner, usec_t now)
+{
+        struct scene *s = owner;
+
+        (void)now;
+        if (++s->fired == ROUNDS)
+                loop_stop(s->loop);
+}
+
+static void timer_that_is_due_now_waits_for_no_millisecond(void **state)
+{
+        int pair[2];
+        struct scene s;
+
+        (void)state;
+        scene_init(&s);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        assert_int_equal(write(pair[1], "a", 1), 1);
+        assert_int_equal(timer_new(s.loop, on_due, &s, &s.timer), 0);
+        assert_int_equal(watch_new(s.loop, pair[0], WATCH_READ, on_busy, &s, &s.watch), 0);
+        loop_run(s.loop);
+        assert_int_equal(s.fired, ROUNDS);
+        assert_in_range(s.turns, ROUNDS, 3 * ROUNDS);
+        s.watch = watch_free(s.watch);
+        s.timer = timer_free(s.timer);
+        scene_finish(&s);
+        close(pair[0]);
+        close(pair[1]);
+}
+
 /* --- turns ------------------------------------------------------------------------------------------------------ */
 
 static void on_tick(void *owner, usec_t now)
@@ -648,6 +691,7 @@ int main(void)
                 cmocka_unit_test(timer_moves_both_ways),
                 cmocka_unit_test(timer_freed_in_its_callback),
                 cmocka_unit_test(timer_in_the_past_waits_for_the_next_turn),
+                cmocka_unit_test(timer_that_is_due_now_waits_for_no_millisecond),
                 cmocka_unit_test(turn_follows_a_timer),
                 cmocka_unit_test(turn_follows_a_watch),
                 cmocka_unit_test(wake_ends_a_turn_soon),
