@@ -281,6 +281,7 @@ static int build(struct daemon *d, struct config *config)
         r = hubs_new(d->loop, d->fleet, &d->hubs);
         if (r < 0)
                 return r;
+        hubs_hand_on(d->hubs, d->handover);
         r = doors_open(d->loop, d->fleet, d->handover, d->hubs, &d->doors, &error);
         if (r < 0) {
                 log_err(NULL, "%s", error ? error : strerror(-r));

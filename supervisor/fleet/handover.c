@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -498,6 +499,13 @@ int handover_new(struct handover **ret)
         return 0;
 }
 
+static void close_came(struct handover *h)
+{
+        for (size_t i = 0; i < h->n_came; i++)
+                close_fd(&h->came[i]);
+        h->n_came = 0;
+}
+
 struct handover *handover_free(struct handover *h)
 {
         if (!h)
@@ -509,6 +517,7 @@ struct handover *handover_free(struct handover *h)
         for (size_t i = h->next_connection; i < h->n_connections; i++)
                 close_fd(&h->connections[i].fd);
         close_fd(&h->lock);
+        close_came(h);
         buffer_finish(&h->blockers);
         free(h->connections);
         free(h->message);
@@ -526,6 +535,36 @@ bool handover_is_next(const struct handover *h)
 int handover_take_lock(struct handover *h)
 {
         return steal_fd(&h->lock);
+}
+
+int handover_take_kept(struct handover *h, const char *path)
+{
+        struct stat there, ours;
+
+        if (!h || stat(path, &there) < 0)
+                return -1;
+        for (size_t i = 0; i < h->n_came; i++)
+                if (h->came[i] >= 0 && fstat(h->came[i], &ours) == 0 && ours.st_ino == there.st_ino &&
+                    ours.st_dev == there.st_dev)
+                        return steal_fd(&h->came[i]);
+        return -1;
+}
+
+int handover_keep(struct handover *h, int fd)
+{
+        if (h->n_kept == HANDOVER_KEPT_MAX)
+                return -ENOSPC;
+        h->kept[h->n_kept++] = fd;
+        return 0;
+}
+
+void handover_drop(struct handover *h, int fd)
+{
+        for (size_t i = 0; i < h->n_kept; i++)
+                if (h->kept[i] == fd) {
+                        h->kept[i] = h->kept[--h->n_kept];
+                        return;
+                }
 }
 
 struct inherited *handover_inherited(struct handover *h)
@@ -613,4 +652,5 @@ void handover_finish(struct handover *h)
         h->n_connections = h->next_connection = 0;
         free(h->text);
         h->text = NULL;
+        close_came(h); /* of hubs that are not configured any more */
 }

@@ -24,7 +24,10 @@ struct handover;
 
 #define HANDOVER_CHECK (15 * USEC_PER_SEC) /* for the new program to check the configuration */
 #define HANDOVER_HOLD  (5 * USEC_PER_SEC)
-enum { HANDOVER_BLOCKERS_MAX = 100 }; /* as many of those that postpone it are named */
+enum {
+        HANDOVER_BLOCKERS_MAX = 100, /* as many of those that postpone it are named */
+        HANDOVER_KEPT_MAX = 32,
+};
 
 /* What the doors do for it. All are called from the loop. */
 typedef void handover_blocker_fn(void *arg, const char *what, const char *peer, usec_t age);
@@ -52,6 +55,8 @@ struct handover *handover_free(struct handover *h);
 /* --- what came ---------------------------------------------------------------------------------------------------- */
 bool handover_is_next(const struct handover *h); /* we are the next program in the same process */
 int handover_take_lock(struct handover *h);      /* the runtime directory's lock, or -1; the caller's then */
+/* What the program before us kept (handover_keep) and what is the file at `path` still, or -1; the caller's then. */
+int handover_take_kept(struct handover *h, const char *path);
 struct inherited *handover_inherited(struct handover *h);
 /* The next connection that was handed on, and the descriptor of its listener; bytes are valid until handover_free. */
 bool handover_take_connection(struct handover *h, int *ret_fd, int *ret_listener, const char **ret_bytes,
@@ -60,6 +65,9 @@ bool handover_take_connection(struct handover *h, int *ret_fd, int *ret_listener
 /* --- life ------------------------------------------------------------------------------------------------------------ */
 /* lock: stays the caller's. load: reads the configuration, as for fleet_new. */
 int handover_attach(struct handover *h, struct fleet *f, int lock, fleet_load_fn *load, void *load_owner);
+/* A descriptor (a lock) that lives on in the next program, until it is dropped; it stays the caller's. 0; -ENOSPC over HANDOVER_KEPT_MAX. */
+int handover_keep(struct handover *h, int fd);
+void handover_drop(struct handover *h, int fd);
 /* The doors are open. What nobody took is closed (and taken out of systemd's store, where it stood), what is ours is put there. */
 void handover_join(struct handover *h, const struct handover_doors *doors, void *owner);
 void handover_leave(struct handover *h); /* the doors close */

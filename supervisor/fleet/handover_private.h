@@ -20,7 +20,9 @@ struct handover {
         uint64_t n_postponed, n_failed; /* upgrades, of all of them */
         char *from;                     /* version of the one before; NULL */
         usec_t came_begun, came_held;
-        int lock; /* -1: none came, or it was taken */
+        int lock;                    /* -1: none came, or it was taken */
+        int came[HANDOVER_KEPT_MAX]; /* kept by the program before us; -1: taken */
+        size_t n_came;
         struct inherited *inherited;
         char *text; /* whole, with the bytes of connections behind it */
         struct handover_connection {
@@ -33,7 +35,8 @@ struct handover {
         /* What is */
         struct fleet *fleet;
         struct loop *loop;
-        int own_lock;
+        int own_lock, kept[HANDOVER_KEPT_MAX];
+        size_t n_kept;
         fleet_load_fn *load;
         void *load_owner;
         const struct handover_doors *doors;

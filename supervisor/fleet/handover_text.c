@@ -75,6 +75,15 @@ int handover_write_text(struct handover *h, struct buffer *out, int **ret_fds, s
         json_uint(&x.w, "held", h->held_at);
         json_int(&x.w, "lock", h->own_lock);
         keep_fd(&x, h->own_lock);
+        json_key(&x.w, "kept");
+        json_open_array(&x.w);
+        for (size_t i = 0; i < h->n_kept; i++) {
+                json_open_object(&x.w);
+                json_int(&x.w, "fd", h->kept[i]);
+                json_close_object(&x.w);
+                keep_fd(&x, h->kept[i]);
+        }
+        json_close_array(&x.w);
         json_key(&x.w, "listeners");
         json_open_array(&x.w);
         h->doors->each_listener(h->doors_owner, put_listener, &x);
@@ -123,6 +132,18 @@ static void read_listeners(struct handover *h, const struct json_value *all)
         }
 }
 
+static void read_kept(struct handover *h, const struct json_value *all)
+{
+        for (size_t i = 0; i < json_count(all); i++) {
+                int fd = fd_of(json_at(all, i), "fd");
+
+                if (fd >= 0 && h->n_came < HANDOVER_KEPT_MAX)
+                        h->came[h->n_came++] = fd;
+                else
+                        close_fd(&fd);
+        }
+}
+
 static int read_connections(struct handover *h, const struct json_value *all, const char *bytes, size_t len)
 {
         size_t n = json_count(all);
@@ -168,6 +189,7 @@ int handover_read_text(struct handover *h, const char *text, size_t len)
         h->came_held = (usec_t)json_get_int(v, "held", 0);
         h->from = text_dup(json_get_string(v, "version"));
         h->lock = fd_of(v, "lock");
+        read_kept(h, json_get(v, "kept"));
         read_listeners(h, json_get(v, "listeners"));
         r = read_connections(h, json_get(v, "connections"), end + 1, len - (size_t)(end + 1 - text));
         json_free(v);

@@ -13,13 +13,13 @@
 #include "base/secret.h"
 #include "base/text.h"
 
-enum { NAME_SIZE = CLAIMS_KEY_SIZE + 8, ANSWER_MAX = 64 << 20 };
+enum { NAME_SIZE = CLAIMS_KEY_SIZE + 8, ANSWER_MAX = 64 << 20, TRY_MAX = 1 << 20 };
 static const usec_t TRY_AGAIN = 20 * USEC_PER_MSEC; /* a pool that is full */
 
 struct change {
         struct list node;
         char key[CLAIMS_KEY_SIZE];
-        bool removes;
+        bool removes, tries;
         enum claims_part part;
         char *text;
         size_t len;
@@ -30,7 +30,7 @@ struct change {
 
 struct claims {
         struct loop *loop;
-        int dir;
+        int dir, lock;
         char *path;
         struct list waiting;
         struct batch *batch; /* under way; NULL */
@@ -38,6 +38,9 @@ struct claims {
         bool closed;
         uint64_t failures;
         int last_failure;
+        char **unread; /* keys */
+        size_t n_unread;
+        int last_unread;
 };
 
 /* What the pool works on; it sees nothing else. */
@@ -102,6 +105,24 @@ static int write_record(int dir, const struct change *x)
         return r;
 }
 
+/* Somebody took the folder away: what it is called now may be another one. */
+static void try_record(int dir, struct change *x)
+{
+        static const char name[] = ".try";
+        struct stat st;
+
+        if (fstat(dir, &st) == 0 && st.st_nlink == 0) {
+                x->r = -ESTALE;
+                return;
+        }
+        _cleanup_close_ int fd =
+                openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        x->r = fd < 0 ? -errno : write_all(fd, x->text, x->len);
+        if (x->r == 0 && fdatasync(fd) < 0)
+                x->r = -errno;
+        (void)unlinkat(dir, name, 0);
+}
+
 static void remove_record(int dir, const char *key)
 {
         char name[NAME_SIZE];
@@ -123,6 +144,8 @@ static void work(void *job)
 
                 if (x->removes) {
                         remove_record(b->dir, x->key);
+                } else if (x->tries) {
+                        try_record(b->dir, x);
                 } else {
                         x->r = write_record(b->dir, x);
                         wrote |= x->r == 0;
@@ -134,7 +157,7 @@ static void work(void *job)
         {
                 struct change *x = LIST_ENTRY(it, struct change, node);
 
-                if (!x->removes && x->r == 0)
+                if (!x->removes && !x->tries && x->r == 0)
                         x->r = r;
         }
 }
@@ -153,12 +176,24 @@ static void claims_free(struct claims *c)
         while (!list_is_empty(&c->waiting))
                 change_free(LIST_ENTRY(c->waiting.next, struct change, node));
         c->again = timer_free(c->again);
-        (void)close(c->dir);
+        close_fd(&c->dir);
+        close_fd(&c->lock);
+        (void)text_list_free(c->unread);
         free(c->path);
         free(c);
 }
 
 static void go_on(struct claims *c);
+
+static void open_again(struct claims *c)
+{
+        int fd = file_make_dir(c->path, 0700) == 0 ? open(c->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+        if (fd < 0)
+                return;
+        close_fd(&c->dir);
+        c->dir = fd;
+}
 
 static void done(void *job)
 {
@@ -168,6 +203,8 @@ static void done(void *job)
         while (!list_is_empty(&b->changes)) {
                 struct change *x = LIST_ENTRY(b->changes.next, struct change, node);
 
+                if (x->tries && x->r == -ESTALE)
+                        open_again(c);
                 if (x->r < 0) {
                         c->failures++;
                         c->last_failure = x->r;
@@ -229,15 +266,18 @@ static void on_again(void *owner, usec_t now)
         go_on(owner);
 }
 
-int claims_open(struct loop *loop, const char *dir, struct claims **ret)
+int claims_open(struct loop *loop, const char *dir, int lock, struct claims **ret)
 {
         struct claims *c = calloc(1, sizeof(*c));
         int r = c ? 0 : -ENOMEM;
 
-        if (r < 0)
+        if (r < 0) {
+                close_fd(&lock);
                 return r;
+        }
         c->loop = loop;
         c->dir = -1;
+        c->lock = lock;
         list_init(&c->waiting);
         c->path = text_format("%s/claims", dir);
         r = c->path ? file_make_dir(c->path, 0700) : -ENOMEM;
@@ -248,9 +288,7 @@ int claims_open(struct loop *loop, const char *dir, struct claims **ret)
         if (r == 0)
                 r = timer_new(loop, on_again, c, &c->again);
         if (r < 0) {
-                close_fd(&c->dir);
-                free(c->path);
-                free(c);
+                claims_free(c);
                 return r;
         }
         *ret = c;
@@ -295,6 +333,26 @@ int claims_put(struct claims *c, const char *key, enum claims_part part, const s
                 memcpy(x->text + x->len, text[i].iov_base, text[i].iov_len);
                 x->len += text[i].iov_len;
         }
+        enter(c, x);
+        return 0;
+}
+
+int claims_try(struct claims *c, size_t size, claims_done_fn *fn, void *owner)
+{
+        struct change *x = calloc(1, sizeof(*x));
+
+        size = MIN(size, (size_t)TRY_MAX);
+        if (x)
+                x->text = calloc(1, size + 1);
+        if (!x || !x->text) {
+                free(x);
+                return -ENOMEM;
+        }
+        list_init(&x->node);
+        x->tries = true;
+        x->len = size;
+        x->done = fn;
+        x->owner = owner;
         enter(c, x);
         return 0;
 }
@@ -383,6 +441,55 @@ static void remove_orphans(struct claims *c)
         (void)text_list_free(names);
 }
 
+void claims_leave_unread(struct claims *c, const char *key)
+{
+        if (text_list_add(&c->unread, key) == 0)
+                c->n_unread++;
+}
+
+size_t claims_unread(const struct claims *c, int *ret_last)
+{
+        *ret_last = c->last_unread;
+        return c->n_unread;
+}
+
+/* 1: fn has it; 0: there is none, or it was set aside, or is left for later. Only what is too long to be ours is known to be broken by
+ * the way in which it cannot be read. */
+static int read_one(struct claims *c, const char *key, claims_each_fn *fn, void *owner)
+{
+        size_t len = 0, end_len = 0;
+        char *claim = NULL, *end = NULL;
+        int r = load(c, key, CLAIMS_CLAIM, &claim, &len);
+
+        if (r == -ENOENT)
+                return 0;
+        if (r == -EFBIG) {
+                claims_set_aside(c, key);
+                return 0;
+        }
+        if (r == 0)
+                r = load(c, key, CLAIMS_END, &end, &end_len);
+        if (r < 0 && r != -ENOENT && r != -EFBIG) {
+                free(claim);
+                c->last_unread = r;
+                claims_leave_unread(c, key);
+                return 0;
+        }
+        fn(owner, key, claim, len, end, end_len);
+        return 1;
+}
+
+void claims_each_unread(struct claims *c, claims_each_fn *fn, void *owner)
+{
+        char **keys = c->unread;
+
+        c->unread = NULL;
+        c->n_unread = 0;
+        for (char **p = keys; p && *p; p++)
+                (void)read_one(c, *p, fn, owner);
+        (void)text_list_free(keys);
+}
+
 int claims_each(struct claims *c, claims_each_fn *fn, void *owner)
 {
         char **names = NULL;
@@ -393,19 +500,11 @@ int claims_each(struct claims *c, claims_each_fn *fn, void *owner)
         remove_halves(c);
         remove_orphans(c);
         for (char **p = names; p && *p; p++) {
-                size_t n = strlen(*p) - strlen(".claim"), len = 0, end_len = 0;
-                char *claim = NULL, *end = NULL;
+                size_t n = strlen(*p) - strlen(".claim");
 
                 (*p)[n] = '\0';
-                if (!is_key(*p, n))
-                        continue;
-                if (load(c, *p, CLAIMS_CLAIM, &claim, &len) < 0) {
-                        claims_set_aside(c, *p);
-                        continue;
-                }
-                (void)load(c, *p, CLAIMS_END, &end, &end_len);
-                count++;
-                fn(owner, *p, claim, len, end, end_len);
+                if (is_key(*p, n))
+                        count += read_one(c, *p, fn, owner);
         }
         (void)text_list_free(names);
         return count;

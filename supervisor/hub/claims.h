@@ -25,8 +25,8 @@ enum {
 
 enum claims_part { CLAIMS_CLAIM, CLAIMS_END };
 
-/* Makes dir/claims. */
-int claims_open(struct loop *loop, const char *dir, struct claims **ret);
+/* Makes dir/claims. lock: of dir (folder_lock.h), or -1; it is taken over in every case, and kept until the last write is over. */
+int claims_open(struct loop *loop, const char *dir, int lock, struct claims **ret);
 /* What waits is still written; done is not called any more. Always NULL. */
 struct claims *claims_close(struct claims *c);
 
@@ -36,6 +36,8 @@ typedef void claims_done_fn(void *owner, int r);
 /* Copies. 0; -ENOMEM. done may be NULL. */
 int claims_put(struct claims *c, const char *key, enum claims_part part, const struct iovec *text, unsigned n,
                claims_done_fn *done, void *owner);
+/* Could a record of that size be written now? Tried in the same way, under a name of its own, which goes again. Copies nothing. 0; -ENOMEM. */
+int claims_try(struct claims *c, size_t size, claims_done_fn *done, void *owner);
 /* Both parts, after what waits. Without memory it stays, and is settled again after the next start. */
 void claims_remove(struct claims *c, const char *key);
 void claims_forget(struct claims *c, const void *owner); /* its done is not called any more */
@@ -44,10 +46,16 @@ uint64_t claims_failures(const struct claims *c,
                          int *ret_last); /* writes that failed; the last one's -errno */
 
 /* Reads them all, blocking: for the start. fn gets each claim's text, and that of its end or NULL; both are fn's to free. An end without
- * a claim is removed; what a crash left half-written, too. Returns the number, or -errno. */
+ * a claim is removed; what a crash left half-written, too. What cannot be read now (a disk in trouble, no descriptors) stays as it is, and is
+ * remembered. Returns the number, or -errno. */
 typedef void claims_each_fn(void *owner, const char *key, char *claim, size_t claim_len, char *end,
                             size_t end_len);
 int claims_each(struct claims *c, claims_each_fn *fn, void *owner);
+/* Those that could not be read, once more; what still cannot is remembered again. */
+void claims_each_unread(struct claims *c, claims_each_fn *fn, void *owner);
+/* fn's word that it could do nothing with this one now. */
+void claims_leave_unread(struct claims *c, const char *key);
+size_t claims_unread(const struct claims *c, int *ret_last); /* how many; the last one's -errno */
 /* What cannot be understood is kept, as KEY.bad, for a person to look at. */
 void claims_set_aside(struct claims *c, const char *key);
 

@@ -37,31 +37,27 @@ void connector_error(struct connector *c, const char *fmt, ...)
 
 /* --- the hub's state ------------------------------------------------------------------------------------------------------ */
 
-static void tell(struct connector *c, const char *kind, int level, const char *fmt, ...) PRINTF_LIKE(4, 5);
-static void tell(struct connector *c, const char *kind, int level, const char *fmt, ...)
+/* The log's lines begin with the hub's name, those of the history do not. */
+static void tell(struct connector *c, const char *kind, int level, const char *what, const char *why)
 {
         struct history_event e = {.at = loop_realtime(c->hubs->loop), .kind = kind};
         char words[400];
-        va_list ap;
 
-        va_start(ap, fmt);
-        (void)vsnprintf(words, sizeof(words), fmt, ap);
-        va_end(ap);
+        (void)snprintf(words, sizeof(words), "hub %s %s%s%s", c->name, what, why ? ": " : "", why ? why : "");
+        (void)text_harmless(words);
         e.text = words;
-        log_event(level, kind, c->name, "%s", words);
+        log_event(level, kind, c->name, "hub %s", words + strlen("hub ") + strlen(c->name) + 1);
         history_add(fleet_history(c->hubs->fleet), &e);
 }
 
-static void enter_state(struct connector *c, enum hub_state s, const char *why)
+void connector_enter(struct connector *c, enum hub_state s, const char *why)
 {
         if (s == HUB_UP && c->state != HUB_UP)
-                tell(c, "hub_up", LOG_INFO, "hub %s is up", c->name);
+                tell(c, "hub_up", LOG_INFO, "is up", NULL);
         else if (s == HUB_DOWN && (c->state == HUB_UP || !c->why))
-                tell(c, "hub_down", LOG_WARNING, "hub %s is down: %s", c->name,
-                     why ? why : "the link is lost");
+                tell(c, "hub_down", LOG_WARNING, "is down", why ? why : "the link is lost");
         else if (s == HUB_REVOKED && c->state != HUB_REVOKED)
-                tell(c, "hub_revoked", LOG_ERR, "hub %s refuses our key: %s", c->name,
-                     why ? why : "it does not say why");
+                tell(c, "hub_revoked", LOG_ERR, "refuses our key", why ? why : "it does not say why");
         if (s != c->state)
                 c->since = now_of(c);
         c->state = s;
@@ -99,14 +95,14 @@ static void on_state(void *owner)
                 connector_touch(c, true);
                 return;
         }
-        enter_state(c, s.state, s.why);
+        connector_enter(c, s.state, s.why);
         if (c->state == HUB_UP && !was_up)
                 settle_due(c);
 }
 
 /* --- claims ---------------------------------------------------------------------------------------------------------------- */
 
-static struct job *find_job(const struct connector *c, const char *id)
+struct job *connector_find(const struct connector *c, const char *id)
 {
         LIST_FOREACH(&c->jobs, it)
         {
@@ -118,10 +114,10 @@ static struct job *find_job(const struct connector *c, const char *id)
         return NULL;
 }
 
-bool connector_may_claim(const struct connector *c, usec_t now)
+bool connector_may_claim(const struct connector *c)
 {
         return c->link && c->state != HUB_REVOKED && !c->held && !c->draining && !c->closing &&
-               now >= c->withheld_until && c->outbox < CONNECTOR_OUTBOX_MAX &&
+               !c->unwritable && c->outbox < CONNECTOR_OUTBOX_MAX &&
                c->outbox_bytes < CONNECTOR_OUTBOX_BYTES_MAX && c->n_jobs < CONNECTOR_JOBS_MAX;
 }
 
@@ -152,7 +148,7 @@ static int on_job(void *owner, const struct hub_claim *claim, struct hub_job **r
         if (claim->body_len > HUB_JOB_BODY_MAX || is_too_long(claim->path) || is_too_long(claim->model) ||
             is_too_long(claim->key))
                 return refuse(c, -E2BIG);
-        if (find_job(c, claim->id))
+        if (connector_find(c, claim->id))
                 return refuse(c, -EALREADY);
         if (c->n_jobs >= CONNECTOR_JOBS_MAX || (c->left == 0 && !(c->driver->caps & HUB_CAP_CHAINS)))
                 return refuse(c, -EBUSY);
@@ -197,7 +193,7 @@ static void on_lost(void *owner, struct hub_job *pub, const char *why)
 static void on_cancel(void *owner, const char *id)
 {
         struct connector *c = owner;
-        struct job *j = find_job(c, id);
+        struct job *j = connector_find(c, id);
 
         if (!j || j->state > JOB_RESTING)
                 return;
@@ -263,12 +259,14 @@ int connector_new(const struct connector_spec *spec, struct connector **ret)
         c->priority = priority_of(spec->hub);
         c->state = HUB_CONNECTING;
         c->since = now_of(c);
+        c->lock = -1;
+        c->look_at = USEC_INFINITY;
         if (!c->name || !c->url || !c->worker || !c->dir) {
                 connector_free(c);
                 return -ENOMEM;
         }
         if (!spec->driver)
-                enter_state(c, HUB_DOWN, spec->why);
+                connector_enter(c, HUB_DOWN, spec->why);
         *ret = c;
         return 0;
 }
@@ -283,6 +281,8 @@ struct connector *connector_free(struct connector *c)
                 c->link = c->driver->close(c->link);
         while (!list_is_empty(&c->jobs))
                 job_free(LIST_ENTRY(c->jobs.next, struct job, node));
+        if (c->lock >= 0)
+                handover_drop(c->hubs->handover, c->lock);
         c->claims = claims_close(c->claims);
         buffer_finish(&c->said);
         buffer_finish(&c->saying);
@@ -295,102 +295,6 @@ struct connector *connector_free(struct connector *c)
         free(c->last_error);
         free(c);
         return NULL;
-}
-
-static void load_one(void *owner, const char *key, char *claim, size_t claim_len, char *end, size_t end_len)
-{
-        struct connector *c = owner;
-        struct job *j;
-        int r = job_load(c, key, claim, claim_len, end, end_len, &j);
-
-        if (r == -ENOMEM) {
-                connector_error(c, "a claim of an earlier run waits for memory: %s/claims/%s.claim", c->dir,
-                                key);
-        } else if (r < 0) {
-                log_warn(c->name, "%s/claims/%s.claim is no claim, and was set aside as %s.bad", c->dir, key,
-                         key);
-                claims_set_aside(c->claims, key);
-        }
-        free(claim);
-        free(end);
-}
-
-static const struct config_hub *find_config(const struct connector *c)
-{
-        const struct config *config = fleet_config(c->hubs->fleet);
-
-        for (size_t i = 0; !c->is_spool && i < config->n_hubs; i++)
-                if (config->hubs[i].name && streq(config->hubs[i].name, c->name))
-                        return config->hubs + i;
-        return NULL;
-}
-
-static int open_link(struct connector *c, char **ret_why)
-{
-        struct hub_open with = {.loop = c->hubs->loop,
-                                .config = fleet_config(c->hubs->fleet),
-                                .hub = find_config(c),
-                                .name = c->name,
-                                .worker = c->worker,
-                                .dir = c->dir,
-                                .events = &connector_events,
-                                .owner = c};
-
-        return c->driver->open(&with, &c->link, ret_why);
-}
-
-/* What an earlier daemon left: results are handed in, what was under way is given back at once, so that nobody waits for a lease to run
- * out; in an upgrade, and where nothing can be given back, it is done again under the same claim. */
-static void take_over(struct connector *c, bool again)
-{
-        LIST_FOREACH(&c->jobs, it)
-        {
-                struct job *j = LIST_ENTRY(it, struct job, node);
-                bool goes_on = again || !(c->driver->caps & HUB_CAP_RELEASE);
-
-                if (!c->driver->adopt || c->driver->adopt(c->link, &j->pub) < 0) {
-                        c->report.lost++;
-                        claims_remove(c->claims, j->key);
-                        job_free(j);
-                        continue;
-                }
-                c->report.adopted++;
-                if (j->order != ORDER_NONE) {
-                        job_order(j);
-                } else if (goes_on) {
-                        j->pub.run++;
-                        job_run(j);
-                } else {
-                        job_release(j, "an earlier daemon ended over it");
-                }
-        }
-}
-
-void connector_start(struct connector *c, bool again)
-{
-        _cleanup_free_ char *why = NULL;
-        int r;
-
-        if (!c->driver)
-                return;
-        r = file_make_dir(c->dir, 0700);
-        if (r == 0)
-                r = claims_open(c->hubs->loop, c->dir, &c->claims);
-        if (r == 0)
-                r = MIN(claims_each(c->claims, load_one, c), 0);
-        if (r < 0) {
-                why = text_format("%s: %s", c->dir, strerror(-r));
-                enter_state(c, HUB_DOWN, why ? why : strerror(-r));
-                return;
-        }
-        r = open_link(c, &why);
-        if (r < 0) {
-                enter_state(c, HUB_DOWN, why ? why : strerror(-r));
-                return;
-        }
-        take_over(c, again);
-        on_state(c);
-        c->hubs->dirty = true;
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------------------------ */
@@ -509,7 +413,7 @@ void connector_look(struct connector *c, usec_t now)
 const struct hub_report *connector_report(struct connector *c)
 {
         struct hub_report *r = &c->report;
-        struct hub_status s = {.retry_at = USEC_INFINITY};
+        struct hub_status s = {.retry_at = c->look_at};
 
         if (c->link) {
                 c->driver->status(c->link, &s);

@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "core/assemble.h"
 #include "core/peek.h"
+#include "fleet/handover.h"
 #include "fleet/relay.h"
 #include "hub/claims.h"
 #include "hub/hubs.h"
@@ -43,6 +44,9 @@ enum {
         (1 * USEC_PER_SEC) /* a hub that had credit for a model so long and no job has none */
 #define CONNECTOR_WITHHELD (30 * USEC_PER_SEC) /* a model that could not be loaded is not offered */
 #define CONNECTOR_SETTLE   (5 * USEC_PER_SEC) /* after stop.drain: for the hub to hear of what was released */
+#define CONNECTOR_LOOK                                                                                       \
+        (5 * USEC_PER_SEC)              /* a journal that cannot be had, read or written is tried so often */
+#define CONNECTOR_LOOK_MAX USEC_PER_MIN /* … and more and more seldom where it is a fault of the disk */
 
 enum job_state { JOB_NOTING, JOB_WORKING, JOB_RESTING, JOB_SETTLING, JOB_DUE };
 enum job_order { ORDER_NONE, ORDER_COMPLETE, ORDER_FAIL, ORDER_RELEASE };
@@ -62,7 +66,7 @@ struct job {
         usec_t lease, deadline, timeout;
         enum ticket_priority priority;
         bool wants_text, wants_events;
-        bool adopted;  /* of an earlier daemon */
+        bool orphan;   /* of an earlier daemon, and not taken over yet */
         bool noted;    /* its claim is in the journal */
         bool lost;     /* the claim is not ours any more */
         bool hopeless; /* what on_job gave cannot be done: words in `why` from the start */
@@ -120,6 +124,11 @@ struct connector {
         unsigned max_jobs;
         enum ticket_priority priority;
         struct claims *claims;
+        int lock;         /* claims', for the next program of an upgrade; -1: it is not handed on */
+        unsigned starts;  /* tries to begin that failed */
+        usec_t look_at;   /* at the journal: to begin again, or for what could not be read */
+        bool unwritable;  /* a note failed, and none was written since */
+        size_t note_size; /* … of this size */
         struct list jobs;
         unsigned n_jobs, working, outbox;
         size_t outbox_bytes;
@@ -136,7 +145,7 @@ struct connector {
         size_t n_offers;
         unsigned total, left; /* told; not yet used of it */
         struct buffer said, saying;
-        usec_t said_at, withheld_until;
+        usec_t said_at;
         bool ended; /* a job ended: say it now */
 
         bool held, draining, drained, closing;
@@ -158,19 +167,27 @@ struct connector_spec {
 /* --- connector.c */
 int connector_new(const struct connector_spec *spec, struct connector **ret);
 struct connector *connector_free(struct connector *c);
-/* Opens the link and takes over what the journal holds; again: it is to be gone on with (an upgrade), not given back. */
-void connector_start(struct connector *c, bool again);
 void connector_drain(struct connector *c, usec_t now, usec_t until);
 void connector_hurry(struct connector *c);
 void connector_cut(struct connector *c);
 void connector_go_on(struct connector *c);            /* after a cut that was for nothing */
 void connector_look(struct connector *c, usec_t now); /* once a turn while it drains */
+void connector_enter(struct connector *c, enum hub_state s, const char *why);
+struct job *connector_find(const struct connector *c, const char *id);
 bool connector_is_busy(const struct connector *c);
 void connector_error(struct connector *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void connector_touch(struct connector *c, bool figures_only);
-bool connector_may_claim(const struct connector *c, usec_t now);
+bool connector_may_claim(const struct connector *c);
 const struct hub_report *connector_report(struct connector *c);
 extern const struct hub_events connector_events;
+
+/* --- start.c */
+/* Opens the link and takes over what the journal holds; again: it is to be gone on with (an upgrade), not given back. What stands in the way
+ * (another daemon has the journal, a disk does not answer) is told, and looked at again. */
+void connector_start(struct connector *c, bool again);
+void connector_look_again(struct connector *c, usec_t now); /* once a turn */
+/* A claim could not be noted: nothing is claimed until a record of that size can be written. */
+void connector_withhold(struct connector *c, size_t size);
 
 /* --- job.c */
 int job_new(struct connector *c, const struct hub_claim *claim, struct job **ret);
@@ -217,6 +234,7 @@ enum { HUBS_MAX = 17, HUBS_WITHHELD_MAX = 64, HUBS_WATCHERS_MAX = 4 };
 struct hubs {
         struct loop *loop;
         struct fleet *fleet;
+        struct handover *handover; /* NULL: nothing is handed on */
         struct connector *list[HUBS_MAX];
         size_t n;
         struct withheld withheld[HUBS_WITHHELD_MAX];

@@ -150,11 +150,11 @@ static bool is_idle(const struct connector *c, const char *model, usec_t now)
                (o->offered_since && usec_sub(now, o->offered_since) >= CONNECTOR_IDLE_AFTER);
 }
 
-static unsigned room_of(const struct connector *c, usec_t now)
+static unsigned room_of(const struct connector *c)
 {
         unsigned most = c->max_jobs ? c->max_jobs : CONNECTOR_JOBS_MAX, held = c->n_jobs - c->outbox;
 
-        if (!c->works || !connector_may_claim(c, now))
+        if (!c->works || !connector_may_claim(c))
                 return 0;
         return most > held ? most - held : 0;
 }
@@ -165,7 +165,7 @@ static void share_row(struct hubs *h, const struct row *row, usec_t now, struct 
                 takers[i] = (struct share_taker){.weight = h->list[i]->weight,
                                                  .time = h->list[i]->time,
                                                  .idle = is_idle(h->list[i], row->model, now),
-                                                 .most = room_of(h->list[i], now)};
+                                                 .most = room_of(h->list[i])};
         share_split(row->free, takers, h->n);
 }
 
@@ -232,7 +232,7 @@ static void say(struct connector *c, const struct row *rows, const unsigned *off
                 usec_t now)
 {
         struct hub_credit credits[HUB_CREDITS_MAX];
-        unsigned total = MIN(free, room_of(c, now));
+        unsigned total = MIN(free, room_of(c));
 
         buffer_clear(&c->saying);
         (void)buffer_append(&c->saying, &total, sizeof(total));

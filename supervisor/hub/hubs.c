@@ -98,6 +98,8 @@ static void on_turn(void *owner, usec_t now)
                 h->looked_at = now;
                 credits_tell(h, now);
         }
+        for (size_t i = 0; i < h->n; i++)
+                connector_look_again(h->list[i], now);
         check_drained(h, now);
         publish(h, now);
 }
@@ -175,6 +177,11 @@ struct hubs *hubs_free(struct hubs *h)
         free(h->offers);
         free(h);
         return NULL;
+}
+
+void hubs_hand_on(struct hubs *h, struct handover *handover)
+{
+        h->handover = handover;
 }
 
 void hubs_start(struct hubs *h, bool again)

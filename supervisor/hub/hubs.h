@@ -14,9 +14,12 @@
 #include "hub/submit.h"
 
 struct hubs;
+struct handover; /* fleet/handover.h */
 
 /* Every hub that fleet_config() names (the spool, when it is on). */
 int hubs_new(struct loop *loop, struct fleet *f, struct hubs **ret);
+/* For an upgrade: the locks of the journals live on in the next program, and are had from the one before. Before hubs_start. */
+void hubs_hand_on(struct hubs *h, struct handover *handover);
 /* Opens them and takes over what the journals hold; again: we are the next program in the same process, and what was under way is gone on
  * with. A hub that cannot be opened is there, down, with its words: the daemon runs on. */
 void hubs_start(struct hubs *h, bool again);

@@ -141,6 +141,9 @@ int job_load(struct connector *c, const char *key, const char *claim, size_t cla
         r = note_read_claim(j, claim, claim_len);
         if (r == 0 && (!claims_key(j->id, own) || !streq(own, key)))
                 r = -EBADMSG;
+        /* Its hub has given it to us again meanwhile: the record is that claim's. */
+        if (r == 0 && connector_find(c, j->id))
+                r = -EALREADY;
         /* An end that cannot be read is as good as none: it is done again. */
         if (r == 0 && end && note_read_end(j, end, end_len) < 0) {
                 j->order = ORDER_NONE;
@@ -152,7 +155,7 @@ int job_load(struct connector *c, const char *key, const char *claim, size_t cla
                 return r;
         }
         (void)text_copy(j->key, sizeof(j->key), key);
-        j->adopted = j->noted = true;
+        j->orphan = j->noted = true;
         j->kept = j->order != ORDER_NONE;
         j->state = JOB_DUE;
         job_join(j);
@@ -243,13 +246,13 @@ static void on_noted(void *owner, int r)
         if (r < 0) {
                 /* Nobody would know of it after a crash; and the next one would fare no better. */
                 connector_error(c, "a claim cannot be written to %s: %s", c->dir, strerror(-r));
-                c->withheld_until = usec_add(now_of(j), CONNECTOR_SETTLE);
-                hubs_wake_at(c->hubs, c->withheld_until);
+                connector_withhold(c, j->body_len + CLAIMS_HEAD_MAX);
                 if (j->state == JOB_NOTING) /* else it is being settled already */
                         job_release(j, "the worker cannot write its journal");
                 return;
         }
         j->noted = true;
+        c->unwritable = false;
         if (j->state == JOB_NOTING)
                 job_run(j);
 }
@@ -268,8 +271,12 @@ void job_note(struct job *j)
         if (r == 0)
                 r = claims_put(j->connector->claims, j->key, CLAIMS_CLAIM, text, 2, on_noted, j);
         buffer_finish(&head);
-        if (r < 0)
+        if (r < 0) {
+                connector_error(j->connector, "a claim cannot be noted in %s: %s", j->connector->dir,
+                                strerror(-r));
+                connector_withhold(j->connector, j->body_len + CLAIMS_HEAD_MAX);
                 j->due_at = now_of(j); /* the driver is still inside on_job, and does not know the job yet */
+        }
         job_arm(j);
 }
 
@@ -282,6 +289,8 @@ static void on_kept(void *owner, int r)
         if (r < 0)
                 connector_error(j->connector, "a result cannot be written to %s: %s", j->connector->dir,
                                 strerror(-r));
+        if (r < 0)
+                connector_withhold(j->connector, j->result.body_len + CLAIMS_HEAD_MAX);
 }
 
 /* What it came to must not be lost with us. Release and retry are no loss: then it is done again anyway. */

@@ -1,6 +1,7 @@
 # ctest: asan
 """The hub connector in the whole daemon, over the job folder (the one hub that needs no other program): what is claimed when, what a stop,
 a crash and an upgrade do to what was claimed, and that local requests go first."""
+import fcntl
 import json
 import os
 import signal
@@ -169,6 +170,58 @@ def test_an_upgrade_by_force_does_it_again_under_the_same_claim(make_daemon):
     daemon.stop()
 
 
+def test_two_daemons_with_one_state_dir(make_daemon):
+    """What the first has promised is its own, through an upgrade, too; the second says what is wrong, and takes it over when the first is dead."""
+    first = make_daemon({"instances": [instance("--tok-s", "20")]})
+    folder = Folder(first)
+    first.wait_state("q", "ready")
+    wait_for(lambda: first.get("/api/v1/hubs/spool").json["hub"]["state"] == "up")
+    second = make_daemon({"instances": [instance("--tok-s", "20")], "state_dir": first.state})
+
+    def refused():
+        hub = second.get("/api/v1/hubs/spool").json["hub"]
+        return hub["state"] == "down" and "another llama-supervisor" in hub["why"] and "(process %d)" % first.process.pid in hub["why"] and hub
+    hub = wait_for(refused, what=second.output)
+    assert "state_dir of its own" in hub["why"] and hub["retryIn"] is not None
+    assert "state_dir of its own" in second.cli("hub", "status", "spool").stdout
+    second.wait_state("q", "ready")
+    answer = second.api("POST", "/v1/chat/completions", {"model": "q", **PROMPT})
+    assert answer.status == 200, answer
+    folder.put("one", max_tokens=4)
+    folder.wait("one")
+    had, over = [], threading.Event()
+
+    def covet():
+        """Is it free for a moment, while one program becomes the next?"""
+        with open(os.path.join(first.state, "hubs", "spool", "lock"), "rb") as file:
+            while not over.wait(0.0005):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    had.append(True)
+                    return
+                except BlockingIOError:
+                    pass
+    thread = threading.Thread(target=covet)
+    thread.start()
+    assert first.cli("upgrade", "--json").returncode == 0, first.output()
+    assert first.get("/api/v1/status").json["generation"] == 1
+    over.set()
+    thread.join()
+    assert not had
+    wait_for(lambda: first.get("/api/v1/hubs/spool").json["hub"]["state"] == "up", what=first.output)
+    folder.put("two", max_tokens=4)
+    folder.wait("two")
+    assert refused()
+    assert second.get("/api/v1/hubs/spool").json["hub"]["jobs"]["claimed"] == 0
+    folder.put("three", max_tokens=100)
+    wait_for(lambda: folder.names("partial", "three"))
+    first.kill9()
+    wait_for(lambda: second.get("/api/v1/hubs/spool").json["hub"]["state"] == "up", what=second.output)
+    folder.wait("three")
+    assert len(folder.results()) == 3
+    second.stop()
+
+
 def test_every_door_tells_the_same(make_daemon):
     daemon = make_daemon({"instances": [instance("--tok-s", "20")],
                           "hubs": [{"driver": "nats", "name": "lab", "url": "nats://127.0.0.1:9"}], "spool": {"enabled": True}})
@@ -202,6 +255,8 @@ def test_every_door_tells_the_same(make_daemon):
     feed.wait(lambda m: m.get("type") == "hub" and any(h["name"] == "spool" and h["jobs"]["completed"] == 1 for h in m["hubs"]))
     states = [s["state"] for s in daemon.get("/api/v1/status").json["hubs"] if s["name"] == "spool"]
     assert states == ["up"]
+    assert "spool: hub is up" in daemon.output() and "hub spool is up" not in daemon.output(), daemon.output()
+    assert any(e["text"] == "hub spool is up" for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up")
     wait_for(lambda: [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_down"])
     assert [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up"]
     daemon.stop()

@@ -2,6 +2,7 @@
 #ifndef LSV_TESTS_HUB_WORLD_H
 #define LSV_TESTS_HUB_WORLD_H
 
+#include "hub/folder_lock.h"
 #include "scripted.h"
 
 struct scene {
@@ -66,10 +67,21 @@ static inline void begin_ready(struct scene *s, struct world *w, const char *ins
         WAIT(s, s->script.slots_of_first == 2); /* as its server tells */
 }
 
-/* As a kill -9 would: nothing is told to anybody. */
+static inline bool journal_is_free(const struct scene *s)
+{
+        _cleanup_free_ char *dir = text_format("%s/state/hubs/lab", s->world->dir);
+        pid_t holder;
+        int fd = -1, r = folder_lock_take(dir, -1, &fd, &holder);
+
+        close_fd(&fd);
+        return r != -EBUSY;
+}
+
+/* As a kill -9 would: nothing is told to anybody; but the last write is waited for, since a process that is gone writes nothing. */
 static inline void drop_hubs(struct scene *s)
 {
         s->hubs = hubs_free(s->hubs);
+        WAIT(s, journal_is_free(s));
 }
 
 static inline void finish(struct scene *s)

@@ -1,0 +1,259 @@
+/* test_journal.c: who has a hub's journal, and what becomes of a journal that cannot be had, read or written. */
+#include "hub_world.h"
+
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "hub/folder_lock.h"
+
+#define SLOW                                                                                                 \
+        "{\"name\": \"q\", \"model\": \"m.gguf\", \"args\": [\"--tok-s\", \"20\", \"--tokens\", "            \
+        "\"100000\", \"-np\", \"2\", \"-c\", \"16384\"]}"
+#define ASK(n) "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"max_tokens\":" #n "}"
+#define LONG   ASK(100000)
+
+static char *claims_dir(const struct scene *s)
+{
+        return text_format("%s/state/hubs/lab/claims", s->world->dir);
+}
+
+/* Of another daemon: a process of its own that holds the lock until the pipe is closed. */
+struct other {
+        pid_t pid;
+        int go;
+};
+
+static void begin_other(struct other *o, const char *dir)
+{
+        int ready[2], go[2];
+        char c;
+
+        assert_int_equal(pipe(ready), 0);
+        assert_int_equal(pipe(go), 0);
+        o->pid = fork();
+        assert_true(o->pid >= 0);
+        if (o->pid == 0) {
+                pid_t holder;
+                int fd, r = folder_lock_take(dir, -1, &fd, &holder);
+
+                (void)close(go[1]);
+                (void)!write(ready[1], r == 0 ? "y" : "n", 1);
+                (void)!read(go[0], &c, 1);
+                _exit(0);
+        }
+        (void)close(ready[1]);
+        (void)close(go[0]);
+        assert_int_equal(read(ready[0], &c, 1), 1);
+        assert_int_equal(c, 'y');
+        (void)close(ready[0]);
+        o->go = go[1];
+}
+
+static void end_other(struct other *o)
+{
+        (void)close(o->go);
+        assert_int_equal(waitpid(o->pid, NULL, 0), o->pid);
+}
+
+/* What the other one has promised is adopted by nobody as long as it lives, and by whoever comes when it has ended, however it did. */
+static void a_journal_has_one_owner(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+        _cleanup_free_ char *dir = NULL;
+        struct other other;
+        char pid[32];
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        drop_hubs(&s);
+        script_forget(&s.script);
+        dir = text_format("%s/state/hubs/lab", s.world->dir);
+        begin_other(&other, dir);
+        open_hubs(&s, false);
+        rest(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_DOWN);
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->why, "another llama-supervisor"));
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->why, "state_dir of its own"));
+        (void)snprintf(pid, sizeof(pid), "(process %d)", (int)other.pid);
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->why, pid));
+        assert_true(hubs_report(s.hubs, 0)->retry_at != USEC_INFINITY);
+        assert_int_equal(s.script.opens, 1); /* nor is the driver's own session touched */
+        assert_int_equal(s.script.n_orders, 0);
+        assert_int_equal(count_records(&s, ".claim"), 1);
+        end_other(&other);
+        (void)wait_orders(&s, 2); /* adopted, and given back */
+        wait_quiet(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_UP);
+        finish(&s);
+}
+
+/* As after an exec: the descriptor of the program before is the lock; a stranger's is not. */
+static void the_lock_is_had_from_the_program_before(void **state)
+{
+        struct world *w = *state;
+        int fd = -1, next = -1, third = -1, stranger = open("/dev/null", O_RDWR | O_CLOEXEC);
+        pid_t holder = 0;
+
+        assert_int_equal(folder_lock_take(w->dir, -1, &fd, &holder), 0);
+        assert_int_equal(folder_lock_take(w->dir, -1, &next, &holder), -EBUSY);
+        assert_int_equal(holder, getpid());
+        assert_int_equal(folder_lock_take(w->dir, stranger, &next, &holder), -EBUSY);
+        assert_int_equal(folder_lock_take(w->dir, fd, &next, &holder), 0);
+        assert_int_equal(next, fd);
+        assert_int_equal(folder_lock_take(w->dir, -1, &third, &holder), -EBUSY);
+        (void)close(next);
+        assert_int_equal(folder_lock_take(w->dir, -1, &third, &holder), 0);
+        (void)close(third);
+}
+
+/* A disk in trouble is no broken record: what cannot be read now is read later, and nothing is set aside. */
+static void what_cannot_be_read_now_is_read_later(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+        _cleanup_free_ char *dir = NULL, *path = NULL, *away = NULL;
+        char **names = NULL;
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        drop_hubs(&s);
+        script_forget(&s.script);
+        dir = claims_dir(&s);
+        assert_int_equal(file_list(dir, ".claim", 10, &names), 0);
+        path = text_format("%s/%s", dir, names[0]);
+        away = text_format("%s/away", s.world->dir);
+        assert_int_equal(rename(path, away), 0);
+        assert_int_equal(symlink(path, path), 0); /* ELOOP */
+        open_hubs(&s, false);
+        rest(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_UP);
+        assert_int_equal(s.script.n_orders, 0);
+        assert_int_equal(count_records(&s, ".bad"), 0);
+        assert_int_equal(count_records(&s, ".claim"), 1);
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->last_error, "cannot be read now"));
+        /* Once more in vain, then not. */
+        lab(&s)->look_at = 0;
+        s.hubs->dirty = true;
+        rest(&s);
+        assert_true(lab(&s)->look_at != 0);
+        assert_int_equal(s.script.n_orders, 0);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(rename(away, path), 0);
+        lab(&s)->look_at = 0;
+        hubs_wake_at(s.hubs, 0);
+        (void)wait_orders(&s, 2);
+        wait_quiet(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->adopted, 1);
+        text_list_free(names);
+        finish(&s);
+}
+
+/* Memory that a driver lacks is no lost claim. */
+static void what_cannot_be_adopted_now_is_adopted_later(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        drop_hubs(&s);
+        script_forget(&s.script);
+        s.script.adopt = -ENOMEM;
+        open_hubs(&s, false);
+        (void)wait_orders(&s, 1);
+        rest(&s);
+        assert_int_equal(count_records(&s, ".claim"), 1);
+        assert_int_equal(hubs_report(s.hubs, 0)->lost, 0);
+        s.script.adopt = 0;
+        lab(&s)->look_at = 0;
+        hubs_wake_at(s.hubs, 0);
+        (void)wait_orders(&s, 3);
+        assert_int_equal(s.script.orders[2].kind, DID_RELEASE);
+        wait_quiet(&s);
+        finish(&s);
+}
+
+static void limit_files(rlim_t n)
+{
+        struct rlimit limit;
+
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+        limit.rlim_cur = MIN(n, limit.rlim_max);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A full disk: nothing is claimed, however long it lasts, until a record can be written again. */
+static void nothing_is_claimed_until_a_note_can_be_written(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", CHAT);
+        usec_t tried;
+
+        (void)signal(SIGXFSZ, SIG_IGN);
+        begin_ready(&s, *state, ONE_MODEL);
+        limit_files(0);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        assert_int_equal(wait_orders(&s, 1)->kind, DID_RELEASE);
+        WAIT(&s, s.script.total == 0);
+        for (unsigned i = 0; i < 2; i++) {
+                tried = claims_failures(lab(&s)->claims, &(int){0});
+                lab(&s)->look_at = 0;
+                hubs_wake_at(s.hubs, 0);
+                WAIT(&s, claims_failures(lab(&s)->claims, &(int){0}) > tried && lab(&s)->look_at != 0);
+                rest(&s);
+                assert_int_equal(s.script.total, 0);
+        }
+        assert_non_null(strstr(hubs_report(s.hubs, 0)->last_error, "nothing is claimed"));
+        limit_files(RLIM_INFINITY);
+        lab(&s)->look_at = 0;
+        hubs_wake_at(s.hubs, 0);
+        WAIT(&s, s.script.total == 2);
+        claim.id = "j2";
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        assert_int_equal(wait_orders(&s, 2)->kind, DID_COMPLETE);
+        wait_quiet(&s);
+        finish(&s);
+}
+
+/* The same where it is known at once that no note can be made. */
+static void nor_when_the_note_cannot_be_made(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", CHAT);
+        struct job *j;
+
+        begin_ready(&s, *state, ONE_MODEL);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        j = connector_find(lab(&s), "j1");
+        /* Its line is longer than the journal takes. */
+        free(j->path);
+        j->path = calloc(1, CLAIMS_HEAD_MAX + 1);
+        memset(j->path, 'x', CLAIMS_HEAD_MAX);
+        claims_forget(lab(&s)->claims, j);
+        job_note(j);
+        assert_int_equal(wait_orders(&s, 1)->kind, DID_RELEASE);
+        WAIT(&s, s.script.total == 0);
+        WAIT(&s, s.script.total == 2); /* a record can be written, as is found out by itself */
+        finish(&s);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+                T(a_journal_has_one_owner),
+                T(the_lock_is_had_from_the_program_before),
+                T(what_cannot_be_read_now_is_read_later),
+                T(what_cannot_be_adopted_now_is_adopted_later),
+                T(nothing_is_claimed_until_a_note_can_be_written),
+                T(nor_when_the_note_cannot_be_made),
+#undef T
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
