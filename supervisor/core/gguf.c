@@ -88,6 +88,8 @@ struct reader {
         char family[64];                            /* the first part of keys like "llama.context_length" */
         uint64_t weights[ARRAY_SIZE(tensor_types)]; /* per type of tensor */
         uint32_t seen;                              /* bit i: keys[i] was there */
+        uint64_t input_bytes;                       /* of token_embd.weight */
+        bool has_output; /* output.weight is there: the input is not used for it, too */
 };
 
 static int bad(struct reader *r, uint64_t offset, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -266,6 +268,11 @@ static const struct known_key keys[] = {
         {".attention.value_length", HOLDS_NUMBER, IN_GGUF(value_length)},
         {".attention.sliding_window", HOLDS_NUMBER, IN_GGUF(sliding_window)},
         {".expert_count", HOLDS_NUMBER, IN_GGUF(experts)},
+        {".expert_used_count", HOLDS_NUMBER, IN_GGUF(experts_used)},
+        {".feed_forward_length", HOLDS_LAYERS, IN_GGUF(feed_forward)},
+        {".expert_feed_forward_length", HOLDS_NUMBER, IN_GGUF(expert_feed_forward)},
+        {".full_attention_interval", HOLDS_NUMBER, IN_GGUF(full_attention_interval)},
+        {".attention.kv_lora_rank", HOLDS_NUMBER, IN_GGUF(latent)},
 };
 static_assert(ARRAY_SIZE(keys) <= 32, "reader.seen has a bit for each");
 
@@ -586,6 +593,9 @@ static int read_tensor(struct reader *r, uint64_t *end)
                 *end = MAX(*end, offset + bytes);
         if (type < ARRAY_SIZE(tensor_types))
                 r->weights[type] += weights;
+        if (streq(name, "token_embd.weight") && bytes != UINT64_MAX)
+                r->input_bytes = bytes;
+        r->has_output |= streq(name, "output.weight");
         return 0;
 }
 
@@ -729,6 +739,8 @@ static void conclude(struct reader *r)
                 g->key_length = g->embedding / g->heads;
         if (!g->value_length && g->heads)
                 g->value_length = g->embedding / g->heads;
+        if (r->has_output)
+                g->input_bytes = r->input_bytes;
         name_quantization(r);
         g->kind = kind_of(r);
         g->file_size = r->source->size;

@@ -63,8 +63,13 @@ struct gguf {
          * Missing heads_kv mean heads, missing lengths mean embedding / heads (llama.cpp does the same, and so does this). */
         uint64_t heads, heads_kv, heads_kv_sum;
         uint64_t key_length, value_length;
-        uint64_t sliding_window; /* tokens; only some layers may have it */
-        uint64_t experts;
+        uint64_t sliding_window;          /* tokens; only some layers may have it */
+        uint64_t full_attention_interval; /* every how manieth layer has a KV cache at all; 0: all */
+        uint64_t latent;                  /* width of latent attention (MLA): keys alone are kept; 0: none */
+        uint64_t experts, experts_used;
+        uint64_t feed_forward, expert_feed_forward; /* widths inside a layer; per-layer arrays: the largest */
+        uint64_t
+                input_bytes; /* of token_embd.weight, which stays in the memory of the CPU; 0: unknown, or it is the output as well */
         bool has_chat_template;
         uint64_t chat_template_length;  /* bytes */
         int pooling;                    /* as llama.cpp numbers it: 0 none, 1 mean, 2 cls, 3 last, 4 rank */

@@ -2,12 +2,15 @@
 #include "core/memory.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 
 #include "base/macros.h"
+#include "base/text.h"
 
-enum { CELLS_PAD = 256, SLOTS_AUTO = 4, UBATCH = 512, FIT_CONTEXT = 4096 };
+enum { CELLS_PAD = 256, SLOTS_AUTO = 4, UBATCH = 512, FIT_CONTEXT = 4096, FIT_TARGET_MIB = 1024 };
 /* Beyond it no figure is believed, and sums cannot overflow. */
 #define MOST (UINT64_C(1) << 60)
 
@@ -15,7 +18,7 @@ enum { CELLS_PAD = 256, SLOTS_AUTO = 4, UBATCH = 512, FIT_CONTEXT = 4096 };
 
 /* Spellings of one option and its variable; source: llama-server --help (build 11669). */
 struct option {
-        const char *names[3], *env;
+        const char *names[4], *env;
 };
 static const struct option context_size = {{"-c", "--ctx-size"}, "LLAMA_ARG_CTX_SIZE"},
                            parallel = {{"-np", "--parallel"}, "LLAMA_ARG_N_PARALLEL"},
@@ -32,7 +35,28 @@ static const struct option context_size = {{"-c", "--ctx-size"}, "LLAMA_ARG_CTX_
                            not_unified = {{"-no-kvu", "--no-kv-unified"}, "LLAMA_ARG_NO_KV_UNIFIED"},
                            offload = {{"-kvo", "--kv-offload"}, "LLAMA_ARG_KV_OFFLOAD"},
                            no_offload = {{"-nkvo", "--no-kv-offload"}, "LLAMA_ARG_NO_KV_OFFLOAD"},
-                           swa_full = {{"--swa-full"}, "LLAMA_ARG_SWA_FULL"};
+                           swa_full = {{"--swa-full"}, "LLAMA_ARG_SWA_FULL"},
+                           flash = {{"-fa", "--flash-attn"}, "LLAMA_ARG_FLASH_ATTN"},
+                           fit_target = {{"-fitt", "--fit-target"}, "LLAMA_ARG_FIT_TARGET"},
+                           override = {{"-ot", "--override-tensor"}, "LLAMA_ARG_OVERRIDE_TENSOR"},
+                           cpu_moe = {{"-cmoe", "--cpu-moe"}, "LLAMA_ARG_CPU_MOE"},
+                           n_cpu_moe = {{"-ncmoe", "--n-cpu-moe"}, "LLAMA_ARG_N_CPU_MOE"},
+                           main_gpu = {{"-mg", "--main-gpu"}, "LLAMA_ARG_MAIN_GPU"},
+                           split_mode = {{"-sm", "--split-mode"}, "LLAMA_ARG_SPLIT_MODE"},
+                           tensor_split = {{"-ts", "--tensor-split"}, "LLAMA_ARG_TENSOR_SPLIT"},
+                           rpc = {{"--rpc"}, "LLAMA_ARG_RPC"},
+                           projector = {{"-mm", "--mmproj"}, "LLAMA_ARG_MMPROJ"},
+                           projector_offload = {{"--mmproj-offload"}, "LLAMA_ARG_MMPROJ_OFFLOAD"},
+                           no_projector_offload = {{"--no-mmproj-offload"}, "LLAMA_ARG_NO_MMPROJ_OFFLOAD"},
+                           draft = {{"-md", "--model-draft", "--spec-draft-model"},
+                                    "LLAMA_ARG_SPEC_DRAFT_MODEL"},
+                           draft_type_k = {{"-ctkd", "--cache-type-k-draft", "--spec-draft-type-k"},
+                                           "LLAMA_ARG_SPEC_DRAFT_TYPE_K"},
+                           draft_type_v = {{"-ctvd", "--cache-type-v-draft", "--spec-draft-type-v"},
+                                           "LLAMA_ARG_SPEC_DRAFT_TYPE_V"},
+                           draft_layers = {{"-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft",
+                                            "--spec-draft-ngl"},
+                                           "LLAMA_ARG_N_GPU_LAYERS_DRAFT"};
 
 struct given {
         char *const *args, *const *env;
@@ -154,7 +178,7 @@ static uint64_t full_every(const char *architecture)
 struct shape {
         const struct gguf *g;
         uint64_t slots, per_slot, context; /* per_slot, context: 0: not given */
-        bool is_unified, is_swa_full;
+        bool is_unified, is_swa_full, is_flash;
         uint64_t ubatch, bytes_k, bytes_v;
         uint64_t layers; /* on the GPU, of blocks + 1 */
         bool kv_on_gpu, fits;
@@ -177,12 +201,21 @@ static uint64_t cells_of(const struct shape *s, uint64_t context, uint64_t *ret_
         return padded(s->is_unified ? context : (context + s->slots - 1) / s->slots);
 }
 
+/* Layers that keep keys and values: all, or every how manieth. A list of heads for each layer tells by its zeros. */
+static uint64_t caching_blocks(const struct gguf *g)
+{
+        bool is_list = g->heads_kv_sum != times(g->heads_kv, g->blocks);
+
+        return g->full_attention_interval > 1 && !is_list ? g->blocks / g->full_attention_interval
+                                                          : g->blocks;
+}
+
 /* context 0: what it would like. */
 static uint64_t cache_of(const struct shape *s, uint64_t context)
 {
         const struct gguf *g = s->g;
         uint64_t streams, cells = cells_of(s, context, &streams), every = full_every(g->architecture);
-        uint64_t window = cells, full = g->blocks / every, numbers, bytes;
+        uint64_t blocks = caching_blocks(g), window = cells, full = blocks / every, numbers, bytes;
 
         if (!s->kv_on_gpu)
                 return 0;
@@ -190,25 +223,39 @@ static uint64_t cache_of(const struct shape *s, uint64_t context)
                 window = MIN(cells,
                              padded(times(g->sliding_window, s->is_unified ? s->slots : 1) + s->ubatch));
         /* Cells of all layers; the heads of a layer are their mean. */
-        numbers = MIN(times(cells, full) + times(window, g->blocks - full), MOST);
+        numbers = MIN(times(cells, full) + times(window, blocks - full), MOST);
         numbers = times(numbers, streams);
         numbers = times(numbers, g->heads_kv_sum) / g->blocks;
-        bytes = (times(times(numbers, g->key_length), s->bytes_k) +
-                 times(times(numbers, g->value_length), s->bytes_v)) /
-                32;
+        bytes = times(times(numbers, g->key_length), s->bytes_k) / 32;
+        if (!g->latent)
+                bytes = MIN(bytes + times(times(numbers, g->value_length), s->bytes_v) / 32, MOST);
         return times(bytes, MIN(s->layers, g->blocks)) / g->blocks;
+}
+
+static uint64_t buffers_of(const struct shape *s, uint64_t context)
+{
+        const struct gguf *g = s->g;
+        uint64_t streams, cells = cells_of(s, context, &streams), end, attention, width;
+
+        end = g->kind == GGUF_EMBEDDING ? g->embedding : MIN(g->vocabulary, MOST) + MIN(g->embedding, MOST);
+        attention = s->is_flash ? cells + cells / 2 : times(cells, MIN(g->heads, MOST) + 1);
+        attention = MIN(attention + times(4, g->embedding), MOST);
+        width = MAX(g->feed_forward, times(g->expert_feed_forward, MAX(g->experts_used, UINT64_C(1))));
+        return times(times(MAX(MAX(end, attention), times(3, width)), s->ubatch), 4);
 }
 
 static void read_arguments(const struct given *in, struct shape *s)
 {
         int64_t slots = number_of(in, &parallel, -1), layers = number_of(in, &gpu_layers, -1);
-        const char *on = value_of(in, &device), *fits = value_of(in, &fit);
+        const char *on = value_of(in, &device), *fits = value_of(in, &fit), *fa = value_of(in, &flash),
+                   *all = value_of(in, &gpu_layers);
 
         s->slots = slots > 0 ? (uint64_t)slots : SLOTS_AUTO;
         s->is_unified = is_on(in, &unified, &not_unified, slots <= 0);
         s->per_slot = (uint64_t)MAX(number_of(in, &per_slot, 0), 0);
         s->context = (uint64_t)MAX(number_of(in, &context_size, 0), 0);
         s->is_swa_full = is_on(in, &swa_full, NULL, false);
+        s->is_flash = !fa || is_true(fa) || !strcasecmp(fa, "auto");
         s->ubatch = (uint64_t)MAX(number_of(in, &ubatch, UBATCH), 1);
         s->bytes_k = bytes_of_32(value_of(in, &type_k));
         s->bytes_v = bytes_of_32(value_of(in, &type_v));
@@ -219,29 +266,174 @@ static void read_arguments(const struct given *in, struct shape *s)
                 s->layers = 0;
         s->kv_on_gpu = is_on(in, &offload, &no_offload, true);
         /* It gives up fitting when the layers are given (measured). */
-        s->fits = !s->context && !s->per_slot && layers < 0 && (!fits || is_true(fits));
+        s->fits = (!all || streq(all, "auto") || streq(all, "-1")) && (!fits || is_true(fits));
         s->fit_context = (uint64_t)MAX(number_of(in, &fit_context, FIT_CONTEXT), 1);
 }
 
-uint64_t memory_guess(uint64_t weights)
+static bool tells_enough(const struct gguf *g)
 {
-        return MIN(weights, MOST) + MIN(weights, MOST) / 10 + MEMORY_BESIDE;
+        return g && g->blocks && g->blocks <= GGUF_LAYERS_MAX && g->context && g->heads && g->key_length &&
+               g->value_length;
 }
 
-int memory_need(const struct gguf *g, uint64_t weights, char *const *args, char *const *env,
-                struct memory_need *ret)
+/* Bytes of the file that go to the GPU. */
+static uint64_t weights_of(const struct memory_model *m, uint64_t layers)
+{
+        uint64_t bytes = MIN(m->bytes, MOST);
+
+        return times(bytes - MIN(m->header->input_bytes, bytes), layers) / (m->header->blocks + 1);
+}
+
+/* Weights and cache of the draft model: its context is the model's. */
+static uint64_t draft_of(const struct memory_input *in, const struct given *given, const struct shape *model)
+{
+        const struct memory_model *m = &in->draft;
+        struct shape s = *model;
+        int64_t layers = number_of(given, &draft_layers, -1);
+
+        if (!m->bytes || layers == 0)
+                return 0;
+        if (!tells_enough(m->header))
+                return MIN(m->bytes, MOST) + MIN(m->bytes, MOST) / 10;
+        s.g = m->header;
+        s.bytes_k = bytes_of_32(value_of(given, &draft_type_k));
+        s.bytes_v = bytes_of_32(value_of(given, &draft_type_v));
+        s.layers = s.g->blocks + 1;
+        if (layers >= 0)
+                s.layers = MIN((uint64_t)layers, s.layers);
+        if (!s.context && !s.per_slot)
+                s.context = MIN(model->g->context, MOST);
+        return MIN(weights_of(m, s.layers) + cache_of(&s, s.context), MOST);
+}
+
+static void guess(const struct memory_input *in, struct memory_need *n)
+{
+        uint64_t bytes = MIN(in->model.bytes, MOST);
+
+        n->is_guess = true;
+        n->weights = bytes;
+        n->buffers = bytes / 10;
+        n->draft = MIN(in->draft.bytes, MOST);
+        n->each = n->driver;
+        n->wants = n->least = n->weights + n->buffers + n->projector + n->draft + n->driver;
+}
+
+void memory_need(const struct memory_input *in, struct memory_need *ret)
+{
+        const struct given given = {.args = in->args, .env = in->env};
+        struct shape s = {.g = in->model.header};
+        uint64_t streams, fixed, least;
+
+        *ret = (struct memory_need){.driver = MEMORY_DRIVER};
+        if (is_on(&given, &projector_offload, &no_projector_offload, true))
+                ret->projector = MIN(in->projector, MOST);
+        ret->may_leave_some = value_of(&given, &override) || place_of(&given, &cpu_moe) ||
+                              is_true(variable(&given, &cpu_moe)) || number_of(&given, &n_cpu_moe, 0) > 0 ||
+                              is_true(value_of(&given, &fit));
+        if (!tells_enough(in->model.header)) {
+                guess(in, ret);
+                return;
+        }
+        read_arguments(&given, &s);
+        ret->fits_itself = s.fits;
+        ret->spare = s.fits ? (uint64_t)MIN(MAX(number_of(&given, &fit_target, FIT_TARGET_MIB), 0), 1 << 20)
+                                      << 20
+                            : 0;
+        ret->weights = weights_of(&in->model, s.layers);
+        ret->cache = cache_of(&s, s.context);
+        ret->buffers = buffers_of(&s, s.context);
+        ret->draft = draft_of(in, &given, &s);
+        ret->tokens = cells_of(&s, s.context, &streams);
+        ret->tokens = times(ret->tokens, streams);
+        ret->each = ret->driver + ret->buffers + (ret->weights + ret->cache) / s.g->blocks;
+        fixed = ret->projector + ret->driver;
+        ret->wants = fixed + ret->weights + ret->cache + ret->buffers + ret->draft;
+        ret->least = ret->wants;
+        if (s.fits && !s.context && !s.per_slot) {
+                struct shape small = s;
+
+                small.context = MIN(s.fit_context, s.g->context);
+                least = fixed + ret->weights + cache_of(&small, small.context) +
+                        buffers_of(&small, small.context) + draft_of(in, &given, &small);
+                ret->least = MIN(least, ret->wants);
+        }
+        if (ret->may_leave_some)
+                ret->least -= MIN(ret->weights, ret->least);
+}
+
+void memory_learned(struct memory_need *n, uint64_t bytes)
+{
+        n->is_measured = true;
+        n->least = MIN(n->least < n->wants ? n->least : bytes, bytes);
+        n->wants = bytes;
+}
+
+char *memory_size(uint64_t bytes, char *buf, size_t size)
+{
+        if (bytes < UINT64_C(100) << 20)
+                (void)snprintf(buf, size, "%.0fM", (double)bytes / (1 << 20));
+        else
+                (void)snprintf(buf, size, "%.1fG", (double)bytes / (1 << 30));
+        return buf;
+}
+
+char *memory_text(const struct memory_need *n, char *buf, size_t size)
+{
+        const struct {
+                const char *name;
+                uint64_t bytes;
+        } parts[] = {{"weights", n->weights},  {"KV cache", n->cache}, {"buffers", n->buffers},
+                     {"mmproj", n->projector}, {"draft", n->draft},    {"driver", n->driver}};
+        char bytes[24];
+        size_t at = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(parts) && at < size; i++) {
+                if (!parts[i].bytes)
+                        continue;
+                at += (size_t)snprintf(buf + at, size - at, "%s%s %s", at ? " + " : "", parts[i].name,
+                                       memory_size(parts[i].bytes, bytes, sizeof bytes));
+                if (i == 1 && at < size)
+                        at += (size_t)snprintf(buf + at, size - at, " (%" PRIu64 " tokens)", n->tokens);
+        }
+        if (at < size)
+                (void)snprintf(
+                        buf + at, size - at, " = %s%s",
+                        memory_size(n->weights + n->cache + n->buffers + n->projector + n->draft + n->driver,
+                                    bytes, sizeof bytes),
+                        n->is_guess ? " (guessed by the size of the file)" : "");
+        return buf;
+}
+
+const char *memory_file_of(enum memory_file which, char *const *args, char *const *env)
 {
         const struct given given = {.args = args, .env = env};
-        struct shape s = {.g = g};
-        uint64_t fixed;
+        const char *s = value_of(&given, which == MEMORY_PROJECTOR ? &projector : &draft);
 
-        if (!g->blocks || g->blocks > GGUF_LAYERS_MAX || !g->context || !g->heads || !g->key_length ||
-            !g->value_length)
-                return -ENODATA;
-        read_arguments(&given, &s);
-        fixed = times(weights, s.layers) / (g->blocks + 1) + MEMORY_BESIDE;
-        ret->wants = fixed + cache_of(&s, s.context);
-        ret->least = s.fits ? fixed + cache_of(&s, MIN(s.fit_context, g->context)) : ret->wants;
-        ret->least = MIN(ret->least, ret->wants);
-        return 0;
+        return s && *s ? s : NULL;
+}
+
+bool memory_hides_gpus(const char *entry)
+{
+        static const char *const names[] = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+                                            "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+                                            "GGML_VK_VISIBLE_DEVICES"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (starts_with(entry, names[i]) && entry[strlen(names[i])] == '=')
+                        return true;
+        return false;
+}
+
+bool memory_says_where(char *const *args, char *const *env)
+{
+        static const struct option *const options[] = {&device, &main_gpu, &split_mode, &tensor_split, &rpc};
+        const struct given given = {.args = args, .env = env};
+
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if (value_of(&given, options[i]) || place_of(&given, options[i]))
+                        return true;
+        for (char *const *e = env; e && *e; e++)
+                if (memory_hides_gpus(*e))
+                        return true;
+        return number_of(&given, &gpu_layers, -1) == 0;
 }

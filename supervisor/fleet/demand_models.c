@@ -242,8 +242,11 @@ static bool instance_memory(const struct demand *d, const struct demand_model *x
                 return false;
         if (!file->size)
                 return true;
-        if (!file->has_header || memory_need(&file->header, file->size, e->args, e->env, ret) < 0)
-                ret->wants = ret->least = memory_guess(file->size);
+        memory_need(&(struct memory_input){.model = {.header = file->has_header ? &file->header : NULL,
+                                                     .bytes = file->size},
+                                           .args = e->args,
+                                           .env = e->env},
+                    ret);
         return true;
 }
 

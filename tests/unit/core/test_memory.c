@@ -1,7 +1,6 @@
 /* test_memory.c: the cache that llama-server makes (measured with build 11669, `-lv 5`), and models whose cache is known. */
 #include "core/memory.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,13 +22,21 @@ static const struct gguf tiny = {.architecture = "llama",
                                  .key_length = 16,
                                  .value_length = 16};
 
-static uint64_t cache_of(const struct gguf *g, char *const *args, char *const *env)
+static struct memory_need need_of(const struct gguf *g, uint64_t bytes, char *const *args, char *const *env)
 {
+        const struct memory_input in = {.model = {g, bytes}, .args = args, .env = env};
         struct memory_need need;
 
-        assert_int_equal(memory_need(g, 0, args, env, &need), 0);
+        memory_need(&in, &need);
         assert_true(need.least <= need.wants);
-        return need.wants - MEMORY_BESIDE;
+        assert_int_equal(need.wants, need.weights + need.cache + need.buffers + need.projector + need.draft +
+                                             need.driver);
+        return need;
+}
+
+static uint64_t cache_of(const struct gguf *g, char *const *args, char *const *env)
+{
+        return need_of(g, 0, args, env).cache;
 }
 
 #define ARGS(...) ((char *[]){__VA_ARGS__, NULL})
@@ -108,24 +115,169 @@ static void known_models(void **state)
         assert_int_equal(cache_of(&gemma3, ARGS("-c", "32768", "--swa-full"), NULL), 62 * 32768 * cell);
 }
 
+/* What CUDA builds told of themselves: core/memory.h. */
+static void buffers_as_others_logged_them(void **state)
+{
+        const struct gguf llama3 = {.architecture = "llama",
+                                    .context = 131072,
+                                    .blocks = 32,
+                                    .embedding = 4096,
+                                    .vocabulary = 128256,
+                                    .feed_forward = 14336,
+                                    .heads = 32,
+                                    .heads_kv = 8,
+                                    .heads_kv_sum = 256,
+                                    .key_length = 128,
+                                    .value_length = 128,
+                                    .input_bytes = 295501824}; /* 281.81 MiB stay on the CPU */
+        const struct gguf qwen = {.architecture = "qwen2",
+                                  .context = 32768,
+                                  .blocks = 28,
+                                  .embedding = 3584,
+                                  .vocabulary = 152064,
+                                  .feed_forward = 18944,
+                                  .heads = 28,
+                                  .heads_kv = 4,
+                                  .heads_kv_sum = 112,
+                                  .key_length = 128,
+                                  .value_length = 128};
+        struct memory_need n;
+
+        (void)state;
+        assert_int_equal(need_of(&llama3, 0, ARGS("-c", "512"), NULL).buffers, MIB * 517 / 2); /* 258.50 */
+        assert_int_equal(need_of(&llama3, 0, ARGS("-c", "2048", "-fa", "on"), NULL).buffers, MIB * 517 / 2);
+        assert_int_equal(need_of(&llama3, 0, ARGS("-c", "8192", "-fa", "off"), NULL).buffers, MIB * 560);
+        n = need_of(&qwen, MIB * 4168, ARGS("-c", "4096"), NULL);
+        assert_int_equal(n.buffers, MIB * 304);
+        assert_int_equal(n.cache, MIB * 224);
+        /* "projected to use 4696 MiB of device memory", says llama-server itself. */
+        assert_int_equal(n.wants, MIB * 4696 + MEMORY_DRIVER);
+        assert_int_equal(n.tokens, 4096);
+        /* Twice the batch, twice the buffers; vectors need no words. */
+        assert_int_equal(need_of(&qwen, 0, ARGS("-ub", "1024", "-c", "512"), NULL).buffers, MIB * 608);
+        n = need_of(&llama3, 295501824 + 32 * MIB, ARGS("-c", "512"), NULL);
+        assert_int_equal(n.weights, 32 * MIB);
+        assert_int_equal(need_of(&llama3, 1, NULL, NULL).weights,
+                         0); /* a file smaller than its input layer lies */
+}
+
+static void layers_without_a_cache(void **state)
+{
+        struct gguf g = tiny;
+
+        (void)state;
+        g.blocks = 8;
+        g.heads_kv_sum = 16;
+        assert_int_equal(cache_of(&g, NULL, NULL), 32 * MIB);
+        g.full_attention_interval = 4;
+        assert_int_equal(cache_of(&g, NULL, NULL), 8 * MIB);
+        g.heads_kv_sum = 4; /* the list of heads has told it already */
+        assert_int_equal(cache_of(&g, NULL, NULL), 8 * MIB);
+        g = tiny;
+        g.latent = 16; /* keys alone */
+        assert_int_equal(cache_of(&g, NULL, NULL), 4 * MIB);
+}
+
 static void the_context_that_may_shrink(void **state)
 {
         struct memory_need need;
 
         (void)state;
-        assert_int_equal(memory_need(&tiny, 300 * MIB, NULL, NULL, &need), 0);
-        assert_int_equal(need.wants, 300 * MIB + MEMORY_BESIDE + 8 * MIB);
-        assert_int_equal(need.least, 300 * MIB + MEMORY_BESIDE + MIB); /* --fit-ctx 4096 */
-        assert_int_equal(memory_need(&tiny, 0, ARGS("--fit-ctx", "8192"), NULL, &need), 0);
-        assert_int_equal(need.least, MEMORY_BESIDE + 2 * MIB);
-        assert_int_equal(memory_need(&tiny, 0, ARGS("--fit", "off"), NULL, &need), 0);
+        need = need_of(&tiny, 300 * MIB, NULL, NULL);
+        assert_int_equal(need.cache, 8 * MIB);
+        assert_int_equal(need.wants - need.least,
+                         7 * MIB + (32768 - 4096) * 512 * 4 * 3 / 2); /* --fit-ctx 4096 */
+        assert_int_equal(need.spare, GIB);
+        assert_true(need.fits_itself);
+        assert_int_equal(need_of(&tiny, 0, ARGS("-fitt", "256"), NULL).spare, 256 * MIB);
+        need = need_of(&tiny, 0, ARGS("--fit-ctx", "8192"), NULL);
+        assert_int_equal(need.wants - need.least, 6 * MIB + (32768 - 8192) * 512 * 4 * 3 / 2);
+        need = need_of(&tiny, 0, ARGS("--fit", "off"), NULL);
         assert_int_equal(need.least, need.wants);
-        assert_int_equal(memory_need(&tiny, 0, ARGS("-c", "16384"), NULL, &need), 0);
+        assert_true(!need.fits_itself && !need.spare);
+        need = need_of(&tiny, 0, ARGS("-c", "16384"), NULL);
         assert_int_equal(need.least, need.wants);
+        assert_true(need.fits_itself && need.spare == GIB);
         /* Layers that are given are weights that stay. */
-        assert_int_equal(memory_need(&tiny, 300 * MIB, ARGS("-ngl", "1"), NULL, &need), 0);
-        assert_int_equal(need.wants, 100 * MIB + MEMORY_BESIDE + 4 * MIB);
+        need = need_of(&tiny, 300 * MIB, ARGS("-ngl", "1"), NULL);
+        assert_int_equal(need.weights, 100 * MIB);
+        assert_int_equal(need.cache, 4 * MIB);
         assert_int_equal(need.least, need.wants);
+        assert_true(!need.fits_itself && !need.spare);
+        assert_false(need_of(&tiny, 0, ARGS("-ngl", "all"), NULL).fits_itself);
+        assert_true(need_of(&tiny, 0, ARGS("-ngl", "auto"), NULL).fits_itself);
+}
+
+static void weights_that_may_stay_with_the_cpu(void **state)
+{
+        struct memory_need need;
+
+        (void)state;
+        assert_false(need_of(&tiny, 300 * MIB, NULL, NULL).may_leave_some);
+        need = need_of(&tiny, 300 * MIB, ARGS("-c", "4096", "--fit", "on"), NULL);
+        assert_true(need.may_leave_some);
+        assert_int_equal(need.wants - need.least, 300 * MIB);
+        assert_true(need_of(&tiny, 1, ARGS("-cmoe"), NULL).may_leave_some);
+        assert_true(need_of(&tiny, 1, ARGS("--n-cpu-moe", "12"), NULL).may_leave_some);
+        assert_false(need_of(&tiny, 1, ARGS("--n-cpu-moe", "0"), NULL).may_leave_some);
+        assert_true(need_of(&tiny, 1, ARGS("-ot", "exps=CPU"), NULL).may_leave_some);
+        assert_true(need_of(&tiny, 1, NULL, ARGS((char *)"LLAMA_ARG_FIT=on")).may_leave_some);
+}
+
+static void what_comes_with_it(void **state)
+{
+        struct memory_input in = {
+                .model = {&tiny, 300 * MIB}, .draft = {&tiny, 30 * MIB}, .projector = 50 * MIB};
+        struct memory_need need;
+        char text[MEMORY_TEXT_MAX];
+
+        (void)state;
+        in.args = ARGS("-c", "16384", "-ctkd", "q8_0", "-md", "x.gguf", "--mmproj", "y.gguf");
+        memory_need(&in, &need);
+        assert_int_equal(need.projector, 50 * MIB);
+        assert_int_equal(need.draft, 30 * MIB + 2 * MIB + 2 * MIB * 34 / 64);
+        assert_string_equal(
+                memory_text(&need, text, sizeof text),
+                "weights 0.3G + KV cache 4M (16384 tokens) + buffers 48M + mmproj 50M + draft 33M "
+                "+ driver 0.5G = 0.9G");
+        assert_string_equal(memory_file_of(MEMORY_PROJECTOR, in.args, NULL), "y.gguf");
+        assert_string_equal(memory_file_of(MEMORY_DRAFT, in.args, NULL), "x.gguf");
+        assert_null(memory_file_of(MEMORY_DRAFT, NULL, NULL));
+        in.args = ARGS("-c", "16384", "-ngld", "0", "--no-mmproj-offload");
+        memory_need(&in, &need);
+        assert_true(!need.draft && !need.projector);
+        assert_string_equal(memory_text(&need, text, 20), "weights 0.3G + KV c"); /* cut, not overrun */
+}
+
+static void who_says_where(void **state)
+{
+        char *env[] = {(char *)"HOME=/", (char *)"CUDA_VISIBLE_DEVICES=1", NULL};
+        char *order[] = {(char *)"CUDA_DEVICE_ORDER=PCI_BUS_ID", NULL};
+
+        (void)state;
+        assert_false(memory_says_where(ARGS("-c", "1", "-ngl", "3"), order));
+        assert_true(memory_says_where(NULL, env));
+        assert_true(memory_says_where(ARGS("-ngl", "0"), NULL));
+        assert_true(memory_says_where(ARGS("--device", "CUDA1"), NULL));
+        assert_true(memory_says_where(ARGS("-mg", "1"), NULL));
+        assert_true(memory_says_where(ARGS("-sm", "row"), NULL));
+        assert_true(memory_says_where(ARGS("-ts", "3,1"), NULL));
+        assert_true(memory_says_where(ARGS("--rpc", "host:1"), NULL));
+        assert_true(memory_says_where(NULL, ARGS((char *)"LLAMA_ARG_DEVICE=CUDA0")));
+}
+
+static void what_was_taken_counts(void **state)
+{
+        struct memory_need need = need_of(&tiny, 300 * MIB, ARGS("-c", "4096"), NULL);
+
+        (void)state;
+        memory_learned(&need, 900 * MIB);
+        assert_true(need.is_measured && need.wants == 900 * MIB && need.least == 900 * MIB);
+        need = need_of(&tiny, 300 * MIB, NULL, NULL); /* may shrink, still */
+        memory_learned(&need, 2000 * MIB);
+        assert_true(need.wants == 2000 * MIB && need.least < 1000 * MIB);
+        memory_learned(&need, 10 * MIB);
+        assert_true(need.wants == 10 * MIB && need.least == 10 * MIB);
 }
 
 static void headers_that_do_not_tell_or_lie(void **state)
@@ -135,13 +287,14 @@ static void headers_that_do_not_tell_or_lie(void **state)
 
         (void)state;
         g.blocks = 0;
-        assert_int_equal(memory_need(&g, 1, NULL, NULL, &need), -ENODATA);
+        assert_true(need_of(&g, 1, NULL, NULL).is_guess);
         g = tiny;
         g.context = 0;
-        assert_int_equal(memory_need(&g, 1, NULL, NULL, &need), -ENODATA);
+        assert_true(need_of(&g, 1, NULL, NULL).is_guess);
         g = tiny;
         g.heads = 0; /* state space: no cache of keys and values */
-        assert_int_equal(memory_need(&g, 1, NULL, NULL, &need), -ENODATA);
+        assert_true(need_of(&g, 1, NULL, NULL).is_guess);
+        assert_false(need_of(&tiny, 1, NULL, NULL).is_guess);
         g = (struct gguf){.architecture = "gemma3",
                           .context = UINT64_MAX,
                           .blocks = GGUF_LAYERS_MAX,
@@ -149,11 +302,21 @@ static void headers_that_do_not_tell_or_lie(void **state)
                           .heads_kv_sum = UINT64_MAX,
                           .key_length = UINT64_MAX,
                           .value_length = UINT64_MAX,
+                          .embedding = UINT64_MAX,
+                          .vocabulary = UINT64_MAX,
+                          .feed_forward = UINT64_MAX,
+                          .experts_used = UINT64_MAX,
+                          .expert_feed_forward = UINT64_MAX,
+                          .full_attention_interval = UINT64_MAX,
                           .sliding_window = UINT64_MAX};
-        assert_int_equal(memory_need(&g, UINT64_MAX, ARGS("-np", "999999999999"), NULL, &need), 0);
-        assert_true(need.wants < UINT64_C(1) << 62 && need.least <= need.wants);
-        assert_int_equal(memory_guess(1000 * MIB), 1100 * MIB + MEMORY_BESIDE);
-        assert_true(memory_guess(UINT64_MAX) < UINT64_C(1) << 62);
+        need = need_of(&g, UINT64_MAX, ARGS("-np", "999999999999", "-ub", "999999999999", "-fa", "off"),
+                       NULL);
+        assert_true(need.wants < UINT64_C(1) << 63 && need.least <= need.wants &&
+                    need.each < UINT64_C(1) << 63);
+        need = need_of(NULL, 1000 * MIB, NULL, NULL);
+        assert_true(need.is_guess);
+        assert_int_equal(need.wants, 1100 * MIB + MEMORY_DRIVER);
+        assert_true(need_of(NULL, UINT64_MAX, NULL, NULL).wants < UINT64_C(1) << 62);
 }
 
 int main(void)
@@ -163,7 +326,13 @@ int main(void)
                 cmocka_unit_test(the_last_word_counts),
                 cmocka_unit_test(smaller_numbers),
                 cmocka_unit_test(known_models),
+                cmocka_unit_test(buffers_as_others_logged_them),
+                cmocka_unit_test(layers_without_a_cache),
                 cmocka_unit_test(the_context_that_may_shrink),
+                cmocka_unit_test(weights_that_may_stay_with_the_cpu),
+                cmocka_unit_test(what_comes_with_it),
+                cmocka_unit_test(who_says_where),
+                cmocka_unit_test(what_was_taken_counts),
                 cmocka_unit_test(headers_that_do_not_tell_or_lie),
         };
 

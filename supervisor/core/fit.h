@@ -1,0 +1,42 @@
+/* fit.h: on which GPUs an instance fits. Pure.
+ *
+ * In this order, the first that does: alone on the GPU with the most free memory; shared out among the fewest GPUs that have enough together,
+ * the freest of them (llama-server shares layers out in proportion to what is free); and, when its context may shrink, both once more with
+ * the least that it needs. One that may leave weights on the CPU then takes all GPUs that there are. GPUs of two vendors are never mixed.
+ * Ties go to the GPU that comes first, so the same question always has the same answer.
+ *
+ * Nothing is promised twice: takes[i] is never more than GPU i has free, and `spare` of each stays free besides. */
+#ifndef LSV_CORE_FIT_H
+#define LSV_CORE_FIT_H
+
+#include "core/memory.h"
+
+enum { FIT_GPUS = 64, FIT_WHY_MAX = 768 };
+
+struct fit_gpu {
+        const char *name; /* for the words: "GPU 0" */
+        unsigned vendor;
+        uint64_t total, free; /* free: what nobody holds, nor is promised to anybody */
+        const char *why_not;  /* "lost", "cordoned": it takes nothing new; NULL: it does */
+};
+
+enum fit_verdict {
+        FIT_NOW,
+        FIT_LATER, /* when others have left */
+        FIT_NEVER, /* not even on empty GPUs */
+};
+
+/* among: bit i: GPU i may be used (at most FIT_GPUS). mask and takes (n of them) are set for FIT_NOW, 0 otherwise. why (FIT_WHY_MAX): for the
+ * others what it needs, what there is, and what to do; "" for FIT_NOW. */
+enum fit_verdict fit_choose(const struct fit_gpu *gpus, size_t n, uint64_t among,
+                            const struct memory_need *need, uint64_t *ret_mask, uint64_t *takes, char *why,
+                            size_t size);
+
+/* All of a given set, whether it fits or not: FIT_NOW, FIT_LATER, FIT_NEVER, with words for the latter two; takes is set in any case. */
+enum fit_verdict fit_all(const struct fit_gpu *gpus, size_t n, uint64_t mask, const struct memory_need *need,
+                         uint64_t *takes, char *why, size_t size);
+
+/* Bytes on so many GPUs together. */
+uint64_t fit_sum(const struct memory_need *need, uint64_t bytes, unsigned gpus);
+
+#endif
