@@ -475,7 +475,8 @@ static const struct config_key instance_keys[] = {
         {"scale.cooldown", TYPE_DURATION, IN(scale.cooldown), .fallback = "\"30s\"", .max = 24 * HOUR,
          .help = "The least time between two such steps."},
         {"gpu", TYPE_GPU, IN(gpu), .fallback = "\"auto\"", .max = 64, .flags = KEY_RESTART | KEY_SPAWN,
-         .help = "\"auto\" (llama-server chooses; with replicas \"per-gpu\" one each), \"none\" (CPU), or a "
+         .help = "\"auto\" (placed by free memory at each start; with replicas \"per-gpu\" one each), "
+                 "\"none\" (CPU), or a "
                  "list of GPU indices or UUIDs "
                  "that one instance spans."},
         {"args", TYPE_STRINGS, IN(args), .fallback = "[]", .max = 1000, .flags = KEY_RESTART | KEY_SPAWN,

@@ -28,6 +28,8 @@ const struct event_kind event_kinds[] = {
         {"died", "a57b48dd6ff84022937686a0bf270461",
          "an instance ended by itself, or was killed since it did not answer"},
         {"gave_up", "044b6b7feb3c495f9f49e8f68d3b1436", "an instance died too often and is not tried again"},
+        {"refused", "cd4d72a2fbd14f58a06d4ed2b61a4ed4",
+         "an instance was not started, since it does not fit into the GPUs"},
         {"roll_stopped", "953b44ba2a54428e99cf6560fcf9cde6",
          "a rolling restart was given up, since a replica did not come back"},
         {"ejected", "c53afa9796e64bbab3d838fde5c7fb13",

@@ -271,5 +271,29 @@ enum fit_verdict fit_all(const struct fit_gpu *gpus, size_t n, uint64_t mask, co
                 return FIT_NOW;
         say_need(need, why, size);
         say_gpus(&q, why, size);
-        return total >= fit_sum(need, need->least, count) ? FIT_LATER : FIT_NEVER;
+        return need->fits_itself || need->may_leave_some || total >= fit_sum(need, need->least, count)
+                       ? FIT_LATER
+                       : FIT_NEVER;
+}
+
+void fit_plan(struct fit_item *items, size_t n, struct fit_gpu *gpus, size_t n_gpus)
+{
+        n_gpus = MIN(n_gpus, (size_t)FIT_GPUS);
+        for (size_t i = 0; i < n; i++) {
+                struct fit_item *x = items + i;
+
+                x->verdict = FIT_NOW;
+                if (x->mode == FIT_SET) {
+                        x->mask = x->among;
+                        x->verdict =
+                                fit_all(gpus, n_gpus, x->mask, &x->need, x->takes, x->why, sizeof x->why);
+                } else if (x->mode == FIT_CHOOSE) {
+                        x->verdict = fit_choose(gpus, n_gpus, x->among, &x->need, &x->mask, x->takes, x->why,
+                                                sizeof x->why);
+                } else {
+                        continue;
+                }
+                for (size_t g = 0; x->counts && x->verdict != FIT_NEVER && g < n_gpus; g++)
+                        gpus[g].free -= MIN(x->takes[g], gpus[g].free);
+        }
 }

@@ -32,9 +32,34 @@ enum fit_verdict fit_choose(const struct fit_gpu *gpus, size_t n, uint64_t among
                             const struct memory_need *need, uint64_t *ret_mask, uint64_t *takes, char *why,
                             size_t size);
 
-/* All of a given set, whether it fits or not: FIT_NOW, FIT_LATER, FIT_NEVER, with words for the latter two; takes is set in any case. */
+/* All of a given set, which a person chose: FIT_NOW, else words. FIT_NEVER only when llama-server cannot adjust itself (fits_itself,
+ * may_leave_some) and the set is too small empty; takes is set in any case. */
 enum fit_verdict fit_all(const struct fit_gpu *gpus, size_t n, uint64_t mask, const struct memory_need *need,
                          uint64_t *takes, char *why, size_t size);
+
+/* --- one after the other --------------------------------------------------------------------------------------------- */
+
+enum fit_mode {
+        FIT_RUNS,   /* it is there already, and what it holds is not free: nothing is asked */
+        FIT_NO_GPU, /* on the CPU */
+        FIT_ITSELF, /* llama-server, or its arguments, choose: nothing is known */
+        FIT_SET,    /* the GPUs of `among`, all of them */
+        FIT_CHOOSE, /* of `among` */
+};
+
+struct fit_item {
+        enum fit_mode mode;
+        uint64_t among;
+        struct memory_need need;
+        bool counts; /* those behind it do not get what it takes */
+        /* The answer. */
+        enum fit_verdict verdict;
+        uint64_t mask, takes[FIT_GPUS];
+        char why[FIT_WHY_MAX];
+};
+
+/* In their order; what is taken is taken off gpus[].free. */
+void fit_plan(struct fit_item *items, size_t n, struct fit_gpu *gpus, size_t n_gpus);
 
 /* Bytes on so many GPUs together. */
 uint64_t fit_sum(const struct memory_need *need, uint64_t bytes, unsigned gpus);

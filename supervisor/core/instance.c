@@ -46,7 +46,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_SICK] = STAY,           [EV_DEAD] = STAY,
                         [EV_ABSENT] = STAY,         [EV_LOST] = STAY,
                         [EV_DRAINED] = STAY,        [EV_RESUME] = STAY,
-                        [EV_EXITED] = STAY,         [EV_EXHAUSTED] = STAY,
+                        [EV_EXITED] = STAY,         [EV_EXHAUSTED] = GO(FAILED, 0), /* it cannot fit */
                         [EV_GONE] = STAY,           [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,       [EV_REST] = GO(IDLE, 0),
                 },

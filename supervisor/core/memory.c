@@ -352,6 +352,7 @@ void memory_need(const struct memory_input *in, struct memory_need *ret)
         if (s.fits && !s.context && !s.per_slot) {
                 struct shape small = s;
 
+                ret->shrinks = true;
                 small.context = MIN(s.fit_context, s.g->context);
                 least = fixed + ret->weights + cache_of(&small, small.context) +
                         buffers_of(&small, small.context) + draft_of(in, &given, &small);
@@ -364,6 +365,8 @@ void memory_need(const struct memory_input *in, struct memory_need *ret)
 void memory_learned(struct memory_need *n, uint64_t bytes)
 {
         n->is_measured = true;
+        if (!n->each)
+                n->each = MEMORY_DRIVER; /* nothing else is known of it */
         n->least = MIN(n->least < n->wants ? n->least : bytes, bytes);
         n->wants = bytes;
 }
@@ -387,6 +390,14 @@ char *memory_text(const struct memory_need *n, char *buf, size_t size)
         char bytes[24];
         size_t at = 0;
 
+        if (n->is_given) {
+                (void)snprintf(buf, size, "on_demand.memory %s", memory_size(n->wants, bytes, sizeof bytes));
+                return buf;
+        }
+        if (n->is_measured && !n->weights) {
+                (void)snprintf(buf, size, "measured %s", memory_size(n->wants, bytes, sizeof bytes));
+                return buf;
+        }
         for (size_t i = 0; i < ARRAY_SIZE(parts) && at < size; i++) {
                 if (!parts[i].bytes)
                         continue;

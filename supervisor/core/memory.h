@@ -58,7 +58,9 @@ struct memory_need {
         uint64_t tokens; /* that the cache has room for, all slots together */
         bool is_guess;   /* the header tells too little: by the size of the file */
         bool fits_itself; /* llama-server adjusts itself to what is free (no -ngl): a context without -c, layers on the CPU */
+        bool shrinks; /* its context is made smaller when need be: least < wants */
         bool may_leave_some; /* the arguments ask to leave weights on the CPU (--fit on, -ot, -cmoe, -ncmoe): how many, is not known */
+        bool is_given;    /* the configuration says it (on_demand.memory); there are no parts */
         bool is_measured; /* memory_learned has replaced the estimate by what was really taken */
 };
 

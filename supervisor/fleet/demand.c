@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "core/keep_alive.h"
 #include "fleet/demand_private.h"
+#include "fleet/place_private.h"
 
 /* An idle model that somebody else needs the room of rests so long first: a tenth of its load, at most 2 s. */
 #define REST_MAX (2 * USEC_PER_SEC)
@@ -167,55 +168,17 @@ void demand_forget_wish(struct demand_model *x)
         x->why[0] = '\0';
 }
 
-/* What the GPUs tell now, at most every FREEING_INTERVAL. */
-static void read_gpus(struct demand *d, usec_t now)
-{
-        if (d->gpus_read_at && now < d->gpus_read_at + FREEING_INTERVAL)
-                return;
-        d->gpus_read_at = now;
-        fleet_ask_gpus(d->fleet); /* the answer is there at one of the next looks */
-}
-
-static bool tells_memory(const struct fleet *f)
-{
-        for (size_t g = 0; g < f->n_gpus; g++)
-                if (f->gpus[g].memory_used)
-                        return true;
-        return false;
-}
-
-/* Before a process is told to end: what its GPUs hold now. */
-static void note_memory(struct demand *d, const struct demand_model *x, usec_t now)
-{
-        const struct fleet *f = d->fleet;
-        uint64_t takes[FLEET_GPUS];
-
-        if (!tells_memory(f))
-                return;
-        d->gpus_read_at = 0;
-        read_gpus(d, now);
-        demand_memory(d, x, takes);
-        for (size_t g = 0; g < f->n_gpus; g++)
-                if (takes[g])
-                        freeing_begin(&d->freeing[g], f->gpus[g].memory_used, takes[g], now);
-}
-
 /* The last process on the GPUs that it needs has given its memory back. */
 bool demand_memory_is_back(struct demand *d, const struct demand_model *x, usec_t now)
 {
         const struct fleet *f = d->fleet;
-        uint64_t takes[FLEET_GPUS];
-        bool back = true;
+        uint64_t takes[FLEET_GPUS], mask = 0;
 
-        if (!tells_memory(f))
-                return true;
         demand_memory(d, x, takes);
         for (size_t g = 0; g < f->n_gpus; g++)
-                if (takes[g] && d->freeing[g].until) {
-                        read_gpus(d, now);
-                        back &= freeing_is_over(&d->freeing[g], f->gpus[g].memory_used, now);
-                }
-        return back;
+                if (takes[g])
+                        mask |= UINT64_C(1) << g;
+        return place_is_back(d->fleet, mask, now);
 }
 
 /* Down on purpose: what runs is drained and stopped, what only waits for its next try rests. */
@@ -236,7 +199,6 @@ static void rest(struct member *m, usec_t now)
 void demand_drop(struct demand *d, struct demand_model *x, enum demand_reason reason, const char *why,
                  usec_t now)
 {
-        note_memory(d, x, now);
         x->figures.unloads[reason]++;
         demand_tell(d, x, "unload", "%s", why);
         for (size_t i = 0; i < d->fleet->n_members; i++) {
@@ -318,7 +280,8 @@ void demand_notice(struct member *m)
                 return;
         m->fleet->demand->dirty = true;
         if (m->load_failed && x->entry && x->entry->on_demand &&
-            (m->in.state == INSTANCE_WAITING || m->in.state == INSTANCE_FAILED))
+            (m->in.state == INSTANCE_WAITING || m->in.state == INSTANCE_FAILED ||
+             m->in.state == INSTANCE_IDLE))
                 x->failed = true;
         m->load_failed = false;
 }

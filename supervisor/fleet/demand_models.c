@@ -6,8 +6,8 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "core/keep_alive.h"
-#include "core/memory.h"
 #include "fleet/demand_private.h"
+#include "fleet/place_private.h"
 
 struct demand_model *demand_find(struct demand *d, const char *name)
 {
@@ -229,24 +229,13 @@ bool demand_is_together(const struct demand_model *a, const struct demand_model 
 /* What one instance takes of all its GPUs together; zeros: nobody knows. False: its file is being looked at. */
 static bool instance_memory(const struct demand *d, const struct demand_model *x, struct memory_need *ret)
 {
-        const struct config_instance *e = x->entry;
-        const struct modelfile *file;
-
-        *ret = (struct memory_need){.wants = e->demand_memory, .least = e->demand_memory};
-        if (e->demand_memory || e->model_kind != CONFIG_MODEL_FILE || !e->model_path)
-                return true;
         /* What was loaded was loaded as it was then. */
-        file = modelfiles_look(d->fleet->modelfiles, e->model_path,
-                               x->holds ? USEC_INFINITY : DEMAND_WEIGH_FRESH);
-        if (!file)
+        struct place_files files = place_files_of(d->fleet, x->holds ? USEC_INFINITY : DEMAND_WEIGH_FRESH);
+        struct place_need n;
+
+        if (place_find_need(x->entry, &files, d->fleet->places->learned, &n) < 0)
                 return false;
-        if (!file->size)
-                return true;
-        memory_need(&(struct memory_input){.model = {.header = file->has_header ? &file->header : NULL,
-                                                     .bytes = file->size},
-                                           .args = e->args,
-                                           .env = e->env},
-                    ret);
+        *ret = n.need;
         return true;
 }
 
@@ -281,8 +270,11 @@ bool demand_memory(const struct demand *d, const struct demand_model *x, uint64_
                         continue;
                 if (m->process || instance_is_running(&m->in)) {
                         add_instance(f, m->gpu_mask, &need, ret);
-                } else if (!m->removed && (!holds || m->in.want_up) &&
-                           fleet_pin(m, &env, detail, sizeof detail) == 0) {
+                } else if (m->removed || (holds && !m->in.want_up)) {
+                        continue;
+                } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO && !m->entry->replicas_per_gpu) {
+                        add_instance(f, place_guess(m, &need), &need, ret);
+                } else if (fleet_pin(m, &env, detail, sizeof detail) == 0) {
                         add_instance(f, m->gpu_mask, &need, ret);
                         text_list_free(env);
                 }

@@ -2,7 +2,6 @@
 #ifndef LSV_FLEET_DEMAND_PRIVATE_H
 #define LSV_FLEET_DEMAND_PRIVATE_H
 
-#include "core/freeing.h"
 #include "core/placement.h"
 #include "core/scale.h"
 #include "fleet/demand.h"
@@ -62,9 +61,6 @@ struct demand {
         size_t n, cap;
         struct index by_name;
         struct demand_model *last; /* found by name the last time */
-        struct freeing freeing[FLEET_GPUS];
-        uint64_t used_before[FLEET_GPUS];
-        usec_t gpus_read_at;
         bool told_no_gpu;
 };
 
@@ -112,6 +108,9 @@ int demand_judge(struct demand *d, struct demand_model *x, usec_t now);
 void demand_put_use(const struct member *m, struct json_writer *w);
 void demand_take_use(struct member *m, const struct json_value *record);
 void demand_keep_use(struct demand *d, usec_t now, usec_t *due); /* writes what has changed */
+
+/* demand_room.c: the member waits for GPU memory, and others that nobody uses hold it: they go, as far as that helps. */
+void demand_make_room(struct member *m, usec_t now);
 
 /* demand_scale.c */
 void demand_scale(struct demand *d, struct demand_model *x, usec_t now, usec_t *due);

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "fleet/demand_private.h"
 #include "fleet/library.h"
+#include "fleet/place_private.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
 #include "host/journal.h"
@@ -125,6 +126,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         if (r < 0)
                 goto fail;
         binaries_on_known(f->binaries, on_binary_known, f);
+        r = places_new(f, &f->places);
+        if (r < 0)
+                goto fail;
         r = dispatch_new(f, &f->dispatch);
         if (r < 0)
                 goto fail;
@@ -159,6 +163,7 @@ struct fleet *fleet_free(struct fleet *f)
         free(f->members);
         index_finish(&f->by_name);
         fleet_forget_gpus(f);
+        f->places = places_free(f->places);
         f->usage_timer = timer_free(f->usage_timer);
         f->cgroups = cgroups_free(f->cgroups);
         dispatch_free(f->dispatch);
@@ -407,6 +412,8 @@ static void grant_turns(struct fleet *f, usec_t now)
                 if (!member_is_foreign_only(m)) {
                         if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
                                 continue;
+                        if (place_member(m, now) != PLACE_GO)
+                                continue;
                         r = fleet_pin(m, &env, detail, sizeof detail);
                         text_list_free(env);
                         if (r == 0 && !fleet_may_load(m))
@@ -599,6 +606,7 @@ void fleet_settle(void *owner, usec_t now)
                         list_remove(&m->touched);
                         member_settle(m, now);
                 }
+                place_settle(f, now);
                 demand_settle(f->demand, now);
                 grant_turns(f, now);
                 roll(f, now);

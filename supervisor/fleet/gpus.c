@@ -6,6 +6,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
+#include "fleet/place_private.h"
 #include "fleet/private.h"
 
 static const struct gpu *find_gpu(const struct fleet *f, const char *id, size_t *ret_i)
@@ -99,9 +100,14 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                         n++;
                 }
         } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO) {
-                /* llama-server spreads over all it sees. */
+                /* Not placed: llama-server spreads over all it sees. */
                 m->gpu_mask = all_gpus(f);
-                return 0;
+                if (!m->hold || !m->hold->mask)
+                        return 0;
+                m->gpu_mask = m->hold->mask;
+                for (i = 0; i < f->n_gpus; i++)
+                        if (m->gpu_mask >> i & 1)
+                                pinned[n++] = &f->gpus[i];
         }
         for (i = 0; i < n; i++)
                 if (pinned[i]->figures.is_lost) {

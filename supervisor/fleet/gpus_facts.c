@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/place_private.h"
 #include "fleet/private.h"
 #include "host/gpu_watch.h"
 
@@ -128,6 +129,7 @@ static void give_memory(struct fleet *f)
 {
         const struct gpus *s = f->gpu_facts;
 
+        place_look_begins(f);
         for (size_t i = 0; i < f->n_members; i++)
                 f->members[i]->gpu_memory = f->members[i]->gpu_seen = 0;
         for (size_t i = 0; i < s->n_processes; i++) {
@@ -136,6 +138,7 @@ static void give_memory(struct fleet *f)
 
                 if (!m)
                         continue;
+                place_saw(m, p->gpu, p->memory);
                 m->gpu_memory += p->memory;
                 m->gpu_seen |= UINT64_C(1) << p->gpu;
         }
@@ -243,6 +246,11 @@ static bool is_stale(const struct fleet *f)
         const struct gpus *s = f->gpu_facts;
 
         return !s || !s->at || usec_sub(loop_now(f->loop), s->at) > STALE_AFTER;
+}
+
+usec_t fleet_gpus_at(const struct fleet *f)
+{
+        return f->gpu_facts ? f->gpu_facts->at : 0;
 }
 
 bool fleet_gpus_are_fresh(const struct fleet *f)

@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
+#include "fleet/place_private.h"
 #include "fleet/private.h"
 #include "fleet/seat.h"
 #include "host/oom.h"
@@ -218,6 +219,7 @@ struct member *member_free(struct member *m)
         m->deadline = timer_free(m->deadline);
         m->slots_timer = timer_free(m->slots_timer);
         member_forget_learned(m);
+        m->hold = place_forget(m->hold);
         command_finish(&m->command);
         text_list_free(m->gpu);
         free(m->metrics);
@@ -392,8 +394,11 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         }
         if (event == EV_EXITED && m->in.state == INSTANCE_WAITING)
                 tell_retry(m, now);
-        if (event == EV_EXHAUSTED && m->in.state != from)
+        /* From PENDING it was refused, with words of its own. */
+        if (event == EV_EXHAUSTED && m->in.state != from && from != INSTANCE_PENDING)
                 gave_up(m);
+        if (m->in.state != from && (m->in.state == INSTANCE_OFF || m->in.state == INSTANCE_IDLE))
+                place_calm(m);
         if (orders & ORDER_FORGIVE) {
                 member_set_error(m, NULL);
                 log_info(m->name, "well for a while: earlier failures are forgiven");
@@ -443,10 +448,11 @@ void member_stop(struct member *m, usec_t now)
 
 /* --- settling ---------------------------------------------------------------------------------------------------------- */
 
-static void went_down(struct member *m)
+static void went_down(struct member *m, usec_t now)
 {
         bool ours = m->process != NULL; /* somebody else's socket file is theirs */
 
+        place_gone(m, now);
         m->probe = probe_free(m->probe);
         m->process = process_free(m->process);
         member_leave_group(m);
@@ -523,7 +529,7 @@ static void settle_exit(struct member *m, usec_t now)
         free(m->kill_reason);
         m->kill_reason = NULL;
         m->load_failed = !expected && !m->was_ready;
-        went_down(m);
+        went_down(m, now);
         member_step(m, instance_classify_exit(&m->in), now);
         member_forget_record(m);
         member_save_counts(m);
@@ -539,7 +545,7 @@ static void settle_spawn_failure(struct member *m, usec_t now)
         m->facts.spawn_failed = false;
         m->load_failed = true;
         member_explain_death(m, &death, now);
-        went_down(m);
+        went_down(m, now);
         member_step(m, instance_classify_exit(&m->in), now);
 }
 
@@ -813,7 +819,7 @@ void member_settle(struct member *m, usec_t now)
         if (!m->process && (m->in.state == INSTANCE_DRAINING || m->in.state == INSTANCE_STOPPING ||
                             m->in.state == INSTANCE_KILLING)) {
                 member_step(m, EV_LOST, now);
-                went_down(m);
+                went_down(m, now);
                 m->in.want_again = false;
                 if (m->in.want_up && !m->removed && !m->fleet->stopping)
                         member_step(m, EV_START, now); /* its address has changed: it is looked for anew */

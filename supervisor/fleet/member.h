@@ -52,6 +52,7 @@ struct member {
         char **gpu;             /* UUIDs (or indices) it is pinned to, NULL: not pinned */
         uint64_t gpu_mask;      /* bit i: GPU i of the inventory, for the turn to load */
         uint64_t gpu_memory;    /* bytes that its processes really hold on GPUs, 0: unknown or none */
+        struct hold *hold;      /* its account of GPU memory (place_private.h), NULL: nothing to tell */
         uint64_t gpu_seen;      /* bit i: one of them is on GPU i */
 
         struct {

@@ -49,6 +49,7 @@ struct fleet {
         struct gpu_note gpu_notes[FLEET_GPUS]; /* what we know besides, place by place */
         struct fleet_load_figures loads;
         struct gpus *gpu_facts; /* gpus_facts.c */
+        struct places *places;  /* place.c */
         unsigned cpus;
         uint64_t memory;         /* bytes of the machine */
         struct cgroups *cgroups; /* NULL: cgroups_why */
@@ -82,6 +83,8 @@ void fleet_read_gpus(struct fleet *f);
 void fleet_forget_gpus(struct fleet *f);
 /* The last snapshot is not so old that its figures would be a lie. */
 bool fleet_gpus_are_fresh(const struct fleet *f);
+/* Monotonic, of the last snapshot; 0: there was none. */
+usec_t fleet_gpus_at(const struct fleet *f);
 /* Fresh figures of their memory, a moment from now. */
 void fleet_ask_gpus(struct fleet *f);
 /* gpu_care.c: instances may be placed on it: it is neither lost, nor cordoned, nor divided into parts. g is one of f->gpus. */

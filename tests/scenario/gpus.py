@@ -1,6 +1,7 @@
 """A machine with GPUs that are not there: a library like NVIDIA's (tests/fakes/fake_nvml.c) that tells what a file says, and a tree like /proc
 and /sys for what the kernel shows."""
 import os
+import struct
 
 import harness
 
@@ -65,3 +66,19 @@ class Machine:
     def xid(self, gpu, code):
         self.xids.append((gpu, code, len(self.xids) + 1))
         self.write()
+
+
+def gguf(path, size, blocks=32, context=8192, embedding=4096, heads=32, heads_kv=8):
+    """A model file of that size, nearly all of it a hole: a header that is enough for an estimate, of Llama 3's shape: 128 KiB of KV cache
+    a token. Only a fake llama-server can load it."""
+    def text(s):
+        return struct.pack("<Q", len(s)) + s.encode()
+
+    pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    for key, value in (("context_length", context), ("embedding_length", embedding), ("block_count", blocks),
+                       ("attention.head_count", heads), ("attention.head_count_kv", heads_kv)):
+        pairs.append(text("llama." + key) + struct.pack("<II", 4, value))
+    with open(path, "wb") as f:
+        f.write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs))
+        f.truncate(size)
+    return path

@@ -184,6 +184,32 @@ static void a_set_that_a_person_chose(void **state)
         assert_non_null(strstr(why, "GPU 1 has 5.0G"));
         assert_null(strstr(why, "GPU 2"));
         assert_int_equal(fit_all(gpus, 3, 1, &need, takes, why, sizeof why), FIT_NEVER);
+        need.fits_itself = true; /* it is a person's, and llama-server leaves layers on the CPU */
+        assert_int_equal(fit_all(gpus, 3, 1, &need, takes, why, sizeof why), FIT_LATER);
+}
+
+static void one_after_the_other(void **state)
+{
+        struct fit_item items[6] = {
+                {.mode = FIT_CHOOSE, .among = 7, .need = need_of(15, 15), .counts = true},
+                {.mode = FIT_CHOOSE, .among = 7, .need = need_of(15, 15)}, /* does not count */
+                {.mode = FIT_CHOOSE, .among = 7, .need = need_of(15, 15), .counts = true},
+                {.mode = FIT_SET, .among = 1, .need = need_of(20, 20), .counts = true},
+                {.mode = FIT_NO_GPU, .counts = true},
+                {.mode = FIT_CHOOSE, .among = 7, .need = need_of(30, 30), .counts = true},
+        };
+
+        (void)state;
+        machine(24, 20, 0);
+        fit_plan(items, ARRAY_SIZE(items), gpus, 3);
+        assert_int_equal(items[0].mask, 1);
+        assert_int_equal(items[1].mask, 2);
+        assert_int_equal(items[2].mask, 2);
+        assert_int_equal(items[3].verdict, FIT_LATER); /* its GPU has 9 left */
+        assert_int_equal(items[4].mask, 0);
+        assert_int_equal(items[5].verdict, FIT_LATER);
+        assert_int_equal(gpus[0].free, 0);
+        assert_int_equal(gpus[1].free, 5 * GIB);
 }
 
 static uint64_t seed = 88172645463325252;
@@ -265,6 +291,7 @@ int main(void)
                 cmocka_unit_test(what_cannot_be_used),
                 cmocka_unit_test(the_sum_is_told),
                 cmocka_unit_test(a_set_that_a_person_chose),
+                cmocka_unit_test(one_after_the_other),
                 cmocka_unit_test(never_too_much),
         };
 
