@@ -558,7 +558,7 @@ static const struct config_key instance_keys[] = {
          .help = "Once loaded it is never unloaded to make room for another one."},
         {"on_demand.memory", TYPE_SIZE, IN(demand_memory), .min = MB, .max = 1024 * TB,
          .help = "GPU memory that one instance of it needs, of all its GPUs together. Default: "
-                 "weights, context and 512M, out of its file's header and its arguments."},
+                 "what such a one took before, else an estimate (see Which GPU)."},
         {"limits", TYPE_GROUP, .flags = KEY_SPAWN,
          .help = "What all its processes together may use. A control group keeps it, which systemd must have "
                  "delegated to us (the packaged unit does); else a warning says so and it runs without."},
