@@ -699,8 +699,8 @@ static int retry_one(struct cli *cli, const char *dir, const struct job_row *row
 
         if (!path)
                 return no_memory(cli);
-        r = publish_file(path, spool_claim_file(row->name, row->failed_attempt, false, file), 0440, "", 0,
-                         true);
+        r = publish_file(path, spool_claim_file(row->name, row->failed_attempt, SPOOL_CLAIMED, file), 0440,
+                         "", 0, true);
         if (r == -EEXIST)
                 return CLI_DONE; /* somebody else asked, too */
         return r < 0 ? cli_fail(cli, "%s: %s", path, strerror(-r)) : CLI_DONE;

@@ -136,15 +136,15 @@ static int see_claim(const struct walk *w, const char *file)
         char name[SPOOL_NAME_SIZE];
         struct job_row *row;
         unsigned attempt;
-        bool is_free;
+        enum spool_claim which;
         int r;
 
-        if (!spool_read_claim(file, name, &attempt, &is_free))
+        if (!spool_read_claim(file, name, &attempt, &which))
                 return 0;
         row = asked_row(w, name, &r);
         if (!row || attempt < row->claimed)
                 return r;
-        row->given_back = is_free || (attempt == row->claimed && row->given_back);
+        row->given_back = which != SPOOL_CLAIMED || (attempt == row->claimed && row->given_back);
         row->claimed = attempt;
         return 0;
 }
@@ -185,7 +185,7 @@ static bool is_locked(const struct jobs_view *v, const struct job_row *row)
         _cleanup_close_ int fd = -1;
 
         if (snprintf(path, sizeof(path), "%s/claims/%s", v->dir,
-                     spool_claim_file(row->name, row->claimed, false, file)) >= (int)sizeof(path))
+                     spool_claim_file(row->name, row->claimed, SPOOL_CLAIMED, file)) >= (int)sizeof(path))
                 return false;
         fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
         return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;

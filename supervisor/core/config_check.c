@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "core/keys.h"
+#include "core/spool.h"
 
 #define TLS_FILE_MAX    (1024U * 1024U)
 #define SOCKET_PATH_MAX 107 /* bytes of a unix socket's path without its NUL */
@@ -843,6 +844,8 @@ static void check_keys_file(struct config_load *l)
 
 /* --- the spool --------------------------------------------------------------------------------------------------- */
 
+_Static_assert(SPOOL_COMMAND_WORDS_MAX == 64, "as the words below say");
+
 static void check_command(void *owner, const char *name, struct json_value *argv)
 {
         const char *program = json_as_string(json_at(argv, 0)), *wrong = NULL;
@@ -856,6 +859,8 @@ static void check_command(void *owner, const char *name, struct json_value *argv
                         wrong = "expected strings";
         if (!wrong && program[0] != '/')
                 wrong = "the program must be an absolute path";
+        if (!wrong && json_count(argv) > SPOOL_COMMAND_WORDS_MAX)
+                wrong = "more than 64 words: put them into a script, and name that";
         if (wrong)
                 KEY_PROBLEM(config_error, l, l->top, PLACE_TOP, "spool.commands", "%s: %s", shown(name, buf),
                             wrong);

@@ -10,8 +10,10 @@
 enum { EPOCH_DIGITS_MAX = 15, ATTEMPT_DIGITS_MAX = 6 };
 
 #define JOB   ".json"
-#define FREE  ".free"
 #define FINAL ".final"
+
+static const char *const claim_ends[] = {
+        [SPOOL_CLAIMED] = "", [SPOOL_GIVEN_BACK] = ".free", [SPOOL_DIED] = ".dead"};
 
 /* --- one name ------------------------------------------------------------------------------------------------------ */
 
@@ -153,16 +155,18 @@ bool spool_read_job(const char *file, char ret_name[SPOOL_FILE_SIZE])
 }
 
 bool spool_read_claim(const char *file, char ret_name[SPOOL_NAME_SIZE], unsigned *ret_attempt,
-                      bool *ret_is_free)
+                      enum spool_claim *ret)
 {
         struct part p = part_of(file);
-        bool is_free = take_end(&p, FREE);
+        enum spool_claim which = take_end(&p, claim_ends[SPOOL_GIVEN_BACK]) ? SPOOL_GIVEN_BACK
+                                 : take_end(&p, claim_ends[SPOOL_DIED])     ? SPOOL_DIED
+                                                                            : SPOOL_CLAIMED;
         unsigned attempt;
 
         if (!take_attempt(&p, &attempt) || !take_name(&p, ret_name))
                 return false;
         *ret_attempt = attempt;
-        *ret_is_free = is_free;
+        *ret = which;
         return true;
 }
 
@@ -211,9 +215,9 @@ char *spool_job_file(const char *name, char ret[SPOOL_FILE_SIZE])
         return ret;
 }
 
-char *spool_claim_file(const char *name, unsigned attempt, bool free, char ret[SPOOL_FILE_SIZE])
+char *spool_claim_file(const char *name, unsigned attempt, enum spool_claim which, char ret[SPOOL_FILE_SIZE])
 {
-        (void)snprintf(ret, SPOOL_FILE_SIZE, "%s.%u%s", name, attempt, free ? FREE : "");
+        (void)snprintf(ret, SPOOL_FILE_SIZE, "%s.%u%s", name, attempt, claim_ends[which]);
         return ret;
 }
 

@@ -4,6 +4,7 @@
  *   jobs/NAME.json                         what is to be done; the user's, never touched by us
  *   claims/NAME.ATTEMPT                    somebody took it; as long as they live they hold its lock (flock)
  *   claims/NAME.ATTEMPT.free               … and gave that attempt back undone, without blame
+ *   claims/NAME.ATTEMPT.dead               … or died over it, as their next life says: it is free, too
  *   partial/NAME.ATTEMPT                   the answer as far as it has come, a line of JSON a piece
  *   results/EPOCH_NAME.json                done: EPOCH is the second of its end, or the next one that was free
  *   failures/EPOCH_NAME.ATTEMPT.json       this attempt failed; another one follows
@@ -27,6 +28,7 @@ enum {
         SPOOL_NAME_SIZE = 151, /* of a job's name, with its NUL */
         SPOOL_FILE_SIZE = 256, /* of any name in the folder, with its NUL */
         SPOOL_ATTEMPTS_MAX = 999999,
+        SPOOL_COMMAND_WORDS_MAX = 64, /* of an administrator's command */
 };
 
 /* --- names ------------------------------------------------------------------------------------------------------- */
@@ -40,8 +42,9 @@ char *spool_new_name(int64_t epoch, uint32_t random, char ret[SPOOL_NAME_SIZE]);
 
 /* False: the file is nothing of that kind. Names of jobs may be bad ones, all others are good. */
 bool spool_read_job(const char *file, char ret_name[SPOOL_FILE_SIZE]);
+enum spool_claim { SPOOL_CLAIMED, SPOOL_GIVEN_BACK, SPOOL_DIED };
 bool spool_read_claim(const char *file, char ret_name[SPOOL_NAME_SIZE], unsigned *ret_attempt,
-                      bool *ret_is_free);
+                      enum spool_claim *ret);
 bool spool_read_result(const char *file, char ret_name[SPOOL_NAME_SIZE], int64_t *ret_epoch);
 bool spool_read_failure(const char *file, char ret_name[SPOOL_NAME_SIZE], int64_t *ret_epoch,
                         unsigned *ret_attempt, bool *ret_final);
@@ -49,7 +52,7 @@ bool spool_read_retry(const char *file, char ret_name[SPOOL_NAME_SIZE], unsigned
 
 /* All return ret. */
 char *spool_job_file(const char *name, char ret[SPOOL_FILE_SIZE]);
-char *spool_claim_file(const char *name, unsigned attempt, bool free, char ret[SPOOL_FILE_SIZE]);
+char *spool_claim_file(const char *name, unsigned attempt, enum spool_claim which, char ret[SPOOL_FILE_SIZE]);
 char *spool_result_file(const char *name, int64_t epoch, char ret[SPOOL_FILE_SIZE]);
 char *spool_failure_file(const char *name, int64_t epoch, unsigned attempt, bool final,
                          char ret[SPOOL_FILE_SIZE]);

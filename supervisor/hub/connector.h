@@ -34,10 +34,12 @@ enum {
         CONNECTOR_RUNS_MAX = 2,   /* local tries of one attempt */
         CONNECTOR_WORD_MAX = 512, /* bytes of a claim's path, model and key, with their NULs */
 };
-#define CONNECTOR_TELL_EVERY (25 * USEC_PER_MSEC)
-#define CONNECTOR_LAZY       (100 * USEC_PER_MSEC)
-#define CONNECTOR_RETRY      (100 * USEC_PER_MSEC) /* of an order: full jitter over this times 2^n … */
-#define CONNECTOR_RETRY_MAX  (16 * USEC_PER_SEC)   /* … up to this */
+#define CONNECTOR_TELL_EVERY                                                                                 \
+        (25 * USEC_PER_MSEC)        /* of a hub that does not take it: twice as long each time … */
+#define CONNECTOR_BUSY_DOUBLINGS 4U /* … up to 400 ms */
+#define CONNECTOR_LAZY           (100 * USEC_PER_MSEC)
+#define CONNECTOR_RETRY          (100 * USEC_PER_MSEC) /* of an order: full jitter over this times 2^n … */
+#define CONNECTOR_RETRY_MAX      (16 * USEC_PER_SEC)   /* … up to this */
 #define CONNECTOR_CREDIT_EVERY                                                                               \
         (10 * USEC_PER_MSEC) /* what others did to our slots is told so often at most */
 #define CONNECTOR_IDLE_AFTER                                                                                 \
@@ -89,6 +91,7 @@ struct job {
         unsigned seq;
         bool gap; /* something was left out where nothing may be */
         usec_t told_at, tell_at;
+        unsigned busy; /* times in a row that the hub did not take it */
 
         /* What is to become of it. */
         enum job_order order;

@@ -17,6 +17,7 @@ void progress_reset(struct job *j)
         j->seq = 0;
         j->gap = false;
         j->told_at = 0;
+        j->busy = 0;
         j->tell_at = USEC_INFINITY;
 }
 
@@ -73,6 +74,8 @@ void progress_add(struct job *j, const char *text, size_t len)
                 j->gap = appends(j);
                 return;
         }
+        if (j->busy) /* it is asked again at tell_at, not for each word: what is kept is long */
+                return;
         if (j->told.len >= CONNECTOR_TELL_AT || usec_sub(now, j->told_at) >= CONNECTOR_TELL_EVERY) {
                 progress_flush(j, now);
         } else if (j->tell_at == USEC_INFINITY) {
@@ -101,11 +104,13 @@ void progress_flush(struct job *j, usec_t now)
         j->told_at = now;
         r = c->driver->progress(c->link, &j->pub, &chunk);
         if (r == -EAGAIN) {
-                /* Kept, and tried again together with what comes. */
-                j->tell_at = usec_add(now, CONNECTOR_TELL_EVERY);
+                /* Kept, and tried again together with what comes, less and less often. */
+                j->tell_at = usec_add(now, CONNECTOR_TELL_EVERY << MIN(j->busy, CONNECTOR_BUSY_DOUBLINGS));
+                j->busy++;
                 job_arm(j);
                 return;
         }
+        j->busy = 0;
         j->seq++;
         if (r < 0)
                 drop(j, j->told.len);

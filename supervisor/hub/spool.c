@@ -4,6 +4,7 @@
  * inotify tells single names. What it finds open is in the table: FRESH until its file was read for its model, READY, then BUSY while it is
  * taken, OURS while it runs. Nothing of that needs to be right: what decides is the claim, whose name only one can have. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/inotify.h>
 
@@ -15,10 +16,11 @@
 
 #define DISTRUST (10 * USEC_PER_MIN)
 #define TICK     USEC_PER_SEC
-#define STUCK    (20 * USEC_PER_SEC)
 #define DEBOUNCE (100 * USEC_PER_MSEC)
 
 enum { EVENTS_SIZE = 65536, PREPARE_MIN = 1 };
+
+usec_t spool_stuck = 20 * USEC_PER_SEC;
 
 /* --- state ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -40,7 +42,7 @@ void spool_link_state(struct hub_link *l, enum hub_state state, const char *why,
         l->events->on_state(l->owner);
 }
 
-static bool is_prepared(const struct hub_link *l)
+bool spool_link_is_prepared(const struct hub_link *l)
 {
         return l->inotify >= 0;
 }
@@ -89,6 +91,24 @@ void spool_link_news(struct hub_link *l, const struct spool_news *news)
 void spool_link_look_again(struct hub_link *l, const char *name)
 {
         spool_link_news(l, &(struct spool_news){.name = (char *)(uintptr_t)name});
+}
+
+void spool_link_gone(struct hub_link *l)
+{
+        char words[200];
+
+        l->gone = false;
+        if (!spool_link_is_prepared(l))
+                return;
+        (void)snprintf(words, sizeof(words),
+                       "%.100s is not the folder that it was (moved, removed or unmounted)", l->folder->root);
+        l->watch = watch_free(l->watch);
+        close_fd(&l->inotify);
+        l->inotify = -1;
+        l->distrust_at = 0;
+        l->prepare_wait = PREPARE_MIN;
+        spool_link_state(l, HUB_DOWN, words, usec_add(loop_now(l->loop), PREPARE_MIN * USEC_PER_SEC));
+        spool_link_pump(l);
 }
 
 /* --- what a job has come to -------------------------------------------------------------------------------------------------------- */
@@ -170,7 +190,9 @@ static void pump(struct hub_link *l, usec_t now)
 {
         if (l->draining && l->n_takes == 0)
                 spool_link_state(l, HUB_DRAINED, NULL, USEC_INFINITY);
-        if (!is_prepared(l)) {
+        if (l->gone)
+                spool_link_gone(l);
+        if (!spool_link_is_prepared(l)) {
                 if (!l->preparing && now >= l->retry_at)
                         spool_begin_prepare(l);
                 return;
@@ -211,14 +233,15 @@ static void on_soon(void *owner, usec_t now)
 /* A disk that does not answer: said, and nothing more is begun than what already waits for it. */
 static usec_t oldest_task(const struct hub_link *l)
 {
-        usec_t oldest = l->n_ops ? l->op_begun : USEC_INFINITY;
+        usec_t oldest = l->n_ops ? l->op_begun : USEC_INFINITY, moved = atomic_load(l->folder->moved);
 
         if (l->surveying)
                 oldest = MIN(oldest, l->surveying->begun);
         LIST_FOREACH(&l->takes, it)
         oldest = MIN(oldest, usec_add(LIST_ENTRY(it, struct spool_take_task, node)->begun,
                                       l->folder->command_timeout));
-        return oldest;
+        /* A hundred thousand names take their time: as long as they come, the disk answers. */
+        return oldest == USEC_INFINITY ? oldest : MAX(oldest, moved);
 }
 
 static void on_tick(void *owner, usec_t now)
@@ -228,11 +251,12 @@ static void on_tick(void *owner, usec_t now)
         usec_t oldest = oldest_task(l);
 
         timer_set(l->tick, usec_add(now, TICK));
-        if (is_prepared(l) && oldest != USEC_INFINITY && now >= usec_add(oldest, STUCK)) {
-                (void)snprintf(words, sizeof(words), "%.60s does not answer since %s", l->folder->root,
-                               time_span((now - oldest) / STUCK * STUCK, span, sizeof(span)));
+        if (spool_link_is_prepared(l) && oldest != USEC_INFINITY && now >= usec_add(oldest, spool_stuck)) {
+                (void)snprintf(
+                        words, sizeof(words), "%.60s does not answer since %s", l->folder->root,
+                        time_span(usec_sub(now, oldest) / spool_stuck * spool_stuck, span, sizeof(span)));
                 spool_link_state(l, HUB_DOWN, words, USEC_INFINITY);
-        } else if (is_prepared(l) && l->state == HUB_DOWN && l->retry_at == USEC_INFINITY) {
+        } else if (spool_link_is_prepared(l) && l->state == HUB_DOWN && l->retry_at == USEC_INFINITY) {
                 spool_link_state(l, HUB_UP, NULL, USEC_INFINITY); /* it answers again */
         }
         pump(l, now);
@@ -255,9 +279,9 @@ static void see_claim(struct hub_link *l, const char *file)
         char name[SPOOL_NAME_SIZE];
         struct spool_entry *e;
         unsigned attempt;
-        bool is_free;
+        enum spool_claim which;
 
-        if (!spool_read_claim(file, name, &attempt, &is_free) || !is_free)
+        if (!spool_read_claim(file, name, &attempt, &which) || which == SPOOL_CLAIMED)
                 return;
         e = spool_table_find(&l->table, name);
         if (e && e->state == ENTRY_HELD)
@@ -297,9 +321,12 @@ static void see_failure(struct hub_link *l, const char *file)
 
 static void see(struct hub_link *l, const struct inotify_event *e, usec_t now)
 {
-        if (e->mask & (IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT)) {
-                if (e->mask & IN_Q_OVERFLOW)
-                        l->counts.dropped_chunks++;
+        if (e->mask & (IN_IGNORED | IN_UNMOUNT | IN_DELETE_SELF | IN_MOVE_SELF)) {
+                l->gone = true;
+                return;
+        }
+        if (e->mask & IN_Q_OVERFLOW) {
+                l->counts.dropped_chunks++;
                 l->distrust_at = now;
                 spool_link_survey_at(l, usec_add(now, DEBOUNCE));
                 return;
@@ -331,6 +358,10 @@ void spool_on_inotify(void *owner, unsigned events, usec_t now)
                 see(l, e, now);
                 at += (ssize_t)(sizeof(*e) + e->len);
         }
+        if (l->gone) {
+                spool_link_pump(l); /* the watch is not taken away from inside its own call */
+                return;
+        }
         pump(l, now);
         if (l->survey_at < usec_add(now, TICK) && l->survey_at > now)
                 timer_set(l->soon, l->survey_at);
@@ -350,6 +381,7 @@ static int make_folder(const struct hub_open *with, struct spool_folder **ret)
         if (!f)
                 return -ENOMEM;
         f->refs = 1;
+        f->moved = calloc(1, sizeof(*f->moved));
         f->root = text_dup(c->dir);
         f->worker = text_dup(with->worker);
         for (size_t i = 0; i < SPOOL_DIRS; i++)
@@ -358,7 +390,7 @@ static int make_folder(const struct hub_open *with, struct spool_folder **ret)
                 r = text_list_add(&f->allowed_dirs, *dir);
         if (r == 0 && c->commands)
                 r = json_parse(c->commands, strlen(c->commands), &f->commands, NULL);
-        if (r == 0 && (!f->root || !f->worker || !f->dirs[SPOOL_DIRS - 1]))
+        if (r == 0 && (!f->root || !f->worker || !f->moved || !f->dirs[SPOOL_DIRS - 1]))
                 r = -ENOMEM;
         if (file_read("/proc/sys/kernel/random/boot_id", sizeof(f->boot), &boot, &len) == 0)
                 (void)text_copy(f->boot, sizeof(f->boot), strtok(boot, "\n"));

@@ -11,14 +11,15 @@
 #include "base/text.h"
 #include "hub/spool_private.h"
 
-enum { WORDS_MAX = 64, COMPLAINT_MAX = 200, LOOK_MS = 20 };
+enum { COMPLAINT_MAX = 200, LOOK_MS = 20 };
 
-static int allowed_argv(const struct spool_folder *f, const char *name, char *argv[WORDS_MAX + 1])
+static int allowed_argv(const struct spool_folder *f, const char *name,
+                        char *argv[SPOOL_COMMAND_WORDS_MAX + 1])
 {
         const struct json_value *list = json_get(f->commands, name);
         size_t n = json_count(list);
 
-        if (n == 0 || n > WORDS_MAX)
+        if (n == 0 || n > SPOOL_COMMAND_WORDS_MAX) /* the configuration was not taken with more */
                 return -ENOENT;
         for (size_t i = 0; i < n; i++)
                 argv[i] = (char *)(uintptr_t)json_as_string(json_at(list, i));
@@ -159,7 +160,7 @@ static int run(const struct spool_folder *f, char *const *argv, struct buffer *o
 int spool_command_run(const struct spool_folder *f, const char *name, struct buffer *out, char *words)
 {
         _cleanup_buffer_ struct buffer complaint = {0};
-        char *argv[WORDS_MAX + 1], span[TIME_SPAN_MAX], line[COMPLAINT_MAX + 8];
+        char *argv[SPOOL_COMMAND_WORDS_MAX + 1], span[TIME_SPAN_MAX], line[COMPLAINT_MAX + 8];
         int status = 0, r;
 
         buffer_init(&complaint, COMPLAINT_MAX);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
@@ -12,7 +13,7 @@
 #include "base/text.h"
 #include "hub/spool_private.h"
 
-enum { EPOCH_TRIES = 100000 };
+enum { EPOCH_TRIES = 100000, WALK_BEAT = 64 /* names, far fewer than the kernel gives at a time */ };
 
 const char *const spool_dir_names[SPOOL_DIRS] = {
         [DIR_JOBS] = "jobs",       [DIR_CLAIMS] = "claims",     [DIR_PARTIAL] = "partial",
@@ -40,6 +41,7 @@ struct spool_folder *spool_folder_unref(struct spool_folder *f)
         if (!f || --f->refs)
                 return NULL;
         spool_index_free(f->index);
+        free((void *)f->moved);
         json_free(f->commands);
         text_list_free(f->allowed_dirs);
         for (size_t i = 0; i < SPOOL_DIRS; i++)
@@ -88,6 +90,7 @@ static int watch_dirs(const struct spool_folder *f, int inotify, int wds[SPOOL_D
         static const uint32_t masks[SPOOL_DIRS] = {
                 [DIR_JOBS] = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO,
                 [DIR_CLAIMS] = IN_CREATE | IN_MOVED_TO,
+                /* Of the others it is enough to know that they are there. */
                 [DIR_RESULTS] = IN_CREATE | IN_MOVED_TO,
                 [DIR_FAILURES] = IN_CREATE | IN_MOVED_TO,
                 [DIR_RETRY] = IN_CREATE | IN_MOVED_TO,
@@ -95,16 +98,43 @@ static int watch_dirs(const struct spool_folder *f, int inotify, int wds[SPOOL_D
 
         for (size_t i = 0; i < SPOOL_DIRS; i++) {
                 wds[i] = -1;
-                if (!masks[i] || inotify < 0)
+                if (inotify < 0)
                         continue;
-                wds[i] = inotify_add_watch(inotify, f->dirs[i], masks[i] | IN_ONLYDIR);
+                wds[i] = inotify_add_watch(inotify, f->dirs[i],
+                                           masks[i] | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
                 if (wds[i] < 0)
                         return -errno;
         }
         return 0;
 }
 
-int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOOL_DIRS], char **ret_words)
+static int place_of(const struct spool_folder *f, size_t dir, struct spool_place *ret)
+{
+        struct stat st;
+
+        if (stat(f->dirs[dir], &st) < 0)
+                return -errno;
+        *ret = (struct spool_place){.dev = st.st_dev, .ino = st.st_ino};
+        return 0;
+}
+
+bool spool_folder_is(const struct spool_folder *f, const struct spool_place places[SPOOL_DIRS])
+{
+        struct spool_place now;
+
+        for (size_t i = 0; i < SPOOL_DIRS; i++) {
+                int r = place_of(f, i, &now);
+
+                /* A disk in trouble is not another folder. */
+                if (r == -ENOENT || r == -ENOTDIR ||
+                    (r == 0 && (now.dev != places[i].dev || now.ino != places[i].ino)))
+                        return false;
+        }
+        return true;
+}
+
+int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOOL_DIRS],
+                         struct spool_place places[SPOOL_DIRS], char **ret_words)
 {
         const char *at = f->root;
         int r = access(f->root, F_OK) == 0 ? 0 : file_make_dir(f->root, 0750);
@@ -129,6 +159,8 @@ int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOO
                 return r;
         }
         r = watch_dirs(f, inotify, wds);
+        for (size_t i = 0; r == 0 && i < SPOOL_DIRS; i++)
+                r = place_of(f, i, places + i);
         if (r < 0)
                 *ret_words = text_format("%s cannot be watched: %s%s", f->root, strerror(-r),
                                          r == -ENOSPC ? " (sysctl fs.inotify.max_user_watches)" : "");
@@ -137,9 +169,19 @@ int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOO
 
 /* --- looking ------------------------------------------------------------------------------------------------------------ */
 
-int spool_walk(const char *dir, int (*fn)(void *owner, const char *file), void *owner)
+usec_t spool_walk_delay;
+
+void spool_moved(const struct spool_folder *f)
 {
-        DIR *d = opendir(dir);
+        if (f->moved)
+                atomic_store(f->moved, time_monotonic());
+}
+
+int spool_walk(const struct spool_folder *f, enum spool_dir dir, int (*fn)(void *owner, const char *file),
+               void *owner)
+{
+        DIR *d = opendir(f->dirs[dir]);
+        unsigned n = 0;
         int r = 0;
 
         if (!d)
@@ -153,6 +195,10 @@ int spool_walk(const char *dir, int (*fn)(void *owner, const char *file), void *
                         r = -errno;
                         break;
                 }
+                if (spool_walk_delay)
+                        (void)usleep((useconds_t)spool_walk_delay);
+                if (n++ % WALK_BEAT == 0 || spool_walk_delay)
+                        spool_moved(f);
                 if (e->d_name[0] == '.')
                         continue;
                 r = fn(owner, e->d_name);
@@ -201,7 +247,7 @@ static int match_failure(void *owner, const char *file)
 int spool_has_result(const struct spool_folder *f, const char *name, bool *ret)
 {
         struct search s = {.name = name};
-        int r = spool_walk(f->dirs[DIR_RESULTS], match_result, &s);
+        int r = spool_walk(f, DIR_RESULTS, match_result, &s);
 
         if (r < 0)
                 return r;
@@ -212,7 +258,7 @@ int spool_has_result(const struct spool_folder *f, const char *name, bool *ret)
 int spool_has_failure(const struct spool_folder *f, const char *name, unsigned attempt, bool *ret)
 {
         struct search s = {.name = name, .attempt = attempt};
-        int r = spool_walk(f->dirs[DIR_FAILURES], match_failure, &s);
+        int r = spool_walk(f, DIR_FAILURES, match_failure, &s);
 
         if (r < 0)
                 return r;

@@ -30,6 +30,7 @@ struct op {
         enum hub_fail how; /* FAIL */
         usec_t retry_after;
         char *why;
+        bool died; /* RELEASE */
         /* out */
         enum hub_settled settled;
         bool lost, trouble;
@@ -43,6 +44,7 @@ struct spool_job {
         struct hub_job *job;
         char name[SPOOL_NAME_SIZE];
         unsigned attempt, failures;
+        unsigned adopted; /* the run that another daemon had begun; 0: the job is our own */
         struct list ops;
         struct op *running;
         struct buffer pending; /* lines for partial/ */
@@ -146,7 +148,7 @@ static bool has_heir(const struct op *op)
         char file[SPOOL_FILE_SIZE];
 
         return spool_exists(op->folder, DIR_CLAIMS,
-                            spool_claim_file(op->job->name, op->job->attempt + 1, false, file));
+                            spool_claim_file(op->job->name, op->job->attempt + 1, SPOOL_CLAIMED, file));
 }
 
 static void lock_claim(struct op *op)
@@ -155,7 +157,7 @@ static void lock_claim(struct op *op)
         char file[SPOOL_FILE_SIZE], path[PATH_MAX];
 
         if (snprintf(path, sizeof(path), "%s/%s", op->folder->dirs[DIR_CLAIMS],
-                     spool_claim_file(j->name, j->attempt, false, file)) >= (int)sizeof(path))
+                     spool_claim_file(j->name, j->attempt, SPOOL_CLAIMED, file)) >= (int)sizeof(path))
                 return;
         j->fd = open(path, O_RDWR | O_NOFOLLOW | O_APPEND | O_CLOEXEC);
         for (unsigned i = 0; j->fd >= 0; i++) {
@@ -193,7 +195,7 @@ static void append_line(struct op *op, const char *text, size_t len)
                 return;
         if (j->partial_fd < 0 &&
             snprintf(path, sizeof(path), "%s/%s", op->folder->dirs[DIR_PARTIAL],
-                     spool_claim_file(j->name, j->attempt, false, file)) < (int)sizeof(path))
+                     spool_claim_file(j->name, j->attempt, SPOOL_CLAIMED, file)) < (int)sizeof(path))
                 j->partial_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640);
         p.fd = j->partial_fd;
         if (j->partial_fd < 0 || publish_write(&p, text, len) < 0)
@@ -372,8 +374,10 @@ static void run_release(struct op *op)
         close_fd(&j->fd);
         j->fd = -1;
         if (!j->is_lost && !j->result[0] && !j->has_result && !j->failure_epoch && !j->has_failure)
-                r = publish_file(op->folder->dirs[DIR_CLAIMS],
-                                 spool_claim_file(j->name, j->attempt, true, file), 0440, "", 0, false);
+                r = publish_file(
+                        op->folder->dirs[DIR_CLAIMS],
+                        spool_claim_file(j->name, j->attempt, op->died ? SPOOL_DIED : SPOOL_GIVEN_BACK, file),
+                        0440, "", 0, false);
         /* Without the mark it is free all the same, once we are gone or the grace is over. */
         op->trouble = r < 0 && r != -EEXIST;
 }
@@ -522,6 +526,7 @@ int spool_job_adopt(struct hub_link *l, struct hub_job *job, struct spool_job **
                 return -ENOMEM;
         }
         spool_job_bind(j, job);
+        j->adopted = job->run;
         *ret = j;
         return 0;
 }
@@ -622,10 +627,15 @@ void spool_job_fail(struct spool_job *j, enum hub_fail how, usec_t retry_after, 
 
 void spool_job_release(struct spool_job *j)
 {
-        if (new_order(j, ORDER_RELEASE))
-                spool_link_pump(j->link);
-        else
+        struct op *op = new_order(j, ORDER_RELEASE);
+
+        if (!op) {
                 refuse_order(j);
+                return;
+        }
+        /* Given back in the run that its daemon left it in: that one died over it, and perhaps of it. */
+        op->died = j->job && j->adopted == j->job->run;
+        spool_link_pump(j->link);
 }
 
 void spool_job_renew(struct spool_job *j)

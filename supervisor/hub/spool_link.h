@@ -34,6 +34,7 @@ struct spool_prepare_task {
         struct spool_folder *folder;
         int inotify, r;
         int wds[SPOOL_DIRS];
+        struct spool_place places[SPOOL_DIRS];
         char *words;
 };
 
@@ -53,6 +54,8 @@ struct hub_link {
         struct hub_driver_counts counts;
 
         int inotify, wds[SPOOL_DIRS];
+        struct spool_place places[SPOOL_DIRS];
+        bool gone; /* the folder that was watched is there no more */
         struct watch *watch;
         struct timer *tick, *soon;
         struct spool_prepare_task *preparing;
@@ -81,6 +84,9 @@ usec_t spool_link_at(const struct hub_link *l, int64_t epoch);           /* when
 void spool_link_survey_at(struct hub_link *l, usec_t at);                /* a whole one, not later */
 void spool_link_news(struct hub_link *l, const struct spool_news *news); /* copied */
 void spool_link_look_again(struct hub_link *l, const char *name);
+/* The folder was taken away, unmounted, or another one has its name: it is prepared anew. */
+void spool_link_gone(struct hub_link *l);
+bool spool_link_is_prepared(const struct hub_link *l);
 /* Begins what can be begun, at the next turn. */
 void spool_link_pump(struct hub_link *l);
 watch_fn spool_on_inotify;

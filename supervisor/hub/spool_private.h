@@ -24,7 +24,7 @@ enum {
         SPOOL_TAKES_MAX = 2,
         SPOOL_OPS_MAX = 2,
         SPOOL_BEGUN_MAX =
-                20, /* attempts that neither ended nor failed, beyond `tries`: then something kills who works on it */
+                20, /* attempts whose worker died, since the last failure: then something kills who works on it */
         SPOOL_MODELS_MAX = 1024,
         SPOOL_PARTIAL_MAX = 256 * 1024, /* text that waits to be written */
 };
@@ -65,6 +65,7 @@ struct spool_folder {
         bool partial, leaves_unknown;
         char **allowed_dirs;
         struct json_value *commands;
+        _Atomic usec_t *moved; /* when the disk was last seen to answer in the middle of a long task */
         /* The surveys' alone, of which there is one at a time. */
         struct spool_index *index;
         struct spool_mark marks[SPOOL_DIRS];
@@ -76,9 +77,20 @@ struct spool_folder *spool_folder_unref(struct spool_folder *f); /* always NULL 
 
 /* Everything below blocks. */
 /* Makes what is missing, proves that locks work. 0; -errno with words (malloc'd). */
-int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOOL_DIRS], char **ret_words);
+struct spool_place { /* a directory as it was found: another one of the same name is another one */
+        dev_t dev;
+        ino_t ino;
+};
+int spool_folder_prepare(const struct spool_folder *f, int inotify, int wds[SPOOL_DIRS],
+                         struct spool_place places[SPOOL_DIRS], char **ret_words);
+/* They are those that are watched. */
+bool spool_folder_is(const struct spool_folder *f, const struct spool_place places[SPOOL_DIRS]);
+void spool_moved(const struct spool_folder *f); /* the disk answers: a long task says so as it goes on */
+/* For tests: a disk that takes so long for each name, and how long one may not answer. */
+extern usec_t spool_walk_delay, spool_stuck;
 /* Directory entry by entry, without "." and hidden ones. 0, -errno, or what fn returned (not 0: it ends). */
-int spool_walk(const char *dir, int (*fn)(void *owner, const char *file), void *owner);
+int spool_walk(const struct spool_folder *f, enum spool_dir dir, int (*fn)(void *owner, const char *file),
+               void *owner);
 bool spool_exists(const struct spool_folder *f, enum spool_dir dir, const char *file);
 /* Has it a result? By a walk through results/, for those who must know it now. */
 int spool_has_result(const struct spool_folder *f, const char *name, bool *ret);
@@ -117,12 +129,14 @@ struct spool_news {
 
 struct spool_survey {
         bool whole, distrust; /* distrust: also directories that look as they did */
+        struct spool_place places[SPOOL_DIRS];
         struct spool_news *news;
         size_t n_news;
         int64_t now;
         usec_t at;
         /* out */
         int r;
+        bool gone; /* a whole one: the folder is not the one that is watched */
         bool same; /* a whole one, and nothing has changed: found is empty */
         bool more; /* there are more open jobs than are told */
         struct spool_found *found;

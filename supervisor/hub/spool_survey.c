@@ -180,7 +180,7 @@ static bool look(const struct walk *w, enum spool_dir dir, struct spool_mark *re
 static int walk_dir(struct walk *w, enum spool_dir dir, const struct spool_mark *mark,
                     int (*fn)(void *owner, const char *file))
 {
-        int r = spool_walk(w->folder->dirs[dir], fn, w);
+        int r = spool_walk(w->folder, dir, fn, w);
 
         if (r < 0 && !w->survey->words)
                 w->survey->words = text_format(
@@ -198,6 +198,10 @@ static int survey_whole(struct walk *w)
         bool new_jobs = look(w, DIR_JOBS, &jobs), new_results = look(w, DIR_RESULTS, &results);
         bool new_failures = look(w, DIR_FAILURES, &failures);
         int r = 0;
+
+        w->survey->gone = !spool_folder_is(w->folder, w->survey->places);
+        if (w->survey->gone)
+                return 0;
 
         new_failures |= look(w, DIR_RETRY, &retry);
         if (!new_jobs && !new_results && !new_failures) {
@@ -225,8 +229,8 @@ static int survey_whole(struct walk *w)
 static int forgive(struct walk *w, const char *name, unsigned attempt)
 {
         char file[SPOOL_FILE_SIZE];
-        int r = publish_file(w->folder->dirs[DIR_RETRY], spool_claim_file(name, attempt, false, file), 0440,
-                             "", 0, false);
+        int r = publish_file(w->folder->dirs[DIR_RETRY], spool_claim_file(name, attempt, SPOOL_CLAIMED, file),
+                             0440, "", 0, false);
 
         return r < 0 && r != -EEXIST ? r : spool_index_add_retry(w->folder->index, name, attempt);
 }
@@ -282,6 +286,7 @@ static int take_news(struct walk *w)
 
                 if (n->result || n->failure)
                         continue;
+                spool_moved(w->folder);
                 r = look_at_job(w, n, s->found + s->n_found);
                 s->n_found += s->found[s->n_found].name != NULL;
         }

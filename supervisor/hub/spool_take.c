@@ -218,7 +218,8 @@ static int judge_dead(const struct spool_folder *f, struct spool_take *t, unsign
 
         *ret = true;
         if (attempt <= t->attempt ||
-            spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, attempt, true, file)))
+            spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, attempt, SPOOL_GIVEN_BACK, file)) ||
+            spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, attempt, SPOOL_DIED, file)))
                 return 0;
         *ret = false;
         r = read_holder(fd, &holder);
@@ -273,7 +274,7 @@ static int put_claim(const struct spool_folder *f, struct spool_take *t, unsigne
         if (r == 0)
                 r = publish_write(&p, text.data, text.len);
         if (r == 0)
-                r = publish_link(&p, spool_claim_file(t->name, attempt, false, file), false);
+                r = publish_link(&p, spool_claim_file(t->name, attempt, SPOOL_CLAIMED, file), false);
         if (r < 0)
                 return r;
         t->fd = steal_fd(&p.fd);
@@ -290,7 +291,7 @@ static int claim(const struct spool_folder *f, struct spool_take *t)
         int r = 0;
 
         while (n < SPOOL_ATTEMPTS_MAX &&
-               spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, n + 1, false, file)))
+               spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, n + 1, SPOOL_CLAIMED, file)))
                 n++;
         if (n >= SPOOL_ATTEMPTS_MAX) {
                 t->took = TOOK_HELD;
@@ -298,7 +299,7 @@ static int claim(const struct spool_folder *f, struct spool_take *t)
         }
         if (n > 0) {
                 if (snprintf(path, sizeof(path), "%s/%s", f->dirs[DIR_CLAIMS],
-                             spool_claim_file(t->name, n, false, file)) >= (int)sizeof(path))
+                             spool_claim_file(t->name, n, SPOOL_CLAIMED, file)) >= (int)sizeof(path))
                         return -ENAMETOOLONG;
                 last = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC /* for its lock */);
                 /* That of a refused name, or of a claim that somebody took away. */
@@ -375,11 +376,25 @@ static void build(const struct spool_folder *f, struct spool_take *t, const stru
         (void)fail_at_once(f, t, r == -EBADMSG, "prompt", text);
 }
 
+/* Claims before ours, since the last failure, that nobody gave back: who had them died over them. Those that were given back, however many,
+ * say nothing against the job. */
+static unsigned count_died(const struct spool_folder *f, const struct spool_take *t, unsigned failed)
+{
+        char file[SPOOL_FILE_SIZE];
+        unsigned n = 0;
+
+        if (t->attempt - failed <= SPOOL_BEGUN_MAX)
+                return 0;
+        for (unsigned i = t->attempt - 1; i > failed && n < SPOOL_BEGUN_MAX; i--)
+                n += !spool_exists(f, DIR_CLAIMS, spool_claim_file(t->name, i, SPOOL_GIVEN_BACK, file));
+        return n;
+}
+
 void spool_take_run(const struct spool_folder *f, struct spool_take *t)
 {
         char words[PROMPT_WORDS_SIZE] = "", text[PROMPT_WORDS_SIZE * 2];
         struct prompt *p = NULL;
-        unsigned attempt = t->attempt;
+        unsigned attempt = t->attempt, died;
         struct timespec mtime;
         int read = read_job(f, t->name, &p, &mtime, words), r;
 
@@ -408,12 +423,11 @@ void spool_take_run(const struct spool_folder *f, struct spool_take *t)
                 if (read == -EBADMSG) {
                         (void)snprintf(text, sizeof(text), "The job file %s", words);
                         (void)fail_at_once(f, t, true, "job", text);
-                } else if (t->attempt - attempt > SPOOL_BEGUN_MAX) {
-                        (void)snprintf(text, sizeof(text),
-                                       "The job was begun %u times and never ended: whoever worked on it was "
-                                       "killed, or gave "
-                                       "it back",
-                                       t->attempt - attempt - 1);
+                } else if ((died = count_died(f, t, attempt)) >= SPOOL_BEGUN_MAX) {
+                        (void)snprintf(
+                                text, sizeof(text),
+                                "The job was begun %u times and never ended: whoever worked on it was killed",
+                                died);
                         (void)fail_at_once(f, t, true, "begun", text);
                 } else if (t->unknown_model) {
                         (void)snprintf(text, sizeof(text), "The model \"%s\" is not known here (known: %s)",

@@ -12,13 +12,14 @@
 #define DISTRUST  (10 * USEC_PER_MIN)
 #define HELD_LOOK (5 * USEC_PER_SEC)
 
-enum { MERGE_SLICE = 2000, PREPARE_MAX = 60 };
+enum { MERGE_SLICE = 2000, PREPARE_MIN = 1, PREPARE_MAX = 60 };
 
 static void run_prepare(void *owner)
 {
         struct spool_prepare_task *x = owner;
 
-        x->r = x->inotify < 0 ? x->inotify : spool_folder_prepare(x->folder, x->inotify, x->wds, &x->words);
+        x->r = x->inotify < 0 ? x->inotify
+                              : spool_folder_prepare(x->folder, x->inotify, x->wds, x->places, &x->words);
 }
 
 static void prepare_done(void *owner)
@@ -45,6 +46,8 @@ static void prepare_done(void *owner)
         l->preparing = NULL;
         l->inotify = x->inotify;
         memcpy(l->wds, x->wds, sizeof(l->wds));
+        memcpy(l->places, x->places, sizeof(l->places));
+        l->prepare_wait = PREPARE_MIN;
         l->counts.connects++;
         l->survey_at = loop_now(l->loop);
         free(x->words);
@@ -161,8 +164,11 @@ static void survey_done(void *owner)
                 free(x);
                 return;
         }
-        spool_link_state(l, HUB_UP, NULL, USEC_INFINITY);
-        if (x->s.whole && !x->s.same) {
+        if (x->s.gone)
+                spool_link_gone(l);
+        else if (spool_link_is_prepared(l))
+                spool_link_state(l, HUB_UP, NULL, USEC_INFINITY);
+        if (x->s.whole && !x->s.same && !x->s.gone) {
                 l->more = x->s.more;
                 l->failed_jobs = x->s.failed;
                 l->done_jobs = x->s.done;
@@ -203,6 +209,7 @@ void spool_begin_survey(struct hub_link *l)
         x->s.n_news = l->n_news;
         x->s.whole = l->n_news == 0; /* the news first: a whole one would not see who closed what */
         x->s.distrust = x->s.whole && now >= l->distrust_at;
+        memcpy(x->s.places, l->places, sizeof(l->places));
         x->folder = spool_folder_ref(l->folder);
         if (loop_work(l->loop, run_survey, survey_done, x) < 0) {
                 (void)spool_folder_unref(x->folder);
@@ -234,8 +241,10 @@ static void run_look(void *owner)
 {
         struct spool_look_task *x = owner;
 
-        for (size_t i = 0; i < x->n; i++)
+        for (size_t i = 0; i < x->n; i++) {
+                spool_moved(x->folder);
                 x->models[i] = spool_read_model(x->folder, x->names[i]);
+        }
 }
 
 static void look_done(void *owner)

@@ -30,6 +30,7 @@ static void check_names(const char *file)
         char name[SPOOL_FILE_SIZE], key[SPOOL_NAME_SIZE], again[SPOOL_FILE_SIZE];
         unsigned attempt;
         int64_t epoch;
+        enum spool_claim which;
         bool flag;
 
         if (strlen(file) >= SPOOL_FILE_SIZE)
@@ -37,8 +38,8 @@ static void check_names(const char *file)
         must(!spool_name_fault(spool_key(file, key)));
         if (spool_read_job(file, name))
                 must(strcmp(spool_job_file(name, again), file) == 0);
-        if (spool_read_claim(file, key, &attempt, &flag))
-                must(strcmp(spool_claim_file(key, attempt, flag, again), file) == 0);
+        if (spool_read_claim(file, key, &attempt, &which))
+                must(strcmp(spool_claim_file(key, attempt, which, again), file) == 0);
         if (spool_read_result(file, key, &epoch))
                 must(!spool_name_fault(key));
         if (spool_read_failure(file, key, &epoch, &attempt, &flag))

@@ -48,9 +48,10 @@ static void keys_of_two_bad_names_differ(void **state)
 
 static void every_file_says_what_it_is(void **state)
 {
-        static const char *const names[] = {"a",      "a.1",      "5_a", "a.2.final",
-                                            "a.free", "a.1.free", "x y", "a.json"};
+        static const char *const names[] = {"a",        "a.1",      "5_a", "a.2.final", "a.free",
+                                            "a.1.free", "a.1.dead", "x y", "a.json"};
         char file[SPOOL_FILE_SIZE], name[SPOOL_NAME_SIZE], job[SPOOL_FILE_SIZE];
+        enum spool_claim read;
         int64_t epoch;
         unsigned attempt;
         bool flag;
@@ -61,15 +62,15 @@ static void every_file_says_what_it_is(void **state)
 
                 assert_true(spool_read_job(spool_job_file(n, file), job));
                 assert_string_equal(job, n);
-                for (int free = 0; free < 2; free++) {
+                for (enum spool_claim which = SPOOL_CLAIMED; which <= SPOOL_DIED; which++) {
                         attempt = 0;
-                        assert_true(
-                                spool_read_claim(spool_claim_file(n, 12, free, file), name, &attempt, &flag));
+                        assert_true(spool_read_claim(spool_claim_file(n, 12, which, file), name, &attempt,
+                                                     &read));
                         assert_string_equal(name, n);
                         assert_int_equal(attempt, 12);
-                        assert_int_equal(flag, free);
+                        assert_int_equal(read, which);
                 }
-                assert_true(spool_read_retry(spool_claim_file(n, 7, false, file), name, &attempt));
+                assert_true(spool_read_retry(spool_claim_file(n, 7, SPOOL_CLAIMED, file), name, &attempt));
                 assert_string_equal(name, n);
                 assert_int_equal(attempt, 7);
                 assert_true(spool_read_result(spool_result_file(n, 1790000000, file), name, &epoch));
@@ -94,8 +95,10 @@ static void what_is_nothing_of_that_kind(void **state)
                 "a.json",    "_a.json", "1_.json",    "1a.json",
                 "-1_a.json", "1_a",     "1_a.json.x", "1234567890123456_a.json",
                 "1_.a.json"};
-        static const char *const no_claims[] = {"a",  "a.",  "a.0",    "a.01",    "a.1000000",
-                                                ".1", "a.x", "a.free", "a.1.fre", "a.-1"};
+        static const char *const no_claims[] = {
+                "a",   "a.",     "a.0",     "a.01",   "a.1000000",      ".1",
+                "a.x", "a.free", "a.1.fre", "a.dead", "a.1.free.dead.", "a.-1"};
+        enum spool_claim read;
         char name[SPOOL_FILE_SIZE];
         int64_t epoch;
         unsigned attempt;
@@ -107,7 +110,7 @@ static void what_is_nothing_of_that_kind(void **state)
         for (size_t i = 0; i < ARRAY_SIZE(no_results); i++)
                 assert_false(spool_read_result(no_results[i], name, &epoch));
         for (size_t i = 0; i < ARRAY_SIZE(no_claims); i++)
-                assert_false(spool_read_claim(no_claims[i], name, &attempt, &flag));
+                assert_false(spool_read_claim(no_claims[i], name, &attempt, &read));
         assert_false(spool_read_failure("1_a.json", name, &epoch, &attempt, &flag));
         assert_false(spool_read_failure("1_a.final.json", name, &epoch, &attempt, &flag));
         assert_false(spool_read_failure("a.1.json", name, &epoch, &attempt, &flag));

@@ -538,6 +538,7 @@ static void check_overflow(void **state, bool appends)
         char *piece = malloc(PIECE);
         struct job *j;
         uint64_t before;
+        unsigned busy;
 
         memset(piece, 'x', PIECE);
         begin_ready(&s, *state, SLOW);
@@ -548,11 +549,14 @@ static void check_overflow(void **state, bool appends)
         WAIT(&s, s.script.busy_chunks > 0);
         j = first_job(&s);
         before = j->made;
+        busy = s.script.busy_chunks;
         for (unsigned i = 1; i <= 5; i++) {
                 progress_add(j, piece, PIECE);
                 assert_true(j->told.len <= CONNECTOR_TOLD_MAX);
                 assert_int_equal(j->made, before + i * PIECE);
         }
+        assert_int_equal(s.script.busy_chunks,
+                         busy); /* who does not take it is not asked again for each word */
         assert_true(lab(&s)->dropped_bytes >= 2 * PIECE);
         assert_int_equal(lab(&s)->dropped_bytes + j->told.len, j->made);
         s.script.progress_busy = 0;

@@ -1,6 +1,8 @@
 /* test_spool.c: the spool driver by its seam: from a file in jobs/ to a file in results/, and what may go wrong between. */
 #include "spool_scene.h"
 
+#include "hub/spool_private.h"
+
 /* --- questions -------------------------------------------------------------------------------------------------------- */
 
 static bool one_came(struct scene *s)
@@ -482,6 +484,83 @@ static void drained_takes_nothing(void **state)
         assert_int_equal(scene_count(s, "claims"), 0);
 }
 
+/* --- the disk ------------------------------------------------------------------------------------------------------------------ */
+
+static bool was_down(struct scene *s)
+{
+        struct hub_status status;
+
+        hub_driver_spool.status(s->core->link, &status);
+        return status.state == HUB_DOWN || s->core->n > 0;
+}
+
+static void put_names(struct scene *s, const char *format, unsigned n)
+{
+        char name[64];
+
+        for (unsigned i = 0; i < n; i++) {
+                (void)snprintf(name, sizeof(name), format, i);
+                scene_put(s, name, "");
+        }
+}
+
+/* A survey that takes long is no disk that does not answer, as long as names come … */
+static void a_long_survey_is_no_silent_disk(void **state)
+{
+        struct scene *s = begun(state);
+
+        put_names(s, "results/17_r%u.json", 1200);
+        spool_stuck = 500 * USEC_PER_MSEC;
+        spool_walk_delay = 2 * USEC_PER_MSEC; /* some 2.5 s for all of them */
+        scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
+        scene_wait(s, was_down);
+        assert_int_equal(scene_state(s->core), HUB_UP);
+        assert_int_equal(s->core->n, 1);
+        /* … and one that gives none is. */
+        spool_walk_delay = 3 * USEC_PER_SEC;
+        s->core->n = 0;
+        free(s->core->given[0]->body);
+        free(s->core->given[0]);
+        scene_put(s, "retry/x.1", ""); /* asks for a survey of all */
+        scene_wait(s, was_down);
+        assert_int_equal(scene_state(s->core), HUB_DOWN);
+        spool_walk_delay = 0;
+        spool_stuck = 20 * USEC_PER_SEC;
+        scene_wait(s, scene_is_up);
+}
+
+/* Whoever takes the folder away, as an unmount does, and brings another one. */
+static void another_folder_of_that_name_is_watched_anew(void **state)
+{
+        struct scene *s = begun(state);
+        struct hub_status status;
+        char away[80];
+
+        (void)snprintf(away, sizeof(away), "%s/away", s->root);
+        assert_int_equal(rename(scene_path(s, "jobs"), away), 0); /* IN_MOVE_SELF */
+        scene_wait(s, is_down);
+        hub_driver_spool.status(s->core->link, &status);
+        assert_non_null(strstr(status.why, "not the folder that it was"));
+        scene_wait(s, scene_is_up);
+        /* Seen at once, not by the survey of half a minute. */
+        scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
+        if (!scene_asks(s, one_came, 15))
+                fail_msg("the new folder is not watched");
+        scene_complete(s->core, last(s), "done");
+        scene_wait(s, last_settled);
+        /* Removed, with what was in it (IN_DELETE_SELF). */
+        assert_int_equal(unlink(scene_path(s, "jobs/a.json")), 0);
+        assert_int_equal(rmdir(scene_path(s, "jobs")), 0);
+        scene_wait(s, is_down);
+        scene_wait(s, scene_is_up);
+        scene_put(s, "jobs/b.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
+        scene_credits(s->core, 3, 3);
+        scene_credits(s->core, 4, 4);
+        if (!scene_asks(s, two_came, 15))
+                fail_msg("the new folder is not watched");
+        assert_string_equal(last(s)->id, "b");
+}
+
 /* --- claims -------------------------------------------------------------------------------------------------------------------- */
 
 static void released_is_free_at_once(void **state)
@@ -497,6 +576,106 @@ static void released_is_free_at_once(void **state)
         scene_wait(s, two_came);
         assert_int_equal(last(s)->job.attempt, 2);
         assert_string_equal(scene_list(s, "claims"), "a.1 a.1.free a.2 ");
+}
+
+/* n claims of workers that are no more; every k-th of them was given back. */
+static void put_claims(struct scene *s, unsigned n, unsigned k)
+{
+        _cleanup_free_ char *boot = NULL;
+        char name[64], text[256];
+        size_t len;
+
+        assert_int_equal(file_read("/proc/sys/kernel/random/boot_id", 100, &boot, &len), 0);
+        boot[strcspn(boot, "\n")] = '\0';
+        /* No process has this number: it is above what the kernel gives. */
+        (void)snprintf(text, sizeof(text), "{\"worker\": \"w9\", \"boot\": \"%s\", \"pid\": 2147483600}\n",
+                       boot);
+        (void)mkdir(scene_path(s, "jobs"), 0700);
+        (void)mkdir(scene_path(s, "claims"), 0700);
+        for (unsigned i = 1; i <= n; i++) {
+                (void)snprintf(name, sizeof(name), "claims/a.%u", i);
+                scene_put(s, name, text);
+                (void)snprintf(name, sizeof(name), "claims/a.%u.free", i);
+                if (k && i % k == 0)
+                        scene_put(s, name, "");
+        }
+        scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
+}
+
+/* A gateway that is busy all day gives a job of low priority back again and again. */
+static void what_was_given_back_often_is_still_done(void **state)
+{
+        put_claims(*state, 200, 1);
+        (void)begun(state);
+        scene_wait(*state, one_came);
+        assert_int_equal(last(*state)->job.attempt, 201);
+        scene_complete(((struct scene *)*state)->core, last(*state), "at last");
+        scene_wait(*state, last_settled);
+        assert_int_equal(scene_count(*state, "failures"), 0);
+}
+
+static void who_died_counts_and_who_gave_back_does_not(void **state)
+{
+        put_claims(*state, 38, 2); /* 19 of each */
+        (void)begun(state);
+        scene_wait(*state, one_came);
+        assert_int_equal(last(*state)->job.attempt, 39);
+        assert_int_equal(scene_count(*state, "failures"), 0);
+}
+
+static void what_kills_whoever_works_on_it_is_given_up(void **state)
+{
+        char **names = NULL, *text;
+
+        put_claims(*state, 40, 2); /* 20 of each */
+        (void)begun(state);
+        scene_wait(*state, a_failure_is_there);
+        assert_int_equal(((struct scene *)*state)->core->n, 0);
+        assert_int_equal(file_list(scene_path(*state, "failures"), ".41.final.json", 9, &names), 0);
+        assert_int_equal(text_list_count(names), 1);
+        {
+                _cleanup_free_ char *path = text_format("failures/%s", names[0]);
+
+                text = scene_read(*state, path);
+        }
+        assert_non_null(strstr(text, "begun 20 times"));
+        free(text);
+        text_list_free(names);
+}
+
+/* What the daemon before us left in the middle is free at once, and counts. */
+static void what_a_daemon_died_over_says_so(void **state)
+{
+        struct scene *s = begun(state);
+        struct given g = {.job = {.id = "a", .attempt = 1, .run = 1}};
+
+        scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
+        scene_wait(s, one_came);
+        (void)text_copy(g.token, sizeof(g.token), last(s)->token);
+        g.job.token = g.token;
+        scene_close(s->core);
+        scene_open(s, s->core, "w1");
+        assert_int_equal(hub_driver_spool.adopt(s->core->link, &g.job), 0);
+        hub_driver_spool.release(s->core->link, &g.job);
+        scene_wait(s, scene_is_up);
+        scene_credits(s->core, 4, 4);
+        scene_wait(s, one_came);
+        assert_int_equal(g.settled - 1, HUB_STORED);
+        assert_int_equal(last(s)->job.attempt, 2);
+        assert_string_equal(scene_list(s, "claims"), "a.1 a.1.dead a.2 ");
+        /* An upgrade goes on, and may give back later: nobody has died. */
+        g = (struct given){.job = {.id = "a", .attempt = 2, .run = 1}};
+        (void)text_copy(g.token, sizeof(g.token), last(s)->token);
+        g.job.token = g.token;
+        scene_close(s->core);
+        scene_open(s, s->core, "w1");
+        assert_int_equal(hub_driver_spool.adopt(s->core->link, &g.job), 0);
+        g.job.run = 2;
+        hub_driver_spool.release(s->core->link, &g.job);
+        scene_wait(s, scene_is_up);
+        scene_credits(s->core, 4, 4);
+        scene_wait(s, one_came);
+        assert_string_equal(scene_list(s, "claims"), "a.1 a.1.dead a.2 a.2.free a.3 ");
 }
 
 static void what_somebody_holds_is_left_alone(void **state)
@@ -734,7 +913,13 @@ int main(void)
                 TEST(a_result_that_has_no_room_is_kept),
                 TEST(a_folder_that_cannot_be_is_said),
                 TEST(drained_takes_nothing),
+                TEST(a_long_survey_is_no_silent_disk),
+                TEST(another_folder_of_that_name_is_watched_anew),
                 TEST(released_is_free_at_once),
+                TEST(what_was_given_back_often_is_still_done),
+                TEST(who_died_counts_and_who_gave_back_does_not),
+                TEST(what_kills_whoever_works_on_it_is_given_up),
+                TEST(what_a_daemon_died_over_says_so),
                 TEST(what_somebody_holds_is_left_alone),
                 TEST(a_dead_holder_has_no_claim),
                 TEST(an_adopted_claim_goes_on),
