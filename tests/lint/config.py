@@ -157,7 +157,7 @@ def value_schema(key):
         return schema
     if key["path"] == "spool.commands":
         return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": {
-            "type": "array", "minItems": 1, "items": {"type": "string"}, "prefixItems": [{"pattern": r"^/|\$\{"}]}}
+            "type": "array", "minItems": 1, "maxItems": 64, "items": {"type": "string"}, "prefixItems": [{"pattern": r"^/|\$\{"}]}}
     if kind == "json object":
         return {"type": "object", "propertyNames": {"pattern": pattern}}
     if kind == "environment":
