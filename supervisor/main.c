@@ -117,6 +117,7 @@ static void on_patience(void *owner, usec_t now)
 static void on_stop_signal(void *owner, int signo, usec_t now)
 {
         struct daemon *d = owner;
+        char text[64];
 
         if (d->stopping) {
                 log_info(NULL, "SIG%s again: no more patience", sigabbrev_np(signo));
@@ -126,7 +127,9 @@ static void on_stop_signal(void *owner, int signo, usec_t now)
         }
         d->stopping = true;
         handover_abandon(d->handover);
-        log_event(LOG_INFO, "stopping", NULL, "SIG%s: stopping every instance", sigabbrev_np(signo));
+        (void)snprintf(text, sizeof text, "SIG%s: stopping every instance", sigabbrev_np(signo));
+        history_tell(fleet_history(d->fleet), LOG_INFO,
+                     &(struct history_event){.kind = "stopping", .text = text});
         notify_stopping();
         if (notify_is_on())
                 on_patience(d, now);
@@ -368,9 +371,9 @@ static int run_daemon(const char *config_file)
         reaper_note_start(config->runtime_dir, handover_is_next(d.handover));
         r = build(&d, config);
         if (r == 0) {
-                log_event(LOG_INFO, handover_is_next(d.handover) ? NULL : "daemon_started", NULL,
-                          "version %s, pid %d", LSV_VERSION, (int)getpid());
-                if (!handover_is_next(d.handover))
+                if (handover_is_next(d.handover))
+                        log_info(NULL, "version %s, pid %d", LSV_VERSION, (int)getpid());
+                else
                         fleet_event_started(d.fleet);
                 (void)fleet_start(d.fleet);
                 hubs_start(d.hubs, handover_is_next(d.handover));

@@ -85,14 +85,15 @@ static size_t put_text(const struct log_entry *e, char *line)
                      : e->level == LOG_WARNING ? "warning: "
                      : e->level >= LOG_DEBUG   ? "debug: "
                                                : "",
-                     e->subject ? e->subject : "", e->subject ? ": " : "", e->text);
+                     e->about.subject ? e->about.subject : "", e->about.subject ? ": " : "", e->text);
         return bounded(line, n);
 }
 
 static size_t put_for_journal(const struct log_entry *e, char *line)
 {
-        int n = snprintf(line, LINE_MAX_BYTES, "<%d>%s%s%s\n", e->level, e->subject ? e->subject : "",
-                         e->subject ? ": " : "", e->text);
+        const char *subject = e->about.subject;
+        int n = snprintf(line, LINE_MAX_BYTES, "<%d>%s%s%s\n", e->level, subject ? subject : "",
+                         subject ? ": " : "", e->text);
 
         return bounded(line, n);
 }
@@ -118,11 +119,10 @@ static void write_entry(const struct log_entry *e, const char *line, size_t len)
                 write_line(line, len);
 }
 
-static void PRINTF_LIKE(4, 0)
-        put(int level, const char *event, const char *subject, const char *fmt, va_list ap)
+static void PRINTF_LIKE(3, 0) put(int level, const struct log_about *about, const char *fmt, va_list ap)
 {
         char text[TEXT_MAX_BYTES], line[LINE_MAX_BYTES];
-        struct log_entry e = {level, subject, event, text};
+        struct log_entry e = {level, *about, text};
         enum log_fate fate = LOG_REFUSED;
         int saved = errno;
         size_t len;
@@ -142,23 +142,24 @@ static void PRINTF_LIKE(4, 0)
 
 void log_line(int level, const char *subject, const char *fmt, ...)
 {
+        const struct log_about about = {.subject = subject};
         va_list ap;
 
         if (level > max_level)
                 return;
         va_start(ap, fmt);
-        put(level, NULL, subject, fmt, ap);
+        put(level, &about, fmt, ap);
         va_end(ap);
 }
 
-void log_event(int level, const char *event, const char *subject, const char *fmt, ...)
+void log_about(int level, const struct log_about *about, const char *fmt, ...)
 {
         va_list ap;
 
         if (level > max_level)
                 return;
         va_start(ap, fmt);
-        put(level, event, subject, fmt, ap);
+        put(level, about, fmt, ap);
         va_end(ap);
 }
 

@@ -18,10 +18,21 @@ int log_level(void);
 /* "debug" "info" "notice" "warning" "error": 0 or -EINVAL. */
 int log_level_from_name(const char *name, int *ret);
 
-/* A line as a sink gets it (host/journal.h); all strings are harmless and valid during the call. */
+/* What a line is about, beside its text; NULL: nothing of the kind. A sink makes fields of them (host/journal.h). */
+struct log_about {
+        const char *
+                subject; /* an instance's or a model's name, told in front of the text; NULL: the daemon itself */
+        const char *event; /* the kind of the event that it tells of (core/event.h) */
+        const char *model, *gpu, *hub, *cause;
+        const char *evidence; /* JSON */
+        const char *request;  /* "req-000000000001" */
+        const char *trace;    /* the trace id that the client gave its request: 32 hexadecimal digits */
+};
+
+/* A line as a sink gets it; all strings are harmless and valid during the call. */
 struct log_entry {
         int level;
-        const char *subject, *event; /* NULL: the daemon itself; no event of the history (core/event.h) */
+        struct log_about about;
         const char *text;
 };
 enum log_fate { LOG_TAKEN, LOG_LOST, LOG_REFUSED }; /* refused: it goes to stderr as without a sink */
@@ -35,8 +46,8 @@ void log_add_lost(uint64_t n); /* a sink that had taken them could not keep its 
 /* subject: an instance's name, or NULL for the daemon itself. */
 void log_line(int level, const char *subject, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-/* The line that tells of an event of that kind: found by its MESSAGE_ID in the journal. */
-void log_event(int level, const char *event, const char *subject, const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* The same with more to find it by. */
+void log_about(int level, const struct log_about *about, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 #define log_debug(subject, ...) log_line(LOG_DEBUG, subject, __VA_ARGS__)
 #define log_info(subject, ...)  log_line(LOG_INFO, subject, __VA_ARGS__)

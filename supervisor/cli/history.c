@@ -61,11 +61,22 @@ static enum colour colour_of(const char *kind)
         return COLOUR_NONE;
 }
 
+/* What it is about, in one column. */
+static const char *subject_of(const struct json_value *event)
+{
+        static const char *const members[] = {"instance", "hub", "model", "gpu"};
+
+        for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+                if (json_get_string(event, members[i]))
+                        return json_get_string(event, members[i]);
+        return NULL;
+}
+
 static int print_table(struct history_view *h, const struct json_value *events)
 {
         static const struct table_column columns[] = {{.title = "ID", .right = true},
                                                       {.title = "TIME"},
-                                                      {.title = "INSTANCE"},
+                                                      {.title = "ABOUT"},
                                                       {.title = "KIND"},
                                                       {.title = "WHAT"}};
         size_t n = json_count(events), first = n > h->last ? n - h->last : 0;
@@ -84,7 +95,7 @@ static int print_table(struct history_view *h, const struct json_value *events)
                 table_row(&t);
                 table_printf(&t, COLOUR_DIM, "%" PRId64, json_get_int(event, "id", 0));
                 table_put(&t, COLOUR_NONE, moment_text(h, event, text, sizeof(text)));
-                table_put(&t, COLOUR_BOLD, json_get_string(event, "instance"));
+                table_put(&t, COLOUR_BOLD, subject_of(event));
                 table_put(&t, colour_of(kind), kind);
                 table_put(&t, COLOUR_NONE, json_get_string(event, "text"));
         }

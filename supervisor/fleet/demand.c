@@ -141,16 +141,17 @@ static struct member *first_member(const struct demand_model *x, const struct de
 void PRINTF_LIKE(4, 5)
         demand_tell(struct demand *d, const struct demand_model *x, const char *kind, const char *fmt, ...)
 {
-        struct member *m = first_member(x, d);
+        const struct member *m = first_member(x, d);
+        struct history_event e = {.kind = kind, .model = x->name};
         char text[PLACEMENT_WHY_MAX + 64];
         va_list ap;
 
         va_start(ap, fmt);
         (void)vsnprintf(text, sizeof text, fmt, ap);
         va_end(ap);
-        if (m)
-                member_event(m, kind, text);
-        log_event(LOG_INFO, kind, x->name, "%s: %s", kind, text);
+        e.instance = m ? m->name : NULL;
+        e.text = text;
+        history_tell(d->fleet->history, LOG_INFO, &e);
 }
 
 /* --- loading and unloading ------------------------------------------------------------------------------------------------ */
@@ -200,7 +201,7 @@ void demand_drop(struct demand *d, struct demand_model *x, enum demand_reason re
                  usec_t now)
 {
         x->figures.unloads[reason]++;
-        demand_tell(d, x, "unload", "%s", why);
+        demand_tell(d, x, "unload", "unloaded: %s", why);
         for (size_t i = 0; i < d->fleet->n_members; i++) {
                 struct member *m = d->fleet->members[i];
 
@@ -253,7 +254,7 @@ void demand_begin(struct demand *d, struct demand_model *x, usec_t now)
                 demand_forget_wish(x);
                 return;
         }
-        demand_tell(d, x, "load", "%s",
+        demand_tell(d, x, "load", "loading: %s",
                     x->preload  ? "on_demand.preload"
                     : x->asked  ? "a person asked for it"
                     : x->wanted ? "a request asked for it"

@@ -228,7 +228,7 @@ static void drop_old_wishes(struct demand *d, usec_t now, usec_t *due)
                         if (demand_waiting(d, x) == 0)
                                 demand_forget_wish(x);
                 } else if (now >= usec_add(x->wanted_since, patience)) {
-                        demand_tell(d, x, "load_given_up", "%s", x->why[0] ? x->why : "no room");
+                        demand_tell(d, x, "load_given_up", "not loaded: %s", x->why[0] ? x->why : "no room");
                         demand_forget_wish(x);
                 } else {
                         *due = MIN(*due, usec_add(x->wanted_since, patience));

@@ -55,7 +55,7 @@ static void scale_out(struct demand *d, struct demand_model *x, const struct sca
                 return;
         }
         x->figures.scaled_out++;
-        demand_tell(d, x, "scale_out", "%u instances: a request waited for %s", x->replicas,
+        demand_tell(d, x, "scale_out", "scaled out to %u instances: a request waited for %s", x->replicas,
                     time_span(facts->waited, span, sizeof span));
         for (size_t i = before; i < f->n_members; i++)
                 if (f->members[i]->demand == x)
@@ -69,7 +69,7 @@ static void scale_in(struct demand *d, struct demand_model *x)
 
         x->replicas--;
         x->figures.scaled_in++;
-        demand_tell(d, x, "scale_in", "%u instances: the others were enough for %s", x->replicas,
+        demand_tell(d, x, "scale_in", "scaled in to %u instances: the others were enough for %s", x->replicas,
                     time_span(x->entry->scale.idle, span, sizeof span));
 }
 

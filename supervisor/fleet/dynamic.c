@@ -112,7 +112,7 @@ static int keep(struct dynamics *d, const struct json_value *v)
 static int load(struct dynamics *d)
 {
         const char *dir = d->fleet->config->state_dir;
-        _cleanup_free_ char *text = NULL;
+        _cleanup_free_ char *text = NULL, *why = NULL;
         struct json_value *root = NULL;
         const struct json_value *list;
         struct json_error e = {0};
@@ -133,12 +133,10 @@ static int load(struct dynamics *d)
         if (r == 0 || r == -ENOMEM)
                 return r;
         /* It stays where it is until something else is kept; a copy tells what was in it. */
-        log_event(LOG_ERR, "dynamic_lost", NULL,
-                  "%s cannot be read (%s): the instances in it that were started from the model library are "
-                  "not known "
-                  "any more",
-                  d->file, r == -EBADMSG && e.message ? e.message : strerror(-r));
-        fleet_event(d->fleet, "dynamic_lost", "the list of instances from the model library cannot be read");
+        why = text_format("%s cannot be read (%s): the instances in it that were started from the model "
+                          "library are not known any more",
+                          d->file, r == -EBADMSG && e.message ? e.message : strerror(-r));
+        fleet_tell(d->fleet, LOG_ERR, "dynamic_lost", why ? why : strerror(ENOMEM));
         if (text)
                 (void)record_save_now(dir, STATE_FILE ".bad", text, len);
         while (d->n)
@@ -216,13 +214,11 @@ static char *first_problem(const struct config_problems *p)
         return text_format("it cannot be read");
 }
 
-static void tell(struct dynamics *d, const char *name, const char *kind, const char *text)
+static void tell(struct dynamics *d, int level, const char *name, const char *kind, const char *text)
 {
-        struct history_event e = {
-                .at = loop_realtime(d->fleet->loop), .kind = kind, .instance = name, .text = text};
+        const struct history_event e = {.kind = kind, .instance = name, .model = name, .text = text};
 
-        history_add(d->fleet->history, &e);
-        log_warn(name, "%s", text);
+        history_tell(d->fleet->history, level, &e);
 }
 
 /* 0: it is in c. -EEXIST: the configuration has it itself. Else it is told why not. */
@@ -244,7 +240,8 @@ static int add_one(struct dynamics *d, struct config *c, const struct dynamic *x
                              : text_format("this instance of the model library cannot be had with this "
                                            "configuration: %s",
                                            why ? why : strerror(-r));
-                tell(d, x->name, clash ? "replaced" : "refused", text ? text : strerror(-r));
+                tell(d, LOG_WARNING, x->name, clash ? "dynamic_replaced" : "dynamic_refused",
+                     text ? text : strerror(-r));
         }
         config_problems_finish(&problems);
         return clash ? -EEXIST : r;
@@ -507,9 +504,7 @@ static void make_instance(struct dynamic_start *s)
         }
         event = text_format("from the model library: %s", s->found.path);
         m = fleet_member(f, name);
-        if (m)
-                member_event(m, "created", event);
-        log_event(LOG_INFO, "created", name, "%s", event ? event : "from the model library");
+        tell(d, LOG_INFO, name, "created", event ? event : "from the model library");
         answer(s, 0, NULL, event ? event : "from the model library", name);
 }
 

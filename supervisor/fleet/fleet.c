@@ -258,11 +258,11 @@ struct config_instance *fleet_leftover_entry(const struct fleet *f, const char *
         return e;
 }
 
-void fleet_event(struct fleet *f, const char *kind, const char *text)
+void fleet_tell(struct fleet *f, int level, const char *kind, const char *text)
 {
-        struct history_event e = {.at = loop_realtime(f->loop), .kind = kind, .text = text};
+        const struct history_event e = {.kind = kind, .text = text};
 
-        history_add(f->history, &e);
+        history_tell(f->history, level, &e);
 }
 
 void fleet_event_started(struct fleet *f)
@@ -270,7 +270,7 @@ void fleet_event_started(struct fleet *f)
         char text[64];
 
         (void)snprintf(text, sizeof text, "version %s, pid %d", LSV_VERSION, (int)getpid());
-        fleet_event(f, "daemon_started", text);
+        fleet_tell(f, LOG_INFO, "daemon_started", text);
 }
 
 /* --- starting -------------------------------------------------------------------------------------------------------- */
@@ -461,6 +461,8 @@ static bool is_under_way(const struct member *m)
 
 static void roll(struct fleet *f, usec_t now)
 {
+        char text[CONFIG_NAME_MAX + 64];
+
         if (f->stopping)
                 return;
         for (size_t i = 0; i < f->n_members; i++) {
@@ -487,12 +489,10 @@ static void roll(struct fleet *f, usec_t now)
                                 continue;
                         wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
                         if (o->in.state == INSTANCE_FAILED && o->rolled) {
-                                log_event(LOG_WARNING, "roll_stopped", m->name,
-                                          "is not restarted, since %s did not come back from its own restart",
-                                          o->name);
-                                member_event(
-                                        m, "roll_stopped",
-                                        "not restarted: a replica did not come back from its own restart");
+                                (void)snprintf(text, sizeof text,
+                                               "not restarted: %s did not come back from its own restart",
+                                               o->name);
+                                member_tell(m, LOG_WARNING, "roll_stopped", text);
                                 m->roll = false;
                                 wait = true;
                         }
@@ -635,7 +635,6 @@ void fleet_stop(struct fleet *f, void (*on_stopped)(void *owner), void *owner)
         if (!f->stopping) {
                 f->stopping = true;
                 dispatch_stop(f->dispatch);
-                fleet_event(f, "stopping", "the supervisor stops");
                 for (size_t i = 0; i < f->n_members; i++) {
                         struct member *m = f->members[i];
 

@@ -58,10 +58,11 @@ static size_t place_of(struct fleet *f, const struct gpu *g)
         return f->n_gpus++;
 }
 
-static void tell(struct fleet *f, int level, const char *kind, const char *text)
+void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g, const char *text)
 {
-        fleet_event(f, kind, text);
-        log_event(level, kind, NULL, "%s", text);
+        const struct history_event e = {.kind = kind, .gpu = g ? name_of(g) : NULL, .text = text};
+
+        history_tell(f->history, level, &e);
 }
 
 static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
@@ -73,7 +74,7 @@ static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
                 note->xid_at = loop_realtime(f->loop);
                 (void)snprintf(text, sizeof text, "GPU %d (%s): its driver reports error %u (Xid)", g->index,
                                name_of(g), g->figures.last_xid);
-                tell(f, LOG_ERR, "gpu_error", text);
+                gpus_tell(f, LOG_ERR, "gpu_error", g, text);
         }
         note->xids = g->figures.xids; /* begins anew with the driver */
         if (g->figures.is_lost != note->told_lost && !g->is_mig) {
@@ -84,8 +85,8 @@ static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
                                   "fail; a reset of the GPU or a reboot may bring it back"
                                 : "GPU %s (%s) is back",
                         name_of(g), g->name);
-                tell(f, g->figures.is_lost ? LOG_ERR : LOG_NOTICE,
-                     g->figures.is_lost ? "gpu_lost" : "gpu_back", text);
+                gpus_tell(f, g->figures.is_lost ? LOG_ERR : LOG_NOTICE,
+                          g->figures.is_lost ? "gpu_lost" : "gpu_back", g, text);
         }
         note->told_lost = g->figures.is_lost;
 }
@@ -166,7 +167,7 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
         if (!snapshot) {
                 (void)snprintf(s->problem, sizeof s->problem, "%s", why);
                 s->number++;
-                tell(f, LOG_ERR, "gpu_silent", why);
+                gpus_tell(f, LOG_ERR, "gpu_silent", NULL, why);
                 return;
         }
         take_list(f, snapshot->gpus, snapshot->n, places);

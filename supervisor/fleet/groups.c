@@ -141,13 +141,7 @@ void groups_check(struct fleet *f)
                 log_info(NULL, "limits are kept again, or nobody has any");
                 return;
         }
-        for (const char *p = text.data; *p;) {
-                int n = (int)strcspn(p, "\n");
-
-                log_event(LOG_WARNING, "limits", NULL, "%.*s", n, p);
-                p += n + (p[n] == '\n');
-        }
-        fleet_event(f, "limits", text.data);
+        fleet_tell(f, LOG_WARNING, "limits", text.data);
 }
 
 const char *fleet_limits_problem(const struct fleet *f)

@@ -72,13 +72,14 @@ static void undo(struct handover *h)
 
 void handover_give_up(struct handover *h, int error, const char *state, const char *message)
 {
+        _cleanup_free_ char *text = NULL;
+
         undo(h);
         note(h, state, message);
         *(error == -EBUSY ? &h->n_postponed : &h->n_failed) += 1;
-        log_event(error == -EBUSY ? LOG_WARNING : LOG_ERR,
-                  error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", NULL, "upgrade %s: %s", state,
-                  message);
-        fleet_event(h->fleet, error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", message);
+        text = text_format("upgrade %s: %s", state, message);
+        fleet_tell(h->fleet, error == -EBUSY ? LOG_WARNING : LOG_ERR,
+                   error == -EBUSY ? "upgrade_postponed" : "upgrade_failed", text ? text : message);
         tell_asker(h, error, message);
 }
 
@@ -400,8 +401,7 @@ int handover_begin(struct handover *h, bool force, handover_end_fn *on_end, void
         if (r < 0) {
                 message = text_format("%s could not be run: %s", reexec_binary(), strerror(-r));
                 note(h, "failed", message ? message : strerror(-r));
-                log_event(LOG_ERR, "upgrade_failed", NULL, "upgrade failed: %s", h->message);
-                fleet_event(h->fleet, "upgrade_failed", h->message);
+                fleet_tell(h->fleet, LOG_ERR, "upgrade_failed", h->message);
                 *ret_why = h->message;
                 return r == -ENOENT || r == -EACCES || r == -ENOEXEC ? -ENOENT : r;
         }
@@ -645,8 +645,7 @@ void handover_finish(struct handover *h)
                               h->from ? h->from : "another one", time_span(h->took, took, sizeof(took)),
                               time_span(h->held, held, sizeof(held)));
         note(h, "done", message);
-        log_event(LOG_INFO, "upgraded", NULL, "upgrade: %s", message ? message : "done");
-        fleet_event(h->fleet, "upgraded", message ? message : "done");
+        fleet_tell(h->fleet, LOG_INFO, "upgraded", message ? message : "another version took over");
         free(h->connections);
         h->connections = NULL;
         h->n_connections = h->next_connection = 0;

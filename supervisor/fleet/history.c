@@ -1,6 +1,7 @@
 /* history.c: events and states, in memory and in one append-only file of JSON lines. */
 #include "fleet/history.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,9 +12,10 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "core/event.h"
 #include "host/record.h"
 
-enum { STATES_MAX = 1000, STRIPS_MAX = 2048, FILE_LINES_FACTOR = 8 };
+enum { STATES_MAX = 1000, STRIPS_MAX = 2048, FILE_LINES_FACTOR = 8, LINE_MAX_BYTES = 2048 };
 
 /* The file is written anew when it is that long; a new one is at most half of it, the oldest events left out. */
 #define FILE_BYTES_MAX (16UL * 1024 * 1024)
@@ -24,7 +26,7 @@ enum { STATES_MAX = 1000, STRIPS_MAX = 2048, FILE_LINES_FACTOR = 8 };
 struct event {
         uint64_t id;
         usec_t at;
-        char *kind, *instance, *cause, *text, *evidence;
+        char *kind, *instance, *model, *gpu, *hub, *cause, *text, *evidence;
 };
 
 struct change {
@@ -56,6 +58,9 @@ static void event_finish(struct event *e)
 {
         free(e->kind);
         free(e->instance);
+        free(e->model);
+        free(e->gpu);
+        free(e->hub);
         free(e->cause);
         free(e->text);
         free(e->evidence);
@@ -81,6 +86,9 @@ static void keep_event(struct history *h, const struct history_event *in)
                             .at = in->at,
                             .kind = text_dup(in->kind),
                             .instance = text_dup(in->instance),
+                            .model = text_dup(in->model),
+                            .gpu = text_dup(in->gpu),
+                            .hub = text_dup(in->hub),
                             .cause = text_dup(in->cause),
                             .text = text_dup(in->text),
                             .evidence = text_dup(in->evidence)};
@@ -161,6 +169,9 @@ static void put_event_members(struct json_writer *w, const struct event *e)
         json_uint(w, "timestamp", e->at / USEC_PER_MSEC);
         json_string(w, "kind", e->kind);
         json_string(w, "instance", e->instance);
+        json_string(w, "model", e->model);
+        json_string(w, "gpu", e->gpu);
+        json_string(w, "hub", e->hub);
         json_string(w, "cause", e->cause);
         json_string(w, "text", e->text);
         json_key(w, "evidence");
@@ -289,6 +300,9 @@ static void load_line(struct history *h, const char *line, size_t len)
                                            .at = at,
                                            .kind = json_get_string(v, "kind"),
                                            .instance = instance,
+                                           .model = json_get_string(v, "model"),
+                                           .gpu = json_get_string(v, "gpu"),
+                                           .hub = json_get_string(v, "hub"),
                                            .cause = json_get_string(v, "cause"),
                                            .text = json_get_string(v, "text"),
                                            .evidence = evidence};
@@ -376,6 +390,45 @@ void history_add(struct history *h, const struct history_event *event)
         append(h, &line);
 }
 
+/* A line has no line breaks; the history keeps them. */
+static const char *one_line(const char *text, char *buf, size_t size)
+{
+        size_t n = 0;
+
+        for (const char *p = text; *p && n + 3 < size; p++) {
+                if (*p == '\n' && p[1])
+                        buf[n++] = ';';
+                if (*p != '\n')
+                        buf[n++] = *p;
+                else if (p[1])
+                        buf[n++] = ' ';
+        }
+        buf[n] = '\0';
+        return buf;
+}
+
+void history_tell(struct history *h, int level, const struct history_event *event)
+{
+        const struct log_about about = {.subject = event->instance ? event->instance
+                                                   : event->hub    ? event->hub
+                                                                   : event->model,
+                                        .event = event->kind,
+                                        .model = event->model,
+                                        .gpu = event->gpu,
+                                        .hub = event->hub,
+                                        .cause = event->cause,
+                                        .evidence = event->evidence};
+        struct history_event copy = *event;
+        char line[LINE_MAX_BYTES];
+
+        assert(event_is_known(event->kind, event->instance, event->model, event->gpu, event->hub,
+                              event->cause, event->evidence));
+        if (!copy.at)
+                copy.at = loop_realtime(h->loop);
+        history_add(h, &copy);
+        log_about(level, &about, "%s", one_line(event->text ? event->text : event->kind, line, sizeof line));
+}
+
 void history_state(struct history *h, const char *instance, const char *status, usec_t realtime)
 {
         _cleanup_buffer_ struct buffer line;
@@ -409,7 +462,8 @@ void history_put(struct history *h, uint64_t since, const char *instance, usec_t
         for (size_t i = 0; i < h->n; i++) {
                 const struct event *e = event_at(h, i);
 
-                if (e->id <= since || (instance && !is_of(e->instance, instance, entry)))
+                if (e->id <= since || (instance && !is_of(e->instance, instance, entry) &&
+                                       !(entry && streq_ptr(e->model, instance))))
                         continue;
                 json_open_object(w);
                 put_event_members(w, e);

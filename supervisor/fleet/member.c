@@ -47,22 +47,18 @@ void member_set_error(struct member *m, const char *text)
         m->changed = true;
 }
 
-void member_event(struct member *m, const char *kind, const char *text)
-{
-        struct history_event e = {
-                .at = loop_realtime(m->fleet->loop), .kind = kind, .instance = m->name, .text = text};
-
-        if (streq(kind, "died")) {
-                e.cause = m->cause->name;
-                e.evidence = m->evidence;
-        }
-        history_add(m->fleet->history, &e);
-}
-
 void member_tell(struct member *m, int level, const char *kind, const char *text)
 {
-        member_event(m, kind, text);
-        log_event(level, kind, m->name, "%s", text);
+        bool died = streq(kind, "died");
+        const struct history_event e = {.kind = kind,
+                                        .instance = m->name,
+                                        .model = m->entry->name,
+                                        .cause = m->cause && (died || streq(kind, "gave_up")) ? m->cause->name
+                                                                                              : NULL,
+                                        .text = text,
+                                        .evidence = died ? m->evidence : NULL};
+
+        history_tell(m->fleet->history, level, &e);
 }
 
 /* --- facts, from the hands ------------------------------------------------------------------------------------------- */
@@ -358,10 +354,8 @@ static void gave_up(struct member *m)
         (void)snprintf(text, sizeof text, "%s; gave up after %u retries",
                        m->last_error ? m->last_error : "died", m->in.retries);
         member_set_error(m, text);
-        member_event(m, "gave_up", text);
-        log_event(LOG_ERR, "gave_up", m->name,
-                  "gave up after %u retries; `llama-supervisor why %s` tells why, `start %s` tries again",
-                  m->in.retries, m->name, m->name);
+        member_tell(m, LOG_ERR, "gave_up", text);
+        log_info(m->name, "`llama-supervisor why %s` tells more, `start %s` tries again", m->name, m->name);
 }
 
 static void terminate(struct member *m, int signo)
@@ -491,7 +485,7 @@ static void settle_exit(struct member *m, usec_t now)
         struct death death = {.lived = usec_sub(now, m->spawned_at)};
         const struct process_exit *x = &m->facts.exit;
         bool expected = is_expected(m);
-        char how[64], oom[128] = "";
+        char how[64], text[80], oom[128] = "";
         int left;
 
         m->facts.exited = false;
@@ -519,9 +513,8 @@ static void settle_exit(struct member *m, usec_t now)
                               (death.kind == DEATH_UNRESPONSIVE && m->killed_loading);
         death.log = m->log ? logfile_tail_since_mark(m->log) : "";
         if (expected) {
-                (void)death_text(&death, how, sizeof how);
-                member_event(m, "stopped", how);
-                log_event(LOG_INFO, "stopped", m->name, "stopped (%s)", how);
+                (void)snprintf(text, sizeof text, "stopped (%s)", death_text(&death, how, sizeof how));
+                member_tell(m, LOG_INFO, "stopped", text);
         } else {
                 member_explain_death(m, &death, now);
         }
@@ -603,7 +596,7 @@ static void settle_meeting(struct member *m, usec_t now)
 
 static void seek(struct member *m, const struct probe_answer *a, usec_t now)
 {
-        char text[256];
+        char text[256], event[256 + TIME_SPAN_MAX + 32], span[TIME_SPAN_MAX];
         bool lost = m->in.state == INSTANCE_LOST;
 
         if (a->kind == PROBE_WELL && !is_met(m, now))
@@ -626,9 +619,9 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
                        m->facts.probe_detail);
         member_set_error(m, text);
         if (!lost) {
-                log_event(LOG_WARNING, "lost", m->name, "%s; looking for it every %u s", text,
-                          (unsigned)(m->entry->health.interval / USEC_PER_SEC));
-                member_event(m, "lost", text);
+                (void)snprintf(event, sizeof event, "%s; looking for it every %s", text,
+                               time_span(m->entry->health.interval, span, sizeof span));
+                member_tell(m, LOG_WARNING, "lost", event);
                 member_step(m, EV_LOST, now);
         }
 }

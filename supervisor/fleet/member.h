@@ -154,7 +154,6 @@ void member_set_error(struct member *m, const char *text);
 bool member_is_foreign_only(const struct member *m); /* "adopt": never spawned, never stopped */
 int member_open_log(struct member *m);
 /* Into the history alone, and (tell) with the same words into the log. */
-void member_event(struct member *m, const char *kind, const char *text);
 void member_tell(struct member *m, int level, const char *kind, const char *text);
 /* A process of ours, which is to be killed; text: why. */
 void member_give_up(struct member *m, enum death_kind kind, const char *text, usec_t now);

@@ -95,9 +95,11 @@ struct member *fleet_member(const struct fleet *f, const char *name);
 int fleet_add_member(struct fleet *f, struct member *m);
 void fleet_settle(void *owner, usec_t now);
 void fleet_restart_member(struct member *m, usec_t now);
-/* Into the history alone; the log tells of it by log_event(level, kind, …). */
 void fleet_note_load(struct fleet *f, usec_t span);
-void fleet_event(struct fleet *f, const char *kind, const char *text);
+/* Tells of an event of the daemon itself, in the history and in the log. */
+void fleet_tell(struct fleet *f, int level, const char *kind, const char *text);
+/* The same of a GPU; g NULL: of all of them. */
+void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
 /* Makes the members that the config asks for and that are not there yet. */
 int fleet_make_members(struct fleet *f, const struct config *c);

@@ -103,6 +103,8 @@ static void put_plan(const struct fleet *f, const struct config *c, const struct
 
 static void refuse(struct fleet *f, bool dry_run, const char *errors, struct json_writer *w)
 {
+        _cleanup_free_ char *text = NULL;
+
         json_open_object(w);
         json_key(w, "errors");
         json_open_array(w);
@@ -119,9 +121,8 @@ static void refuse(struct fleet *f, bool dry_run, const char *errors, struct jso
         if (dry_run)
                 return;
         (void)text_set(&f->reload_error, errors);
-        log_event(LOG_ERR, "reload_failed", NULL, "reload refused, nothing was changed: %.*s",
-                  (int)strcspn(errors, "\n"), errors);
-        fleet_event(f, "reload_failed", errors);
+        text = text_format("reload refused, nothing was changed: %s", errors);
+        fleet_tell(f, LOG_ERR, "reload_failed", text ? text : errors);
 }
 
 static void answer(struct fleet_reload *x, int r, const struct buffer *plan)
@@ -193,8 +194,7 @@ static void take_over(struct fleet_reload *x)
                 if (x->words.len)
                         log_warn(NULL, "%s", x->words.data);
                 plan_apply(f, steal_ptr(x->config), &p, loop_now(f->loop));
-                fleet_event(f, "reload", "the configuration was read again");
-                log_event(LOG_INFO, "reload", NULL, "the configuration was read again");
+                fleet_tell(f, LOG_INFO, "reload", "the configuration was read again");
         }
         plan_finish(&p);
         answer(x, 0, &text);

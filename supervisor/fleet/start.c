@@ -176,7 +176,7 @@ void member_spawn(struct member *m, usec_t now)
         struct fleet *f = m->fleet;
         const struct help *help;
         const char *binary;
-        char shell_name[128];
+        char text[ENDPOINT_TEXT_MAX + 32];
         int r;
 
         m->facts.spawn_detail[0] = '\0';
@@ -208,9 +208,9 @@ void member_spawn(struct member *m, usec_t now)
                 m->kill_kind = DEATH_UNRESPONSIVE;
                 (void)text_set(&m->kill_reason, "out of memory in the supervisor");
         }
-        (void)snprintf(shell_name, sizeof shell_name, "started, pid %d", (int)process_pid(m->process));
-        member_event(m, "started", shell_name);
-        log_event(LOG_INFO, "started", m->name, "%s, %s", shell_name, m->endpoint_text);
+        (void)snprintf(text, sizeof text, "started, pid %d, %s", (int)process_pid(m->process),
+                       m->endpoint_text);
+        member_tell(m, LOG_INFO, "started", text);
 }
 
 /* --- the record of a process ------------------------------------------------------------------------------------------ */

@@ -14,8 +14,8 @@
 
 #define IDENTIFIER "llama-supervisor"
 
-/* Far more than a line (2 KB) and its fields need. What waits in the socket is the sender's memory: this much for a burst. */
-enum { ENTRY_BYTES_MAX = 16 * 1024, SEND_BUFFER = 4 * 1024 * 1024 };
+/* Far more than a line (2 KB) and its fields need; evidence that is longer is in the history alone. What waits in the socket is the sender's memory: this much for a burst. */
+enum { ENTRY_BYTES_MAX = 32 * 1024, EVIDENCE_BYTES_MAX = 16 * 1024, SEND_BUFFER = 4 * 1024 * 1024 };
 
 static const usec_t RETRY_FIRST = 5 * USEC_PER_MSEC, RETRY_SLOWEST = 200 * USEC_PER_MSEC,
                     FLUSH_PATIENCE = 100 * USEC_PER_MSEC;
@@ -61,35 +61,43 @@ static void put_field(struct buffer *b, const char *key, const char *value)
         (void)buffer_putc(b, '\n');
 }
 
-static void put_subject(const struct journal *j, struct buffer *b, const char *subject)
+/* The model and the GPUs of an instance are known to the describer; whose line says itself what it is about, is believed. */
+static void put_subject(const struct journal *j, struct buffer *b, const struct log_about *about)
 {
         struct journal_subject s = {.is_instance = true};
 
-        if (!subject)
-                return;
-        if (j->describe && !j->describe(j->owner, subject, &s))
+        if (about->subject && j->describe && !j->describe(j->owner, about->subject, &s))
                 s = (struct journal_subject){.is_instance =
                                                      true}; /* was one, mostly: it has just been removed */
-        if (s.is_instance)
-                put_field(b, "INSTANCE", subject);
-        put_field(b, "MODEL", s.is_instance ? s.model : subject);
-        for (size_t i = 0; i < ARRAY_SIZE(s.gpus) && s.gpus[i]; i++)
+        if (about->subject && s.is_instance && !about->hub)
+                put_field(b, "INSTANCE", about->subject);
+        if (about->model || (about->subject && !about->hub))
+                put_field(b, "MODEL", about->model ? about->model : s.is_instance ? s.model : about->subject);
+        if (about->gpu)
+                put_field(b, "GPU_UUID", about->gpu);
+        for (size_t i = 0; i < ARRAY_SIZE(s.gpus) && s.gpus[i] && !about->gpu; i++)
                 put_field(b, "GPU_UUID", s.gpus[i]);
 }
 
 static int put_entry(const struct journal *j, const struct log_entry *e, struct buffer *b)
 {
-        const struct event_kind *kind = event_kind_find(e->event);
+        const struct event_kind *kind = event_kind_find(e->about.event);
         char priority[2] = {(char)('0' + (e->level & 7)), '\0'};
+        const char *subject = e->about.subject;
 
         put_field(b, "PRIORITY", priority);
         put_field(b, "SYSLOG_IDENTIFIER", IDENTIFIER);
-        put_subject(j, b, e->subject);
-        put_field(b, "EVENT", e->event);
+        put_subject(j, b, &e->about);
+        put_field(b, "HUB", e->about.hub);
+        put_field(b, "EVENT", e->about.event);
         put_field(b, "MESSAGE_ID", kind ? kind->message_id : NULL);
+        put_field(b, "CAUSE", e->about.cause);
+        if (e->about.evidence && strlen(e->about.evidence) <= EVIDENCE_BYTES_MAX)
+                put_field(b, "EVIDENCE", e->about.evidence);
+        put_field(b, "REQUEST_ID", e->about.request);
+        put_field(b, "TRACE_ID", e->about.trace);
         /* The subject in front, for who reads plain lines. */
-        (void)buffer_printf(b, "MESSAGE=%s%s%s\n", e->subject ? e->subject : "", e->subject ? ": " : "",
-                            e->text);
+        (void)buffer_printf(b, "MESSAGE=%s%s%s\n", subject ? subject : "", subject ? ": " : "", e->text);
         return b->failed ? -ENOBUFS : 0;
 }
 

@@ -1,7 +1,8 @@
 /* journal.h: the log's way into journald with fields, so that `journalctl INSTANCE=qwen-0` and `MESSAGE_ID=…` find what they mean.
  *
  * Speaks journald's native protocol: one datagram a line to /run/systemd/journal/socket, with MESSAGE, PRIORITY, SYSLOG_IDENTIFIER,
- * and where they are known INSTANCE, MODEL, GPU_UUID (one for each GPU), EVENT and MESSAGE_ID (core/event.h). Never waits: the kernel
+ * and where they are known INSTANCE, MODEL, GPU_UUID (one for each GPU), HUB, REQUEST_ID, TRACE_ID, and of events EVENT and MESSAGE_ID
+ * (core/event.h), CAUSE and EVIDENCE: what the history has of them, in the same words. Never waits: the kernel
  * keeps only some datagrams for a reader (net.unix.max_dgram_qlen: 10, where nobody has raised it), so that the lines of one busy turn
  * of ours are too many already. What does not fit waits here (JOURNAL_WAITING lines, once there is a loop) and is tried again, in order;
  * beyond that a line is lost and counted (log_lost), and the next one that gets through says how many were. When the socket is gone,

@@ -363,10 +363,9 @@ static void on_revoked(void *owner, uint64_t mark)
 
 void doors_tell(struct doors *d, const char *kind, const char *text, bool bad)
 {
-        const struct history_event event = {.at = loop_realtime(d->loop), .kind = kind, .text = text};
+        const struct history_event event = {.kind = kind, .text = text};
 
-        log_line(bad ? LOG_ERR : LOG_INFO, NULL, "%s", text);
-        history_add(fleet_history(d->fleet), &event);
+        history_tell(fleet_history(d->fleet), bad ? LOG_ERR : LOG_INFO, &event);
 }
 
 static void on_auth_event(void *owner, const char *kind, const char *text)

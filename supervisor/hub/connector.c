@@ -37,17 +37,15 @@ void connector_error(struct connector *c, const char *fmt, ...)
 
 /* --- the hub's state ------------------------------------------------------------------------------------------------------ */
 
-/* The log's lines begin with the hub's name, those of the history do not. */
 static void tell(struct connector *c, const char *kind, int level, const char *what, const char *why)
 {
-        struct history_event e = {.at = loop_realtime(c->hubs->loop), .kind = kind};
+        struct history_event e = {.kind = kind, .hub = c->name};
         char words[400];
 
-        (void)snprintf(words, sizeof(words), "hub %s %s%s%s", c->name, what, why ? ": " : "", why ? why : "");
+        (void)snprintf(words, sizeof(words), "hub %s%s%s", what, why ? ": " : "", why ? why : "");
         (void)text_harmless(words);
         e.text = words;
-        log_event(level, kind, c->name, "hub %s", words + strlen("hub ") + strlen(c->name) + 1);
-        history_add(fleet_history(c->hubs->fleet), &e);
+        history_tell(fleet_history(c->hubs->fleet), level, &e);
 }
 
 void connector_enter(struct connector *c, enum hub_state s, const char *why)

@@ -697,7 +697,7 @@ def test_why_command(make_daemon):
 
 def test_history(fleet):
     rows = [line.split(None, 4) for line in ok(fleet.cli("history")).splitlines()]
-    assert rows[0][:4] == ["ID", "TIME", "INSTANCE", "KIND"]
+    assert rows[0][:4] == ["ID", "TIME", "ABOUT", "KIND"]
     assert rows[1][3] == "daemon_started"
     last = int(rows[-1][0])
     assert ok(fleet.cli("history", "--since", str(last))).splitlines()[1:] == []
@@ -721,7 +721,7 @@ def test_history_follow(fleet):
         f.wait_text(r"(?m)^ *\d+ .* pair-0 +died ")
         ids = [int(line.split()[0]) for line in f.text.splitlines() if line.split()[0].isdigit()]
         assert ids == sorted(set(ids)), "each event once, in order"
-        assert f.text.count("INSTANCE") == 1
+        assert f.text.count("ABOUT") == 1
         fleet.wait_state("solo", "ready")
         g.look()
         events = [json.loads(line) for line in g.text[:g.text.rindex("\n")].splitlines()]

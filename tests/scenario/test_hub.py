@@ -256,7 +256,7 @@ def test_every_door_tells_the_same(make_daemon):
     states = [s["state"] for s in daemon.get("/api/v1/status").json["hubs"] if s["name"] == "spool"]
     assert states == ["up"]
     assert "spool: hub is up" in daemon.output() and "hub spool is up" not in daemon.output(), daemon.output()
-    assert any(e["text"] == "hub spool is up" for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up")
+    assert any((e["hub"], e["text"]) == ("spool", "hub is up") for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up")
     wait_for(lambda: [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_down"])
     assert [e for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "hub_up"]
     daemon.stop()

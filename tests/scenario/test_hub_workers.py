@@ -68,7 +68,7 @@ def test_convex_jobs_are_done_and_streamed(make_daemon, convex):
         assert (job["text"], job["claims"]) == (expected, 1)
     assert not convex.jobs[names[-1]]["pieces"]
     nothing_noted(daemon, "convex")
-    assert "k1" not in daemon.output() and "hub convex is up" in daemon.output()
+    assert "k1" not in daemon.output() and "convex: hub is up" in daemon.output()
     daemon.stop()
 
 

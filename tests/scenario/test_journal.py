@@ -2,7 +2,9 @@
 namespace of its own."""
 # ctest: asan
 import ctypes
+import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -10,6 +12,7 @@ import threading
 
 import pytest
 
+import gpus
 import harness
 from faults import one, order
 
@@ -105,16 +108,45 @@ def start(make_daemon, journald, folder):
         with open(daemon.output_file, "ab"):
             pass
         made = os.stat(daemon.output_file)
-        daemon.env = {"JOURNAL_STREAM": "%d:%d" % (made.st_dev, made.st_ino)}
+        daemon.env = dict(kwargs.get("env") or {}, **{"JOURNAL_STREAM": "%d:%d" % (made.st_dev, made.st_ino)})
         return daemon.start(preexec_fn=lambda: enter(folder))
     return begin
 
 
 def documented():
-    """kind: MESSAGE_ID of docs/API.md."""
-    with open(os.path.join(harness.SOURCE, "docs", "API.md")) as f:
-        rows = [line.split("|") for line in f if line.startswith("| `")]
-    return {row[1].strip(" `"): row[2].strip(" `") for row in rows if len(row) == 5 and len(row[2].strip(" `")) == 32}
+    """kind: (MESSAGE_ID, fields that it always has, those that it may have) of docs/OPERATIONS.md."""
+    with open(os.path.join(harness.SOURCE, "docs", "OPERATIONS.md"), encoding="utf-8") as f:
+        rows = [[cell.strip() for cell in line.split(" | ")] for line in f if re.match(r"\| `\w+` \| `[0-9a-f]{32}` \|", line)]
+    always = {row[0].strip("|` "): set(re.findall(r"(?<!\()`(\w+)`", row[3])) for row in rows}
+    return {row[0].strip("|` "): (row[1].strip("`"), always[row[0].strip("|` ")], set(re.findall(r"\(`(\w+)`\)", row[3]))) for row in rows}
+
+
+def translated():
+    """What a member of the history's events is called in the journal: docs/API.md."""
+    with open(os.path.join(harness.SOURCE, "docs", "API.md"), encoding="utf-8") as f:
+        return {member: field for field, member in re.findall(r"^\| `([A-Z_]+)` \| `(\w+)` \|", f.read(), re.M)}
+
+
+def compare(daemon, journald, names):
+    """The history and the journal tell the same events, in the same order, words and fields."""
+    known = documented()
+    events = daemon.get("/api/v1/history").json["events"]
+    harness.wait_for(lambda: len([1 for entry in list(journald.entries) if "EVENT" in dict(entry)]) >= len(events), what="the journal")
+    entries = [entry for entry in list(journald.entries) if "EVENT" in dict(entry)]
+    for event, entry in zip(events, entries):
+        told, (message_id, always, may) = dict(entry), known[event["kind"]]
+        members = {member for member in names if member != "kind" and event[member] is not None}
+        assert always <= members <= always | may, (event, "its fields are not those of docs/OPERATIONS.md")
+        assert told["EVENT"] == event["kind"] and told["MESSAGE_ID"] == message_id, (event, told)
+        for member in members - {"evidence"}:
+            assert (names[member], event[member]) in entry, (event, told)
+        assert event["evidence"] == json.loads(told.get("EVIDENCE", "null"))
+        others = {names[member] for member in names if member not in members} - {"EVENT", "GPU_UUID"}
+        assert not others & set(told), (event, told)
+        subject = event["instance"] or event["hub"] or event["model"]
+        assert told["MESSAGE"] == (subject + ": " if subject else "") + event["text"].strip("\n").replace("\n", "; "), (event, told)
+    assert len(events) == len(entries)
+    return {event["kind"] for event in events}
 
 
 def test_a_life_in_the_journal(start, journald, fake_llama_server):
@@ -139,13 +171,61 @@ def test_a_life_in_the_journal(start, journald, fake_llama_server):
         found = [entry for entry in journald.of(event) if entry.get("INSTANCE") == instance]
         assert len(found) == count, (event, journald.of(event))
         for entry in found:
-            assert entry["MESSAGE_ID"] == ids[event] and entry["PRIORITY"] == str(priority), entry
+            assert entry["MESSAGE_ID"] == ids[event][0] and entry["PRIORITY"] == str(priority), entry
             assert entry["SYSLOG_IDENTIFIER"] == "llama-supervisor"
             assert entry.get("MODEL") == (instance and "a") and "GPU_UUID" not in entry
             assert entry["MESSAGE"].startswith(instance + ": " if instance else ""), entry
     # The history tells the same events, each once.
     assert {dict(entry)["EVENT"] for entry in list(journald.entries) if "EVENT" in dict(entry)} <= set(ids)
     assert "a-0" not in daemon.output() and "ready" not in daemon.output(), "lines of the journal are told on stderr as well"
+
+
+def test_it_tells_what_the_history_tells(start, journald, folder, fake_llama_server):
+    """Instances, models on demand, GPUs, hubs, keys, reloads: each event is there once, with what the history has of it, and no other. And
+    what the feed says an instance is, is what the last event about it says."""
+    machine = gpus.Machine(folder)
+    machine.add("GPU-aa", 0x01, total=80 * gpus.GIB, used=20 * gpus.GIB)
+    keys = os.path.join(folder, "keys.json")
+    with open(keys, "w", encoding="utf-8") as f:
+        f.write('{"keys": []}')
+    os.chmod(keys, 0o600)
+    config = one("", {"restart": {"backoff_initial": "20ms", "backoff_max": "20ms", "max_retries": 1}, "spool": {"dir": os.path.join(folder, "spool")},
+                      "auth": {"keys_file": keys, "anonymous": ["read", "infer", "admin"]}, **machine.config}, replicas=2)
+    config["instances"] += [{"name": "rests", "model": "tiny.gguf", "on_demand": {"idle_timeout": "1s"}},
+                            {"name": "broken", "model": "tiny.gguf", "env": {"FAKE_LLAMA_ARGS": "--exit-after-ms 1 --exit-code 3"}}]
+    daemon = start(config, env=machine.env)
+    for name in ("a-0", "a-1"):
+        daemon.wait_state(name, "ready")
+    os.kill(daemon.instance("a-1")["pid"], signal.SIGKILL)
+    daemon.wait_state("broken", "error")
+    assert daemon.api("POST", "/v1/chat/completions", {"model": "rests", "messages": [{"role": "user", "content": "x"}]}).status == 200
+    journald.wait("unload")
+    machine.xid(0, 31)
+    journald.wait("gpu_error")
+    machine.gpus[0]["lost"] = True
+    machine.write()
+    journald.wait("gpu_lost")
+    for text, event in (('{"keys": [}', "keys_failed"), ('{"keys": [ ]}', "keys")):
+        with open(keys, "w", encoding="utf-8") as f:
+            f.write(text)
+        journald.wait(event)
+    assert daemon.api("POST", "/api/v1/reload").status == 200
+    daemon.write_config({"instances": [{"name": "a", "modle": "x"}, {"name": "b", "modle": "x"}]})
+    assert daemon.api("POST", "/api/v1/reload").status == 422
+    daemon.write_config(config)
+    order(daemon, "stop", "a-0")
+    daemon.wait_state("a-0", "initial")
+    daemon.wait_state("a-1", "ready")
+    harness.wait_for(lambda: len(journald.of("stopped")) == 2, what="both are stopped")
+    kinds = compare(daemon, journald, translated())
+    assert kinds >= {"daemon_started", "started", "ready", "died", "gave_up", "load", "unload", "stopped", "gpu_error", "gpu_lost", "hub_up",
+                     "keys", "keys_failed", "reload", "reload_failed"}, kinds
+    # The feed, over the API and in the events.
+    said = {"ready": "ready", "stopped": "initial", "gave_up": "error", "unload": "idle"}
+    for instance in daemon.get("/api/v1/instances").json["instances"]:
+        last = [dict(entry)["EVENT"] for entry in list(journald.entries)
+                if ("INSTANCE", instance["name"]) in entry and dict(entry).get("EVENT") in said and instance["name"] != "rests"]
+        assert not last or said[last[-1]] == instance["status"], (instance, last)
 
 
 def test_journald_stands_still(start, journald, fake_llama_server):

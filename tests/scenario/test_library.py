@@ -332,13 +332,13 @@ def test_the_configuration_wins(make_daemon, fake_llama_server):
     daemon.write_config({"instances": [{"name": "clash", "model": "tiny.gguf", "aliases": ["alias"], "args": ["-np", "1"]},
                                        {"name": "pair", "model": "tiny.gguf", "replicas": 2}]})
     assert daemon.api("POST", "/api/v1/reload?dry_run=1").json["applied"] is False
-    assert kept(daemon) == ["clash", "alias", "pair-1", "free"] and not events(daemon, "replaced")
+    assert kept(daemon) == ["clash", "alias", "pair-1", "free"] and not events(daemon, "dynamic_replaced")
     daemon.signal(signal.SIGHUP)
     wait_for(lambda: kept(daemon) == ["free"], what="three are forgotten")
     for name in ("clash", "pair-1"):
         daemon.wait(name, lambda now: now["status"] == "ready" and not now["dynamic"], what="the configured one")
     is_gone(daemon, "alias")
-    assert sorted(e["instance"] for e in events(daemon, "replaced")) == ["alias", "clash", "pair-1"]
+    assert sorted(e["instance"] for e in events(daemon, "dynamic_replaced")) == ["alias", "clash", "pair-1"]
     assert daemon.instance("free")["pid"] == pid
     for name in ("clash", "pair", "pair-1", "alias"):
         told = remove(daemon, name, 409)["error"]["message"]
@@ -534,7 +534,7 @@ def test_one_that_cannot_be_had_any_more_is_told_and_kept(make_daemon, fake_llam
     daemon.start()
     daemon.wait_state("good", "ready")
     assert "bad" not in daemon.instances()
-    assert "--port is refused" in events(daemon, "refused")[0]["text"]
+    assert "--port is refused" in events(daemon, "dynamic_refused")[0]["text"]
     assert kept(daemon) == ["bad", "good"]
     remove(daemon, "bad")
     assert kept(daemon) == ["good"]

@@ -63,7 +63,7 @@ class Farm:
             "stop": {"grace": "1s", "drain": drain}})
         if ready:
             daemon.wait_state("q", "ready")
-            wait_for(lambda: "hub lab is up" in daemon.output(), what=daemon.output)
+            wait_for(lambda: "lab: hub is up" in daemon.output(), what=daemon.output)
         return daemon
 
     def put(self, name, tokens=20, headers=None, admin=None):
@@ -207,7 +207,7 @@ def test_the_hub_dies_in_the_middle_of_a_job(make_farm):
     farm.put("job", tokens=60)
     farm.begun("job")
     farm.server.kill()
-    wait_for(lambda: "hub lab is down" in one.output())
+    wait_for(lambda: "lab: hub is down" in one.output())
     farm.server.start()
     farm.admin.close()
     farm.admin = farm.server.wire()
@@ -264,7 +264,7 @@ def test_a_key_is_withdrawn(make_farm):
     farm.put("job", tokens=300)
     farm.begun("job")
     assert hub("worker", "revoke", "one", "--dir", farm.server.dir).returncode == 0
-    wait_for(lambda: "hub lab refuses our key" in one.output(), what=one.output)
+    wait_for(lambda: "lab: hub refuses our key" in one.output(), what=one.output)
     # No storm: few tries, and further and further apart.
     before = farm.server.log().count("authentication error")
     time.sleep(3)

@@ -64,7 +64,7 @@ def says(make_daemon, words, secrets=(), **members):
     daemon.stop()
 
 
-UP = "hub lab is up"
+UP = "lab: hub is up"
 
 
 def test_password(serve, make_daemon, folder):
@@ -78,7 +78,7 @@ def test_password(serve, make_daemon, folder):
 
 
 def test_nothing_listens(make_daemon):
-    says(make_daemon, "hub lab is down", url="nats://127.0.0.1:%d" % harness.free_port())
+    says(make_daemon, "lab: hub is down", url="nats://127.0.0.1:%d" % harness.free_port())
 
 
 def test_the_first_of_several_that_answers(serve, make_daemon):
@@ -95,11 +95,11 @@ def test_tls(serve, make_daemon, folder):
     url = "tls://localhost:%d" % port
     says(make_daemon, UP, url=url, ca_file=pem)
     says(make_daemon, UP, url="tls://127.0.0.1:%d" % port, ca_file=pem)
-    says(make_daemon, "hub lab is down", url=url, ca_file=other)        # signed by somebody else
-    says(make_daemon, "hub lab is down", url=url)                       # the system's authorities do not know it
-    says(make_daemon, "hub lab is down", url=url, ca_file=os.path.join(folder, "server.none"))
+    says(make_daemon, "lab: hub is down", url=url, ca_file=other)        # signed by somebody else
+    says(make_daemon, "lab: hub is down", url=url)                       # the system's authorities do not know it
+    says(make_daemon, "lab: hub is down", url=url, ca_file=os.path.join(folder, "server.none"))
     port = serve('tls { cert_file: "%s", key_file: "%s" }' % (stranger, stranger_key))
-    says(make_daemon, "hub lab is down", url="tls://localhost:%d" % port, ca_file=stranger)     # another's name
+    says(make_daemon, "lab: hub is down", url="tls://localhost:%d" % port, ca_file=stranger)     # another's name
 
 
 def test_a_certificate_of_our_own(serve, make_daemon, folder):
@@ -108,7 +108,7 @@ def test_a_certificate_of_our_own(serve, make_daemon, folder):
     port = serve('tls { cert_file: "%s", key_file: "%s", ca_file: "%s", verify: true }' % (pem, key, ours))
     url = "tls://localhost:%d" % port
     says(make_daemon, UP, url=url, ca_file=pem, cert_file=ours, key_file=our_key)
-    says(make_daemon, "hub lab is down", url=url, ca_file=pem)
+    says(make_daemon, "lab: hub is down", url=url, ca_file=pem)
 
 
 # ---- JWT: an operator, an account and a user, written as nsc writes them -------------------------------------------------

@@ -90,7 +90,7 @@ static void test_fields(void **state)
         assert_string_equal(s->text, "PRIORITY=4\nSYSLOG_IDENTIFIER=llama-supervisor\nINSTANCE=qwen-0\n"
                                      "MESSAGE=qwen-0: no describer yet\n");
         journal_describe(s->j, knows, (void *)"owner");
-        log_event(LOG_ERR, "died", "qwen-0", "died: %s", "SIGKILL");
+        log_about(LOG_ERR, &(struct log_about){.subject = "qwen-0", .event = "died"}, "died: %s", "SIGKILL");
         assert_true(hear(s) > 0);
         (void)snprintf(wanted, sizeof wanted,
                        "PRIORITY=3\nSYSLOG_IDENTIFIER=llama-supervisor\nINSTANCE=qwen-0\nMODEL=qwen\nGPU_"

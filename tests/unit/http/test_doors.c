@@ -74,8 +74,9 @@ void history_put(struct history *h, uint64_t since, const char *instance, usec_t
         json_close_object(w);
 }
 
-void history_add(struct history *h, const struct history_event *event)
+void history_tell(struct history *h, int level, const struct history_event *event)
 {
+        (void)level;
         (void)h;
         (void)event;
 }
