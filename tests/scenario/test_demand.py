@@ -85,8 +85,8 @@ def test_the_real_one_comes_when_it_is_asked_for(make_daemon, real_llama_server)
     assert listed["state"] == "ready" and listed["until"], listed
     assert "UNTIL" in daemon.cli("ps").stdout and "unloaded" in daemon.cli("status", "a").stdout
     daemon.wait_state("a", "idle")
-    assert told(daemon, "load", "a") == ["a request asked for it"]
-    assert told(daemon, "unload", "a")[0].startswith("not used for 1")
+    assert told(daemon, "load", "a") == ["loading: a request asked for it"]
+    assert told(daemon, "unload", "a")[0].startswith("unloaded: not used for 1")
     [listed] = daemon.get("/api/v1/models").json["models"]
     assert listed["state"] == "idle" and listed["until"] is None
     served(ask(daemon, "a"))
@@ -186,7 +186,7 @@ def test_a_busy_one_is_never_unloaded(make_daemon):
     other.join(harness.PATIENCE)
     assert "data: [DONE]" in rest and sum(1 for line in rest if line.startswith("data: {")) >= 55
     assert ended and served(ended[0][1]) and ended[0][0] >= last - 0.5, "it waited for the end of the stream"
-    assert told(daemon, "unload", "a") == ["evicted for b"]
+    assert told(daemon, "unload", "a") == ["unloaded: evicted for b"]
     refused = daemon.api("POST", "/api/v1/models/a/unload")
     assert refused.status == 202, refused
 
