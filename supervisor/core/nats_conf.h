@@ -15,5 +15,9 @@ struct nats_conf {
 };
 
 void nats_conf_print(const struct nats_conf *c, struct buffer *out);
+/* Where a nats.conf, ours or one that was changed since, says that clients connect, as seen from its own machine: "HOST:PORT" (of all addresses: the
+ * loopback). Only what stands there line by line is understood: listen, net, host, port; not what is included, or a variable. 0; -ENOENT: it does not
+ * say; -EINVAL: its port is no number; -ENAMETOOLONG. */
+int nats_conf_address(const char *text, size_t len, char *buf, size_t size);
 
 #endif
