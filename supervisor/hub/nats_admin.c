@@ -114,11 +114,22 @@ static int read_seed(struct nats_admin *a, const char *file, char public[NKEY_PU
 
 /* --- connecting ----------------------------------------------------------------------------------------------------------- */
 
-static natsStatus set_tls(natsOptions *o, const struct nats_admin_spec *spec)
+/* The name that the certificate must have is said, since libnats can be built not to compare it by itself (NATS_BUILD_TLS_FORCE_HOST_VERIFY). */
+static natsStatus set_tls(natsOptions *o, const struct nats_admin_spec *spec, const char *url)
 {
-        bool wants = strstr(spec->url, "tls://") || spec->tls_ca || spec->tls_cert;
+        bool wants = starts_with(url, "tls://") || spec->tls_ca || spec->tls_cert;
+        const char *host = strstr(url, "://");
         natsStatus s = wants ? natsOptions_SetSecure(o, true) : NATS_OK;
+        char name[256];
 
+        host = host ? host + 3 : url;
+        host += *host == '[';
+        (void)snprintf(name, sizeof(name), "%.*s",
+                       (int)strcspn(host, host > url && host[-1] == '[' ? "]" : ":/"), host);
+        if (spec->any_certificate)
+                return s == NATS_OK ? natsOptions_SkipServerVerification(o, true) : s;
+        if (s == NATS_OK && wants)
+                s = natsOptions_SetExpectedHostname(o, name);
         if (s == NATS_OK && spec->tls_ca)
                 s = natsOptions_LoadCATrustedCertificates(o, spec->tls_ca);
         if (s == NATS_OK && spec->tls_cert)
@@ -126,36 +137,59 @@ static natsStatus set_tls(natsOptions *o, const struct nats_admin_spec *spec)
         return s;
 }
 
-static int make_options(struct nats_admin *a, const struct nats_admin_spec *spec, natsOptions *o,
-                        char **ret_why)
+static natsStatus sign(char **error, unsigned char **signature, int *len, const char *nonce, void *seed)
 {
-        char public[NKEY_PUBLIC_SIZE], inbox[sizeof("_INBOX.") + NATS_USER_NAME_MAX];
-        natsStatus s;
+        unsigned char *out = malloc(NKEY_SIGNATURE_SIZE);
 
-        if (spec->nkey_file) {
-                int r = read_seed(a, spec->nkey_file, public, ret_why);
-
-                if (r < 0)
-                        return r;
+        (void)error;
+        if (!out || nkey_sign(seed, nonce, strlen(nonce), out) < 0) {
+                free(out);
+                return NATS_ERR;
         }
-        s = natsOptions_SetURL(o, spec->url);
+        *signature = out;
+        *len = NKEY_SIGNATURE_SIZE;
+        return NATS_OK;
+}
+
+static natsStatus set_credentials(natsOptions *o, const struct nats_admin_spec *spec, const char *public)
+{
+        if (spec->nkey_file)
+                return natsOptions_SetNKeyFromSeed(o, public, spec->nkey_file);
+        if (spec->seed)
+                return natsOptions_SetNKey(o, public, sign, (void *)spec->seed);
+        if (spec->creds_file)
+                return natsOptions_SetUserCredentialsFromFiles(o, spec->creds_file, NULL);
+        return spec->user ? natsOptions_SetUserInfo(o, spec->user, spec->password) : NATS_OK;
+}
+
+static int make_options(struct nats_admin *a, const struct nats_admin_spec *spec, const char *url,
+                        natsOptions *o, char **ret_why)
+{
+        char public[NKEY_PUBLIC_SIZE] = "", inbox[sizeof("_INBOX.") + NATS_USER_NAME_MAX];
+        natsStatus s;
+        int r = spec->nkey_file ? read_seed(a, spec->nkey_file, public, ret_why)
+                : spec->seed    ? nkey_public(spec->seed, public)
+                                : 0;
+
+        if (r < 0)
+                return r;
+        s = natsOptions_SetURL(o, url);
         if (s == NATS_OK)
                 s = natsOptions_SetTimeout(o, nats_ms(spec->timeout));
         if (s == NATS_OK)
                 s = natsOptions_SetName(o, "llama-supervisor hub");
         if (s == NATS_OK)
                 s = natsOptions_SetAllowReconnect(o, false);
-        if (s == NATS_OK && spec->nkey_file)
-                s = natsOptions_SetNKeyFromSeed(o, public, spec->nkey_file);
-        if (s == NATS_OK && spec->creds_file)
-                s = natsOptions_SetUserCredentialsFromFiles(o, spec->creds_file, NULL);
-        if (s == NATS_OK && spec->user)
-                s = natsOptions_SetUserInfo(o, spec->user, spec->password);
+        /* Who the server's friends are is no business of a name that was checked for this one. */
+        if (s == NATS_OK)
+                s = natsOptions_SetIgnoreDiscoveredServers(o, true);
+        if (s == NATS_OK)
+                s = set_credentials(o, spec, public);
         if (s != NATS_OK) {
-                *ret_why = nats_admin_words(s, spec->url);
+                *ret_why = nats_admin_words(s, url);
                 return -EINVAL;
         }
-        s = set_tls(o, spec);
+        s = set_tls(o, spec, url);
         if (s != NATS_OK) {
                 *ret_why = nats_admin_words(s, "certificates (--tls-ca, --tls-cert, --tls-key)");
                 return -EINVAL;
@@ -170,27 +204,52 @@ static int make_options(struct nats_admin *a, const struct nats_admin_spec *spec
         return s == NATS_OK ? 0 : -ENOMEM;
 }
 
+/* One server, with options of its own: what its certificate must be made for differs. */
+static int connect_one(struct nats_admin *a, const struct nats_admin_spec *spec, const char *url,
+                       char **ret_why)
+{
+        natsOptions *o = NULL;
+        natsStatus s;
+        int r = natsOptions_Create(&o) == NATS_OK ? make_options(a, spec, url, o, ret_why) : -ENOMEM;
+
+        if (r == 0 && (s = natsConnection_Connect(&a->link, o)) != NATS_OK) {
+                *ret_why = nats_admin_words(s, url);
+                r = s == NATS_CONNECTION_AUTH_FAILED ? -EACCES : s == NATS_SSL_ERROR ? -EPROTO : -ENOTCONN;
+        }
+        natsOptions_Destroy(o);
+        return r;
+}
+
+/* The first that lets us in; else why the last one did not. */
+static int connect_any(struct nats_admin *a, const struct nats_admin_spec *spec, char **ret_why)
+{
+        int r = -EINVAL;
+
+        for (const char *p = spec->url; *p && !a->link;) {
+                _cleanup_free_ char *url = text_format("%.*s", (int)strcspn(p, ","), p);
+
+                free(steal_ptr(*ret_why));
+                if (!url)
+                        return -ENOMEM;
+                r = connect_one(a, spec, url, ret_why);
+                p += strlen(url);
+                p += *p == ',';
+        }
+        if (r == -EINVAL && !*ret_why)
+                *ret_why = nats_admin_words(NATS_ADDRESS_MISSING, spec->url);
+        return r;
+}
+
 int nats_admin_open(const struct nats_admin_spec *spec, struct nats_admin **ret, char **ret_why)
 {
         struct nats_admin *a = calloc(1, sizeof(*a));
-        natsOptions *o = NULL;
-        natsStatus s;
         int r;
 
         *ret_why = NULL;
         if (!a)
                 return -ENOMEM;
         a->timeout = spec->timeout;
-        a->is_open = nats_Open(-1) == NATS_OK;
-        r = a->is_open && natsOptions_Create(&o) == NATS_OK ? make_options(a, spec, o, ret_why) : -ENOMEM;
-        if (r == 0) {
-                s = natsConnection_Connect(&a->link, o);
-                if (s != NATS_OK) {
-                        *ret_why = nats_admin_words(s, spec->url);
-                        r = s == NATS_CONNECTION_AUTH_FAILED ? -EACCES : -ENOTCONN;
-                }
-        }
-        natsOptions_Destroy(o);
+        r = nats_Open(-1) == NATS_OK ? connect_any(a, spec, ret_why) : -ENOMEM;
         if (r < 0) {
                 nats_admin_close(a);
                 return r;
@@ -199,15 +258,14 @@ int nats_admin_open(const struct nats_admin_spec *spec, struct nats_admin **ret,
         return 0;
 }
 
+/* The library itself stays open until the process ends: once it was closed, its exit handler frees a list of libcrypto's that libcrypto frees
+ * itself (src/nats.c: _finalCleanup), and a program that had used TLS died of it after all was done. */
 struct nats_admin *nats_admin_close(struct nats_admin *a)
 {
         if (!a)
                 return NULL;
         natsConnection_Destroy(a->link);
-        if (a->is_open) {
-                nats_ReleaseThreadMemory();
-                (void)nats_CloseAndWait(nats_ms(a->timeout));
-        }
+        nats_ReleaseThreadMemory();
         free(a);
         return NULL;
 }

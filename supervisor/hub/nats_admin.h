@@ -12,12 +12,14 @@
 struct nats_admin;
 
 struct nats_admin_spec {
-        const char *url;                                      /* "tls://hub:4222"; several with commas */
+        const char *url; /* "tls://hub:4222"; several with commas: the first that lets us in */
         const char *nkey_file, *creds_file, *user, *password; /* NULL: not that */
+        const char *seed; /* a key that no file holds; instead of nkey_file */
         const char *tls_ca, *tls_cert, *tls_key;
+        bool any_certificate; /* the server's is not looked at: only where nothing secret is sent (a key signs; no password) */
         usec_t timeout; /* of one answer, and of connecting */
 };
-/* 0, or -errno with plain words and the way out in *ret_why (malloc'd, NULL without memory). */
+/* 0; -EACCES: these credentials are refused; -EPROTO: TLS fails; -errno; with plain words and the way out in *ret_why (malloc'd, NULL without memory). */
 int nats_admin_open(const struct nats_admin_spec *spec, struct nats_admin **ret, char **ret_why);
 struct nats_admin *nats_admin_close(struct nats_admin *a); /* always NULL */
 

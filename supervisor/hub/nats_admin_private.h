@@ -11,7 +11,6 @@ struct nats_admin {
         char user[NATS_USER_NAME_MAX + 1]; /* "" unknown */
         unsigned roles;                    /* 0 unknown */
         usec_t timeout;
-        bool is_open; /* nats_Open was called */
 };
 
 /* Asks: 0 with the parsed answer (which may hold an "error"); else why, in plain words (malloc'd):
