@@ -89,6 +89,7 @@ build         cmd:gzip                           gzip                        gzi
 build         pc:libuv                           libuv1-dev                  libuv-devel
 build         pc:json-c                          libjson-c-dev               json-c-devel
 build         pc:libcrypto                       libssl-dev                  openssl-devel
+build         pc:libxcrypt                       libcrypt-dev                libxcrypt-devel
 build         pc:libssl                          libssl-dev                  openssl-devel
 build         pc:libsystemd                      libsystemd-dev              systemd-devel
 build         pc:libcurl                         libcurl4-openssl-dev        libcurl-devel

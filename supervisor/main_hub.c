@@ -84,6 +84,31 @@ int hub_number(struct hub_call *c, const char *option, uint64_t min, uint64_t ma
         return CLI_DONE;
 }
 
+int hub_url(struct hub_call *c, const char **ret)
+{
+        const char *given = options_get(&c->options, "url");
+
+        for (const char *p = given; p && (p == given || *p);) {
+                size_t n = strcspn(p, ",");
+
+                if (memchr(p, '@', n))
+                        return hub_usage("--url has a secret in it, and everybody on this machine can read "
+                                         "command lines: "
+                                         "put the password into a file "
+                                         "(--user NAME --password-file FILE), or use a key (--nkey FILE, "
+                                         "--creds FILE)");
+                if (!starts_with(p, "nats://") && !starts_with(p, "tls://"))
+                        return hub_usage(
+                                "--url \"%.*s\": is nats://HOST:4222, or tls://HOST:4222 for a server with a "
+                                "certificate; several with commas between",
+                                (int)n, p);
+                p += n;
+                p += *p == ',';
+        }
+        *ret = given;
+        return CLI_DONE;
+}
+
 int hub_dir(struct hub_call *c, char **ret)
 {
         const char *given = options_get(&c->options, "dir"), *home = getenv("HOME"),

@@ -77,6 +77,7 @@ static int choose_hub(struct hub_call *c, const struct config *config, const str
 struct place {
         struct config *config;
         char *password, *urls;
+        unsigned roles; /* as the file of the password says; 0: it does not */
         struct nats_admin_spec spec;
 };
 
@@ -90,8 +91,10 @@ static void finish_place(struct place *p)
 }
 #define _cleanup_place_ _cleanup_(finish_place)
 
+/* The first line; `hub worker` writes behind it whose it is. */
 static int take_password(const char *file, struct place *p)
 {
+        char *rest, *label;
         size_t len = 0;
         int r;
 
@@ -102,7 +105,13 @@ static int take_password(const char *file, struct place *p)
 
         if (r < 0)
                 return hub_fail("%s: %s", file, strerror(-r));
-        p->password[strcspn(p->password, "\r\n")] = '\0';
+        rest = p->password + strcspn(p->password, "\r\n");
+        if ((label = strstr(rest, "# roles: "))) {
+                label += strlen("# roles: ");
+                label[strcspn(label, "\r\n")] = '\0';
+                (void)nats_roles_parse(label, &p->roles);
+        }
+        *rest = '\0';
         p->spec.password = p->password;
         return CLI_DONE;
 }
@@ -177,7 +186,8 @@ static int find_place(struct hub_call *c, struct place *p)
                 return hub_usage("--nkey, --creds and --user: choose one");
         if (!options_get(&c->options, "user") != !password)
                 return hub_usage("--user and --password-file go together");
-        p->spec.url = options_get(&c->options, "url");
+        if ((r = hub_url(c, &p->spec.url)) != CLI_DONE)
+                return r;
         if (p->spec.url && options_get(&c->options, "hub"))
                 return hub_usage("--url and --hub: choose one");
         if (!p->spec.url && (r = from_config(c, p)) != CLI_DONE)
@@ -361,7 +371,7 @@ static int provision(struct hub_call *c, bool check)
         }
         p.models = (const char *const *)models;
         begin_findings(c);
-        r = check ? nats_provision_check(a, &p, roles ? roles : nats_admin_roles(a))
+        r = check ? nats_provision_check(a, &p, roles ? roles : nats_admin_roles(a) | place.roles)
                   : nats_provision_make(a, &p);
         end_findings(&found);
         text_list_free(models);

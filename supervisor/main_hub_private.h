@@ -23,10 +23,22 @@ int hub_span(struct hub_call *c, const char *option, usec_t fallback, usec_t *re
 /* An option that is a whole number. */
 int hub_number(struct hub_call *c, const char *option, uint64_t min, uint64_t max, uint64_t fallback,
                uint64_t *ret);
+/* --url: of servers, with commas between; NULL: it was not given. Everybody on the machine reads command lines, so one with a secret is refused. */
+int hub_url(struct hub_call *c, const char **ret);
 /* The folder of the hub's files, --dir: malloc'd. */
 int hub_dir(struct hub_call *c, char **ret);
 
-/* hub init --write-config, hub worker. */
+#define HUB_USERS_FILE "users.conf"
+/* What somebody proves who it is by. */
+struct hub_secret {
+        bool is_password;
+        char text[NKEY_SEED_SIZE]; /* a seed, or a password, which is shorter */
+};
+_Static_assert((int)PASSWORD_SIZE <= (int)NKEY_SEED_SIZE, "a password has room");
+/* Into a new file, which nobody else may read. */
+int hub_put_secret(const char *path, const struct nats_user *user, const struct hub_secret *secret);
+
+/* hub init --write-config (main_hub_write.c), hub worker (main_hub_users.c). */
 int hub_write_config(struct hub_call *c);
 int hub_worker(struct hub_call *c);
 /* hub init, check, janitor, farm: over the network. */

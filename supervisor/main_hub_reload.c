@@ -113,7 +113,7 @@ static char *reload_one(const struct nats_reload *r, const char *path)
         return reload_by_command(r->what, path);
 }
 
-int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_users *u)
+int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_users *u, bool *ret_told)
 {
         int r = CLI_DONE;
 
@@ -131,6 +131,7 @@ int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_u
                         json_string(&c->w, "error", why);
                         json_close_object(&c->w);
                 }
+                *ret_told |= !why && !u->reloads[i].is_command;
                 if (why)
                         r = hub_fail("%s is written, but %s. Until the server reads it (nats-server --signal "
                                      "reload), the change does not hold there",

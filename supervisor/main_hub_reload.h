@@ -4,7 +4,8 @@
 
 #include "main_hub_private.h"
 
-/* Each server of the file, in order; one that cannot be told is named, with the way out, and makes the result CLI_FAILED. With --json: "reloads". */
-int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_users *u);
+/* Each server of the file, in order; one that cannot be told is named, with the way out, and makes the result CLI_FAILED. With --json: "reloads".
+ * *ret_told becomes true when one of this machine was. */
+int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_users *u, bool *ret_told);
 
 #endif

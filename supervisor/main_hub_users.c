@@ -1,8 +1,6 @@
-/* main_hub_users.c: `hub worker` and `hub init --write-config`: the files of a hub, on its machine. */
+/* main_hub_users.c: `hub worker`: users.conf, on the hub's machine, and the secrets of those in it. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -10,11 +8,9 @@
 #include "base/secret.h"
 #include "base/text.h"
 #include "cli/wholefile.h"
-#include "core/nats_conf.h"
 #include "main_hub_private.h"
 #include "main_hub_reload.h"
-
-#define USERS_FILE "users.conf"
+#include "main_hub_verify.h"
 
 /* The users file, read, and held while it is being changed. */
 struct users_file {
@@ -59,7 +55,7 @@ static int open_file(struct hub_call *c, bool for_writing, struct users_file *f)
 
         if (r != CLI_DONE)
                 return r;
-        path = text_format("%s/" USERS_FILE, dir);
+        path = text_format("%s/" HUB_USERS_FILE, dir);
         f->path = path ? realpath(path, NULL) : NULL;
         if (!f->path)
                 f->path = steal_ptr(path);
@@ -71,25 +67,13 @@ static int open_file(struct hub_call *c, bool for_writing, struct users_file *f)
         return read_file(f);
 }
 
-static int save_file(struct users_file *f)
-{
-        /* Public keys and rights only: the server, which runs as a user of its own, must read it. */
-        static const struct wholefile_mode as = {.mode = 0644};
-        _cleanup_buffer_ struct buffer text = {0};
-        _cleanup_free_ char *error = NULL;
+/* --- secrets -------------------------------------------------------------------------------------------------------------- */
 
-        buffer_init(&text, NATS_USERS_FILE_MAX);
-        nats_users_print(&f->users, &text);
-        if (text.failed)
-                return hub_fail("%s would become too long", f->path);
-        if (wholefile_write(f->path, f->lock, text.data, text.len, &as, &error) < 0)
-                return hub_fail("%s", error ? error : "not enough memory");
-        return CLI_DONE;
-}
+/* A password stands alone in the first line, since that is all that is read of its file. */
+static const char *const formats[] = {"# user: %1$s\n# roles: %2$s\n%3$s\n",
+                                      "%3$s\n# user: %1$s\n# roles: %2$s\n"};
 
-/* --- seeds --------------------------------------------------------------------------------------------------------------- */
-
-static int put_seed(const char *path, const struct nats_user *user, const char *seed)
+int hub_put_secret(const char *path, const struct nats_user *user, const struct hub_secret *secret)
 {
         _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         char roles[NATS_ROLES_TEXT_MAX];
@@ -97,10 +81,10 @@ static int put_seed(const char *path, const struct nats_user *user, const char *
 
         if (fd < 0)
                 return hub_fail("%s: %s%s", path, strerror(errno),
-                                errno == EEXIST ? ": a seed is not written over another; name a new file"
+                                errno == EEXIST ? ": a secret is not written over another; name a new file"
                                                 : "");
-        is_good = dprintf(fd, "# user: %s\n# roles: %s\n%s\n", user->name,
-                          nats_roles_text(user->roles, roles), seed) > 0 &&
+        is_good = dprintf(fd, formats[secret->is_password], user->name, nats_roles_text(user->roles, roles),
+                          secret->text) > 0 &&
                   fsync(fd) == 0;
         if (is_good)
                 return CLI_DONE;
@@ -109,28 +93,44 @@ static int put_seed(const char *path, const struct nats_user *user, const char *
         return CLI_FAILED;
 }
 
-/* Shown once, here, and stored nowhere. */
-static void tell_user(struct hub_call *c, const struct nats_user *user, const char *seed, const char *out)
+/* What the owner of the secret writes into its configuration. */
+static const char *user_line(const struct nats_user *user, const struct hub_secret *secret, char *buf,
+                             size_t size)
 {
-        char roles[NATS_ROLES_TEXT_MAX];
+        (void)snprintf(buf, size,
+                       secret->is_password ? "\"worker\": \"%s\", \"user\": \"%s\"" : "\"worker\": \"%s\"",
+                       user->name, user->name);
+        return buf;
+}
+
+/* Shown once, here, and stored nowhere. */
+static void tell_user(struct hub_call *c, const struct nats_user *user, const struct hub_secret *secret,
+                      const char *out)
+{
+        const char *kind = secret->is_password ? "password" : "seed";
+        char roles[NATS_ROLES_TEXT_MAX], line[2 * NATS_USER_NAME_MAX + 32];
 
         if (c->json) {
                 json_string(&c->w, "name", user->name);
                 json_string(&c->w, "roles", nats_roles_text(user->roles, roles));
-                json_string(&c->w, "key", user->key);
+                json_string(&c->w, "key", *user->key ? user->key : NULL);
                 json_string(&c->w, "file", out);
-                json_string(&c->w, "seed", out ? NULL : seed);
+                json_string(&c->w, kind, out ? NULL : secret->text);
                 return;
         }
-        if (out) {
-                (void)printf("%s: the seed is in %s: take it to the machine of %s, and delete it here\n",
-                             user->name, out, user->name);
-                return;
-        }
-        (void)printf("# user: %s\n# roles: %s\n%s\n", user->name, nats_roles_text(user->roles, roles), seed);
-        hub_note("this seed is shown once: it belongs into a file of mode 0600 on the machine of %s "
-                 "(hubs[].nkey_file)",
-                 user->name);
+        if (out)
+                (void)printf("%s: the %s is in %s: take it to the machine of %s, and delete it here\n",
+                             user->name, kind, out, user->name);
+        else
+                (void)printf(formats[secret->is_password], user->name, nats_roles_text(user->roles, roles),
+                             secret->text);
+        if (!out)
+                hub_note("this %s is shown once: it belongs into a file of mode 0600 on the machine of %s",
+                         kind, user->name);
+        hub_note("in its configuration: \"hubs\": [{\"driver\": \"nats\", \"url\": …, %s, "
+                 "\"credentials_file\": that "
+                 "file}]",
+                 user_line(user, secret, line, sizeof(line)));
 }
 
 /* --- the words of worker ------------------------------------------------------------------------------------------------- */
@@ -171,16 +171,6 @@ static int take_reloads(struct hub_call *c, struct users_file *f)
         return CLI_DONE;
 }
 
-/* Everything is written; the servers are told. */
-static int save_and_tell(struct hub_call *c, struct users_file *f)
-{
-        int r = save_file(f);
-
-        if (r != CLI_DONE)
-                return r;
-        return hub_reload_servers(c, f->path, &f->users);
-}
-
 static int no_such_user(const struct users_file *f, const char *name)
 {
         const char **names = calloc(f->users.n + 1, sizeof(*names));
@@ -196,77 +186,145 @@ static int no_such_user(const struct users_file *f, const char *name)
         return r;
 }
 
+/* --- a change of one user ------------------------------------------------------------------------------------------------- */
+
+/* From the name to the file, which is held from here on. */
+static int begin_change(struct hub_call *c, struct users_file *f, const char **ret_name)
+{
+        int r = need_name(c, ret_name);
+
+        if (r == CLI_DONE)
+                r = hub_verify_check(c);
+        if (r == CLI_DONE)
+                r = open_file(c, true, f);
+        return r == CLI_DONE ? take_reloads(c, f) : r;
+}
+
+static int find_user(struct users_file *f, const char *name, struct nats_user **ret)
+{
+        *ret = nats_users_find(&f->users, name);
+        return *ret ? CLI_DONE : no_such_user(f, name);
+}
+
+/* A new key or password, in the user and in *ret. */
+static int renew(struct nats_user *user, bool is_password, struct hub_secret *ret)
+{
+        int r;
+
+        ret->is_password = is_password;
+        if (is_password) {
+                user->key[0] = '\0';
+                r = password_generate(ret->text);
+                return r < 0 ? r : password_hash(ret->text, user->hash);
+        }
+        user->hash[0] = '\0';
+        return nkey_generate(ret->text, user->key);
+}
+
+static int save_file(struct users_file *f)
+{
+        /* Public keys, hashes of random bits, and rights: the server, which runs as a user of its own, must read it. */
+        static const struct wholefile_mode as = {.mode = 0644};
+        _cleanup_buffer_ struct buffer text = {0};
+        _cleanup_free_ char *error = NULL;
+
+        buffer_init(&text, NATS_USERS_FILE_MAX);
+        nats_users_print(&f->users, &text);
+        if (text.failed)
+                return hub_fail("%s would become too long", f->path);
+        if (wholefile_write(f->path, f->lock, text.data, text.len, &as, &error) < 0)
+                return hub_fail("%s", error ? error : "not enough memory");
+        return CLI_DONE;
+}
+
+/* What is in the file goes onto the disk and into the servers. `user` with `secret`: they are kept first, since a user whose secret was lost would be of
+ * no use, and told when the file is written. Then others may change the file while we look whether the servers have read it. */
+static int end_change(struct hub_call *c, struct users_file *f, const struct nats_user *user,
+                      const struct hub_secret *secret)
+{
+        const char *out = secret ? options_get(&c->options, "out") : NULL;
+        char probe[NKEY_SEED_SIZE], key[NKEY_PUBLIC_SIZE];
+        bool was_told = false;
+        int r = nkey_generate(probe, key) < 0 ? hub_fail("no key can be made") : CLI_DONE;
+
+        if (r == CLI_DONE) {
+                nats_users_add_probe(&f->users, key, time_realtime());
+                r = out ? hub_put_secret(out, user, secret) : CLI_DONE;
+        }
+        if (r != CLI_DONE)
+                return r;
+        r = save_file(f);
+        if (r != CLI_DONE && out)
+                (void)unlink(out);
+        if (r != CLI_DONE)
+                return r;
+        if (secret)
+                tell_user(c, user, secret, out);
+        r = hub_reload_servers(c, f->path, &f->users, &was_told);
+        (void)close(f->lock);
+        f->lock = -1;
+        if (hub_verify(c, f->path, probe, was_told) != CLI_DONE)
+                r = CLI_FAILED;
+        secret_forget(probe, sizeof(probe));
+        return r;
+}
+
 static int add_user(struct hub_call *c)
 {
-        const char *out = options_get(&c->options, "out"), *roles = options_get(&c->options, "role"),
-                   *name = NULL;
+        const char *roles = options_get(&c->options, "role"), *name = NULL;
         _cleanup_users_ struct users_file f = {.lock = -1};
         struct nats_user user = {.added = time_realtime()};
-        char seed[NKEY_SEED_SIZE];
-        int r = need_name(c, &name);
+        struct hub_secret secret = {0};
+        int r;
 
-        if (r == CLI_DONE && nats_roles_parse(roles ? roles : "worker", &user.roles) < 0)
-                r = hub_usage("--role is a list of worker, gateway, janitor, viewer and admin, not \"%s\"",
-                              roles);
-        if (r == CLI_DONE)
-                r = open_file(c, true, &f);
-        if (r == CLI_DONE)
-                r = take_reloads(c, &f);
+        if (nats_roles_parse(roles ? roles : "worker", &user.roles) < 0)
+                return hub_usage("--role is a list of worker, gateway, janitor, viewer and admin, not \"%s\"",
+                                 roles);
+        r = begin_change(c, &f, &name);
         if (r != CLI_DONE)
                 return r;
         (void)text_copy(user.name, sizeof(user.name), name);
-        r = nkey_generate(seed, user.key);
+        r = renew(&user, options_get(&c->options, "password") != NULL, &secret);
         if (r < 0)
-                return hub_fail("no key can be made: %s", strerror(-r));
+                return hub_fail("no secret can be made: %s", strerror(-r));
         r = nats_users_add(&f.users, &user);
         if (r == -EEXIST)
-                return hub_fail("there is a \"%s\" already: hub worker refresh %s gives it a new key", name,
-                                name);
-        if (r < 0)
-                return hub_fail("%s", r == -E2BIG ? "there are 10000 users already" : "not enough memory");
-        /* First the seed: a user whose seed could not be kept would be of no use. */
-        r = out ? put_seed(out, &user, seed) : CLI_DONE;
-        if (r == CLI_DONE && (r = save_file(&f)) != CLI_DONE && out)
-                (void)unlink(out);
-        if (r == CLI_DONE) {
-                tell_user(c, &user, seed, out);
-                r = hub_reload_servers(c, f.path, &f.users);
-        }
-        secret_forget(seed, sizeof(seed));
+                r = hub_fail("there is a \"%s\" already: hub worker refresh %s gives it a new secret", name,
+                             name);
+        else if (r < 0)
+                r = hub_fail("%s", r == -E2BIG ? "there are 10000 users already" : "not enough memory");
+        else
+                r = end_change(c, &f, &user, &secret);
+        secret_forget(&secret, sizeof(secret));
         return r;
 }
 
 static int refresh_user(struct hub_call *c)
 {
-        const char *out = options_get(&c->options, "out"), *name = NULL;
+        bool keep = options_get(&c->options, "keep-old") != NULL, is_password;
         _cleanup_users_ struct users_file f = {.lock = -1};
+        struct hub_secret secret = {0};
         struct nats_user *user = NULL;
-        char seed[NKEY_SEED_SIZE], key[NKEY_PUBLIC_SIZE];
-        int r = need_name(c, &name);
+        const char *name = NULL;
+        int r = begin_change(c, &f, &name);
 
         if (r == CLI_DONE)
-                r = open_file(c, true, &f);
-        if (r == CLI_DONE)
-                r = take_reloads(c, &f);
-        if (r == CLI_DONE && !(user = nats_users_find(&f.users, name)))
-                r = no_such_user(&f, name);
+                r = find_user(&f, name, &user);
         if (r != CLI_DONE || !user)
                 return r;
-        r = nkey_generate(seed, key);
-        if (r < 0)
-                return hub_fail("no key can be made: %s", strerror(-r));
+        /* The server knows a user of a password by its name, and would not take two of that name. */
+        if (keep && *user->hash)
+                return hub_fail("%s has a password, and a user has one at a time: refresh it without "
+                                "--keep-old, or make "
+                                "a second user for the change",
+                                name);
+        is_password = *user->hash || options_get(&c->options, "password");
         /* A second refresh ends the oldest key: there are never three. */
-        (void)text_copy(user->old, sizeof(user->old), options_get(&c->options, "keep-old") ? user->key : "");
-        (void)text_copy(user->key, sizeof(user->key), key);
+        (void)text_copy(user->old, sizeof(user->old), keep ? user->key : "");
+        r = renew(user, is_password, &secret);
         user->renewed = time_realtime();
-        r = out ? put_seed(out, user, seed) : CLI_DONE;
-        if (r == CLI_DONE && (r = save_file(&f)) != CLI_DONE && out)
-                (void)unlink(out);
-        if (r == CLI_DONE) {
-                tell_user(c, user, seed, out);
-                r = hub_reload_servers(c, f.path, &f.users);
-        }
-        secret_forget(seed, sizeof(seed));
+        r = r < 0 ? hub_fail("no secret can be made: %s", strerror(-r)) : end_change(c, &f, user, &secret);
+        secret_forget(&secret, sizeof(secret));
         return r;
 }
 
@@ -276,23 +334,18 @@ static int revoke_user(struct hub_call *c)
         bool only_old = options_get(&c->options, "old") != NULL;
         struct nats_user *user = NULL;
         const char *name = NULL;
-        int r = need_name(c, &name);
+        int r = begin_change(c, &f, &name);
 
         if (r == CLI_DONE)
-                r = open_file(c, true, &f);
-        if (r == CLI_DONE)
-                r = take_reloads(c, &f);
-        if (r == CLI_DONE && !(user = nats_users_find(&f.users, name)))
-                r = no_such_user(&f, name);
+                r = find_user(&f, name, &user);
         if (r != CLI_DONE || !user)
                 return r;
         if (only_old && !*user->old)
                 return hub_fail("%s has no old key: it was not refreshed with --keep-old", name);
-        /* A server without any user asks nobody for a key. */
         if (!only_old && f.users.n == 1)
-                return hub_fail("%s is the last user: a nats-server without users serves everybody. Stop the "
-                                "server, or add "
-                                "another user first",
+                return hub_fail("%s is the last user, and nobody could reach the hub any more, you neither. "
+                                "Stop the server, "
+                                "or add another user first",
                                 name);
         if (only_old)
                 user->old[0] = '\0';
@@ -303,9 +356,12 @@ static int revoke_user(struct hub_call *c)
                 json_string(&c->w, "revoked", only_old ? "old key" : "user");
         } else {
                 (void)printf("%s: %s\n", name, only_old ? "the old key is revoked" : "revoked");
+                (void)fflush(stdout);
         }
-        return save_and_tell(c, &f);
+        return end_change(c, &f, NULL, NULL);
 }
+
+/* --- the list ------------------------------------------------------------------------------------------------------------- */
 
 static void put_user(struct json_writer *w, const struct nats_user *user)
 {
@@ -314,7 +370,8 @@ static void put_user(struct json_writer *w, const struct nats_user *user)
         json_open_object(w);
         json_string(w, "name", user->name);
         json_string(w, "roles", nats_roles_text(user->roles, roles));
-        json_string(w, "key", user->key);
+        json_string(w, "key", *user->key ? user->key : NULL);
+        json_bool(w, "password", *user->hash);
         json_string(w, "oldKey", *user->old ? user->old : NULL);
         json_string(w, "addedAt", time_iso(user->added, iso, sizeof(iso)));
         json_string(w, "renewedAt", user->renewed ? time_iso(user->renewed, iso, sizeof(iso)) : NULL);
@@ -347,8 +404,9 @@ static int list_users(struct hub_call *c)
 
                 (void)printf("%-20s  %-24s  %-20s  ", u->name, nats_roles_text(u->roles, roles),
                              time_iso(u->added, iso, sizeof(iso)));
-                (void)printf("%-20s  %.8s…%s\n", u->renewed ? time_iso(u->renewed, iso, sizeof(iso)) : "-",
-                             u->key, *u->old ? " (and the old one)" : "");
+                (void)printf("%-20s  %.8s%s%s\n", u->renewed ? time_iso(u->renewed, iso, sizeof(iso)) : "-",
+                             *u->key ? u->key : "password", *u->key ? "…" : "",
+                             *u->old ? " (and the old key)" : "");
         }
         return CLI_DONE;
 }
@@ -374,133 +432,4 @@ int hub_worker(struct hub_call *c)
                 return r;
         }
         return hub_usage("worker: add, refresh, revoke or list, not \"%s\"", word);
-}
-
-/* --- hub init --write-config --------------------------------------------------------------------------------------------- */
-
-/* Never over a file that is there. */
-static int put_file(const char *path, mode_t mode, const struct buffer *text)
-{
-        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-
-        if (fd < 0)
-                return hub_fail("%s: %s%s", path, strerror(errno),
-                                errno == EEXIST
-                                        ? ": nothing is overwritten; move it away, or name another --dir"
-                                        : "");
-        if (write(fd, text->data, text->len) != (ssize_t)text->len || fsync(fd) < 0)
-                return hub_fail("%s: %s", path, strerror(errno));
-        return CLI_DONE;
-}
-
-static const char *option_or(struct hub_call *c, const char *option, const char *fallback)
-{
-        const char *given = options_get(&c->options, option);
-
-        return given ? given : fallback;
-}
-
-static int write_users(struct hub_call *c, const char *dir, const char *pid_file)
-{
-        _cleanup_free_ char *path = text_format("%s/" USERS_FILE, dir),
-                            *seed_file = text_format("%s/admin.nk", dir);
-        struct nats_user admin = {.name = "admin", .roles = NATS_ROLE_ADMIN, .added = time_realtime()};
-        _cleanup_buffer_ struct buffer text = {0};
-        struct nats_users users = {0};
-        char seed[NKEY_SEED_SIZE];
-        int r;
-
-        buffer_init(&text, 0);
-        if (!path || !seed_file || nkey_generate(seed, admin.key) < 0 || nats_users_add(&users, &admin) < 0 ||
-            nats_users_add_reload(&users, false, pid_file) < 0) {
-                nats_users_finish(&users);
-                return hub_fail("not enough memory");
-        }
-        nats_users_print(&users, &text);
-        nats_users_finish(&users);
-        r = text.failed ? hub_fail("not enough memory") : put_file(path, 0644, &text);
-        if (r == CLI_DONE && (r = put_seed(seed_file, &admin, seed)) != CLI_DONE)
-                (void)unlink(path);
-        secret_forget(seed, sizeof(seed));
-        if (r == CLI_DONE && c->json) {
-                json_string(&c->w, "users", path);
-                json_string(&c->w, "admin", seed_file);
-        } else if (r == CLI_DONE) {
-                (void)printf("%s: users; \"hub worker\" changes it\n%s: the administrator's seed, for hub "
-                             "init, check and "
-                             "janitor: nobody else may read it\n",
-                             path, seed_file);
-        }
-        return r;
-}
-
-static int write_conf(struct hub_call *c, const char *dir, const struct nats_conf *conf)
-{
-        _cleanup_free_ char *path = text_format("%s/nats.conf", dir);
-        _cleanup_buffer_ struct buffer text = {0};
-        int r;
-
-        buffer_init(&text, 0);
-        nats_conf_print(conf, &text);
-        if (!path || text.failed)
-                return hub_fail("not enough memory");
-        r = put_file(path, 0644, &text);
-        if (r != CLI_DONE)
-                return r;
-        if (c->json)
-                json_string(&c->w, "config", path);
-        else
-                (void)printf("%s: start it with nats-server -c %s\n", path, path);
-        return CLI_DONE;
-}
-
-static int check_paths(const struct nats_conf *conf)
-{
-        const char *const paths[][2] = {{"store", conf->store_dir},
-                                        {"pid-file", conf->pid_file},
-                                        {"tls-cert", conf->tls_cert},
-                                        {"tls-key", conf->tls_key}};
-
-        if (!conf->tls_cert != !conf->tls_key)
-                return hub_usage("--tls-cert and --tls-key go together");
-        for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-                if (paths[i][1] && paths[i][1][0] != '/')
-                        return hub_usage("--%s \"%s\": name it from / on, since the server starts in a "
-                                         "folder of its own",
-                                         paths[i][0], paths[i][1]);
-        return CLI_DONE;
-}
-
-int hub_write_config(struct hub_call *c)
-{
-        char host[HOST_NAME_MAX + 1] = "";
-        struct nats_conf conf = {.users_file = USERS_FILE};
-        _cleanup_free_ char *dir = NULL;
-        int r;
-
-        (void)gethostname(host, sizeof(host) - 1);
-        conf.server_name = option_or(c, "server-name", *host ? host : "hub");
-        conf.listen = option_or(c, "listen", "0.0.0.0:4222");
-        conf.store_dir = option_or(c, "store", "/var/lib/nats");
-        conf.pid_file = option_or(c, "pid-file", "/run/nats/nats-server.pid");
-        conf.tls_cert = options_get(&c->options, "tls-cert");
-        conf.tls_key = options_get(&c->options, "tls-key");
-        r = check_paths(&conf);
-        if (r == CLI_DONE)
-                r = hub_dir(c, &dir);
-        if (r != CLI_DONE)
-                return r;
-        if ((r = file_make_dir(dir, 0755)) < 0)
-                return hub_fail("%s: %s", dir, strerror(-r));
-        if (!conf.tls_cert)
-                hub_note(
-                        "without --tls-cert and --tls-key everybody on the way can read prompts and answers");
-        json_open_object(&c->w);
-        r = write_users(c, dir, conf.pid_file);
-        if (r == CLI_DONE)
-                r = write_conf(c, dir, &conf);
-        json_close_object(&c->w);
-        if (r != CLI_DONE)
-                buffer_clear(&c->out);
-        return r;
 }

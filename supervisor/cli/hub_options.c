@@ -7,7 +7,8 @@ const struct option_spec cli_hub_options[] = {
         {.name = "hub", .value = "NAME", .doc = "the hub of the configuration (default: its only one)"},
         {.name = "url",
          .value = "URL",
-         .doc = "a NATS server, as tls://hub:4222, instead of the configuration's"},
+         .doc = "a NATS server, as tls://hub:4222, instead of the configuration's; worker: the servers (with "
+                "commas) that must have read users.conf in the end"},
         {.name = "nkey", .value = "FILE", .doc = "connect with the seed in this file"},
         {.name = "creds", .value = "FILE", .doc = "connect with this credentials file (JWT and seed)"},
         {.name = "user", .value = "NAME", .doc = "connect as this user, with --password-file"},
@@ -19,7 +20,9 @@ const struct option_spec cli_hub_options[] = {
         {.name = "tls-key", .value = "FILE", .doc = "its key"},
         {.name = "timeout",
          .value = "TIME",
-         .doc = "how long one answer may take (default: 5s); farm: how long to listen (11s)"},
+         .doc = "how long one answer may take (default: 5s); farm: how long to listen (11s); worker: how "
+                "long a "
+                "server may take to read users.conf (10s)"},
         {.name = "models",
          .value = "LIST",
          .doc = "init, check: names of models, with commas, as clients ask for them"},
@@ -55,7 +58,9 @@ const struct option_spec cli_hub_options[] = {
          .doc = "worker add: worker, gateway, janitor, viewer, admin (default: worker); check: as whom"},
         {.name = "out",
          .value = "FILE",
-         .doc = "worker add, refresh: the new seed goes into this file instead of stdout"},
+         .doc = "worker add, refresh: the new seed or password goes into this file instead of stdout"},
+        {.name = "password",
+         .doc = "worker add, refresh: a password instead of a key; the hub keeps its bcrypt hash"},
         {.name = "keep-old", .doc = "worker refresh: the old key stays good until revoke --old"},
         {.name = "old", .doc = "worker revoke: only the old key"},
         {.name = "reload-pid",

@@ -2,6 +2,7 @@
 #include "core/nats_users.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/json.h"
@@ -19,7 +20,9 @@ static const char header[] =
         "# The users of a hub of llama-supervisor; nats.conf includes this file inside the account. It is "
         "written by\n"
         "# \"llama-supervisor hub worker\": change it with that. Lines of others make it refuse the file.\n"
-        "# A user is known here by the public half of its key only; the seed is where the worker is.\n";
+        "# A user is known here by the public half of its key, or by a password's hash; the secret is where "
+        "the "
+        "worker is.\n";
 
 /* --- words ---------------------------------------------------------------------------------------------------------------- */
 
@@ -131,6 +134,23 @@ int nats_users_add_reload(struct nats_users *u, bool is_command, const char *wha
         return 0;
 }
 
+void nats_users_add_probe(struct nats_users *u, const char key[NKEY_PUBLIC_SIZE], usec_t now)
+{
+        struct nats_probe *last;
+        size_t n = 0;
+
+        /* A clock that was set back must not keep them for good. */
+        for (size_t i = 0; i < u->n_probes; i++)
+                if (u->probes[i].added <= now && now - u->probes[i].added < NATS_PROBE_AGE)
+                        u->probes[n++] = u->probes[i];
+        if (n == NATS_PROBES_MAX)
+                memmove(u->probes, u->probes + 1, --n * sizeof(*u->probes));
+        last = u->probes + n++;
+        (void)text_copy(last->key, sizeof(last->key), key);
+        last->added = now;
+        u->n_probes = n;
+}
+
 void nats_users_finish(struct nats_users *u)
 {
         for (size_t i = 0; i < u->n_reloads; i++)
@@ -144,7 +164,8 @@ void nats_users_finish(struct nats_users *u)
 static int read_user(struct nats_users *u, const struct json_value *v, const char **why)
 {
         const char *name = json_get_string(v, "name"), *roles = json_get_string(v, "roles"),
-                   *key = json_get_string(v, "key"), *old = json_get_string(v, "old");
+                   *key = json_get_string(v, "key"), *hash = json_get_string(v, "password"),
+                   *old = json_get_string(v, "old");
         struct nats_user user = {.added = (usec_t)json_get_int(v, "added", 0),
                                  .renewed = (usec_t)json_get_int(v, "renewed", 0)};
         int r;
@@ -152,11 +173,13 @@ static int read_user(struct nats_users *u, const struct json_value *v, const cha
         *why = "is no user as we write them: {\"name\", \"roles\", \"key\", \"added\"}";
         if (!name || !nats_user_name_is_good(name) || !roles || nats_roles_parse(roles, &user.roles) < 0)
                 return -EBADMSG;
-        *why = "has no good key";
-        if (!key || !nkey_is_public(key) || (old && !nkey_is_public(old)))
+        *why = "has no good key, and no good hash of a password";
+        if (!key == !hash || (key && !nkey_is_public(key)) || (hash && !password_is_hash(hash)) ||
+            (old && !nkey_is_public(old)))
                 return -EBADMSG;
         (void)text_copy(user.name, sizeof(user.name), name);
         (void)text_copy(user.key, sizeof(user.key), key);
+        (void)text_copy(user.hash, sizeof(user.hash), hash);
         (void)text_copy(user.old, sizeof(user.old), old);
         *why = "names a user, or a key, for the second time";
         r = nats_users_add(u, &user);
@@ -175,37 +198,60 @@ static int read_reload(struct nats_users *u, const struct json_value *v, const c
         return r == -E2BIG ? -EBADMSG : r;
 }
 
-static int read_note(struct nats_users *u, const char *text, size_t len, bool is_user, const char **why)
+static int read_probe(struct nats_users *u, const struct json_value *v, const char **why)
+{
+        const char *key = json_get_string(v, "key");
+        struct nats_probe *p = u->probes + u->n_probes;
+
+        *why = "is no probe as we write them: {\"key\", \"added\"}, 32 at most";
+        if (!key || !nkey_is_public(key) || u->n_probes == NATS_PROBES_MAX)
+                return -EBADMSG;
+        (void)text_copy(p->key, sizeof(p->key), key);
+        p->added = (usec_t)json_get_int(v, "added", 0);
+        u->n_probes++;
+        return 0;
+}
+
+static int read_note(struct nats_users *u, const char *text, size_t len, const char **why)
 {
         struct json_value *v = NULL;
-        int r = json_parse(text, len, &v, NULL);
+        char kind = text[1];
+        int r = json_parse(text + 3, len - 3, &v, NULL);
 
         if (r < 0) {
                 *why = "is no JSON";
                 return r;
         }
-        r = is_user ? read_user(u, v, why) : read_reload(u, v, why);
+        r = kind == ':' ? read_user(u, v, why) : kind == '?' ? read_probe(u, v, why) : read_reload(u, v, why);
         json_free(v);
         return r;
 }
 
 /* What stands outside our comments must be what we write for them: else it is somebody's work, and would be lost. The rights within
  * a user's line are not compared, since another version of this program may have given others. */
+static bool begins(const char *line, size_t len, const char *member, const char *value, const char *hash)
+{
+        char begin[NATS_USER_NAME_MAX + PASSWORD_HASH_SIZE + NKEY_PUBLIC_SIZE + 32];
+        int n = hash ? snprintf(begin, sizeof(begin), "{\"%s\":\"%s\",\"password\":\"%s\"", member, value,
+                                hash)
+                     : snprintf(begin, sizeof(begin), "{\"%s\":\"%s\"", member, value);
+
+        return *value && len > (size_t)n && memcmp(line, begin, (size_t)n) == 0;
+}
+
 static bool is_ours(const struct nats_users *u, const char *line, size_t len)
 {
         const struct nats_user *last = u->n ? u->list + u->n - 1 : NULL;
-        char begin[NKEY_PUBLIC_SIZE + 16];
+        const struct nats_probe *probe = u->n_probes ? u->probes + u->n_probes - 1 : NULL;
 
         if (len == 0 || line[0] == '#' || (len == 9 && memcmp(line, "users = [", len) == 0) ||
             (len == 1 && line[0] == ']'))
                 return true;
-        for (int i = 0; last && i < 2; i++) {
-                int n = snprintf(begin, sizeof(begin), "{\"nkey\":\"%s\"", i ? last->old : last->key);
-
-                if (len > (size_t)n && memcmp(line, begin, (size_t)n) == 0)
-                        return true;
-        }
-        return false;
+        if (last &&
+            (begins(line, len, "nkey", last->key, NULL) || begins(line, len, "nkey", last->old, NULL) ||
+             (*last->hash && begins(line, len, "user", last->name, last->hash))))
+                return true;
+        return probe && begins(line, len, "nkey", probe->key, NULL);
 }
 
 static int read_line(struct nats_users *u, const char *line, size_t len, const char **why)
@@ -216,10 +262,8 @@ static int read_line(struct nats_users *u, const char *line, size_t len, const c
         }
         while (len && (line[len - 1] == ' ' || line[len - 1] == '\r'))
                 len--;
-        if (len > 2 && memcmp(line, "#: ", 3) == 0)
-                return read_note(u, line + 3, len - 3, true, why);
-        if (len > 2 && memcmp(line, "#@ ", 3) == 0)
-                return read_note(u, line + 3, len - 3, false, why);
+        if (len > 2 && line[0] == '#' && strchr(":@?", line[1]) && line[2] == ' ')
+                return read_note(u, line, len, why);
         *why = "was not written by llama-supervisor: move it into a file of its own";
         return is_ours(u, line, len) ? 0 : -EBADMSG;
 }
@@ -342,7 +386,10 @@ static void put_note(const struct nats_user *user, struct buffer *out)
         json_open_object(&w);
         json_string(&w, "name", user->name);
         json_string(&w, "roles", nats_roles_text(user->roles, roles));
-        json_string(&w, "key", user->key);
+        if (*user->key)
+                json_string(&w, "key", user->key);
+        else
+                json_string(&w, "password", user->hash);
         if (*user->old)
                 json_string(&w, "old", user->old);
         json_uint(&w, "added", user->added);
@@ -352,14 +399,37 @@ static void put_note(const struct nats_user *user, struct buffer *out)
         (void)buffer_putc(out, '\n');
 }
 
-static void put_user(const struct nats_user *user, const char *key, struct buffer *out)
+static void put_rights(const struct nats_user *user, struct buffer *out)
 {
-        (void)buffer_printf(out, "  {\"nkey\":\"%s\"", key);
         if (!(user->roles & NATS_ROLE_ADMIN)) {
                 (void)buffer_puts(out, ",\"permissions\":");
                 nats_user_put_permissions(user, out);
         }
         (void)buffer_puts(out, "},\n");
+}
+
+static void put_user(const struct nats_user *user, struct buffer *out)
+{
+        put_note(user, out);
+        if (*user->key)
+                (void)buffer_printf(out, "  {\"nkey\":\"%s\"", user->key);
+        else
+                (void)buffer_printf(out, "  {\"user\":\"%s\",\"password\":\"%s\"", user->name, user->hash);
+        put_rights(user, out);
+        if (!*user->old)
+                return;
+        (void)buffer_printf(out, "  {\"nkey\":\"%s\"", user->old);
+        put_rights(user, out);
+}
+
+static void put_probe(const struct nats_probe *p, struct buffer *out)
+{
+        (void)buffer_printf(
+                out,
+                "  #? {\"key\":\"%s\",\"added\":%" PRIu64 "}\n"
+                "  {\"nkey\":\"%s\",\"permissions\":{\"publish\":{\"deny\":[\">\"]},\"subscribe\":{"
+                "\"deny\":[\">\"]}}},\n",
+                p->key, p->added, p->key);
 }
 
 static void put_reload(const struct nats_reload *r, struct buffer *out)
@@ -380,11 +450,9 @@ void nats_users_print(const struct nats_users *u, struct buffer *out)
         for (size_t i = 0; i < u->n_reloads; i++)
                 put_reload(u->reloads + i, out);
         (void)buffer_puts(out, "users = [\n");
-        for (size_t i = 0; i < u->n; i++) {
-                put_note(u->list + i, out);
-                put_user(u->list + i, u->list[i].key, out);
-                if (*u->list[i].old)
-                        put_user(u->list + i, u->list[i].old, out);
-        }
+        for (size_t i = 0; i < u->n; i++)
+                put_user(u->list + i, out);
+        for (size_t i = 0; i < u->n_probes; i++)
+                put_probe(u->probes + i, out);
         (void)buffer_puts(out, "]\n");
 }

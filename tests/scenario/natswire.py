@@ -50,9 +50,9 @@ class Message:
 
 
 class Wire:
-    """One connection. key: the public key ("U…") of the seed in `seed_file`; both None: without."""
+    """One connection. key: the public key ("U…") of the seed in `seed_file`; both None: without, or by a password."""
 
-    def __init__(self, port, key=None, seed_file=None, tls_ca=None, host="127.0.0.1", user=None):
+    def __init__(self, port, key=None, seed_file=None, tls_ca=None, host="127.0.0.1", user=None, password=None):
         self.sock = socket.create_connection((host, port), timeout=harness.PATIENCE)
         self.buffer = b""
         self.subscriptions = 0
@@ -67,6 +67,8 @@ class Wire:
                  "headers": True, "no_responders": True}
         if seed_file:
             hello.update(nkey=key, sig=sign(seed_of(seed_file), info["nonce"]))
+        if password:
+            hello.update({"user": user, "pass": password})
         self.send("CONNECT %s\r\nPING\r\n" % json.dumps(hello))
         while self.line() != "PONG":
             if self.errors:

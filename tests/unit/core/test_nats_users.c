@@ -13,6 +13,8 @@
 
 #define KEY_A "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
+#define HASH "$2a$05$ePFD68cgDm43HqMC.nSGTe8jaIKx3LIJScAMpDpOtGKofH7R6lXj2"
+
 static struct nats_user user_of(const char *name, unsigned roles)
 {
         struct nats_user u = {.roles = roles, .added = UINT64_C(1790000000000000)};
@@ -65,6 +67,71 @@ static void what_is_written_is_read_again(void **state)
         nats_users_finish(&back);
 }
 
+static void a_password_is_a_hash(void **state)
+{
+        _cleanup_buffer_ struct buffer text, again;
+        struct nats_user a = user_of("gpu-1", NATS_ROLE_WORKER), b = user_of("gpu-2", NATS_ROLE_ADMIN);
+        struct nats_users u = {0}, back;
+
+        (void)state;
+        buffer_init(&text, 0);
+        buffer_init(&again, 0);
+        /* One that had a key and changes over; and an administrator, who has no rights written out. */
+        memcpy(a.old, a.key, sizeof(a.old));
+        memset(a.key, 0, sizeof(a.key));
+        memset(b.key, 0, sizeof(b.key));
+        (void)snprintf(a.hash, sizeof(a.hash), HASH);
+        (void)snprintf(b.hash, sizeof(b.hash), HASH);
+        assert_int_equal(nats_users_add(&u, &a), 0);
+        assert_int_equal(nats_users_add(&u, &b), 0);
+        nats_users_print(&u, &text);
+        assert_non_null(
+                strstr(text.data, "  {\"user\":\"gpu-1\",\"password\":\"" HASH "\",\"permissions\":{"));
+        assert_non_null(strstr(text.data, "  {\"user\":\"gpu-2\",\"password\":\"" HASH "\"},\n"));
+        assert_non_null(strstr(text.data, a.old));
+        parse_good(&text, &back);
+        assert_memory_equal(&back.list[0], &a, sizeof(a));
+        assert_memory_equal(&back.list[1], &b, sizeof(b));
+        nats_users_print(&back, &again);
+        assert_string_equal(text.data, again.data);
+        nats_users_finish(&u);
+        nats_users_finish(&back);
+}
+
+static void probes_come_and_go(void **state)
+{
+        _cleanup_buffer_ struct buffer text;
+        struct nats_users u = {0}, back;
+        usec_t now = UINT64_C(1790000000000000);
+        struct nats_user key;
+
+        (void)state;
+        buffer_init(&text, 0);
+        for (unsigned i = 0; i < NATS_PROBES_MAX + 3; i++) {
+                key = user_of("x", NATS_ROLE_WORKER);
+                nats_users_add_probe(&u, key.key, now + i);
+        }
+        /* The newest stay. */
+        assert_int_equal(u.n_probes, NATS_PROBES_MAX);
+        assert_int_equal(u.probes[0].added, now + 3);
+        assert_string_equal(u.probes[NATS_PROBES_MAX - 1].key, key.key);
+        nats_users_print(&u, &text);
+        assert_non_null(strstr(
+                text.data,
+                "\"permissions\":{\"publish\":{\"deny\":[\">\"]},\"subscribe\":{\"deny\":[\">\"]}}},"));
+        parse_good(&text, &back);
+        assert_int_equal(back.n, 0);
+        assert_int_equal(back.n_probes, NATS_PROBES_MAX);
+        assert_memory_equal(back.probes, u.probes, sizeof(u.probes));
+        nats_users_finish(&back);
+        /* The old are dropped, and those of a clock that was set back. */
+        nats_users_add_probe(&u, key.key, now + NATS_PROBE_AGE + 10);
+        assert_int_equal(u.n_probes, NATS_PROBES_MAX + 3 - 11 + 1);
+        nats_users_add_probe(&u, key.key, now - 1);
+        assert_int_equal(u.n_probes, 1);
+        nats_users_finish(&u);
+}
+
 static void names_and_keys_are_there_once(void **state)
 {
         struct nats_user a = user_of("a", NATS_ROLE_WORKER), b = user_of("b", NATS_ROLE_WORKER);
@@ -112,6 +179,17 @@ static void what_others_wrote_is_refused(void **state)
                 {"#: {\"name\":\"a\",\"roles\":\"worker\",\"key\":\"" KEY_A
                  "\"}\n#: {\"name\":\"b\",\"roles\":\"worker\",\"key\":\"" KEY_A "\"}\n",
                  2},
+                {"#: {\"name\":\"a\",\"roles\":\"worker\",\"password\":\"plain\"}\n", 1},
+                {"#: {\"name\":\"a\",\"roles\":\"worker\",\"password\":\"" HASH "\",\"key\":\"" KEY_A "\"}\n",
+                 1},
+                {"#: {\"name\":\"a\",\"roles\":\"worker\",\"password\":\"" HASH
+                 "\"}\n{\"user\":\"b\",\"password\":\"" HASH "\"}\n",
+                 2},
+                {"#: {\"name\":\"a\",\"roles\":\"worker\",\"key\":\"" KEY_A
+                 "\"}\n{\"user\":\"a\",\"password\":\"\"}\n",
+                 2},
+                {"#? {\"added\":1}\n", 1},
+                {"#? {\"key\":\"UDXU\",\"added\":1}\n", 1},
                 {"#@ {}\n", 1},
                 {"#@ {\"pid_file\":\"/a\",\"command\":\"b\"}\n", 1},
                 /* a user's line that belongs to no comment */
@@ -201,6 +279,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_is_written_is_read_again),
+                cmocka_unit_test(a_password_is_a_hash),
+                cmocka_unit_test(probes_come_and_go),
                 cmocka_unit_test(names_and_keys_are_there_once),
                 cmocka_unit_test(what_others_wrote_is_refused),
                 cmocka_unit_test(a_role_has_its_rights_and_no_others),
