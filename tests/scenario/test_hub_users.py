@@ -85,7 +85,7 @@ def test_a_worker_with_a_password(server, make_daemon, folder):
     told = json.loads(done("check", "--url", server.url, "--user", "one", "--password-file", file, "--json", "--models", "q").stdout)
     assert told["wrong"] == 0 and told["warnings"] == 0 and any("of a worker are as they should be" in f["message"] for f in told["findings"]), told
     daemon = make_daemon({"hubs": [{"driver": "nats", "name": "lab", "worker": "one", "url": server.url, "user": "one", "credentials_file": file}]})
-    wait_for(lambda: "hub lab is up" in daemon.output(), what=daemon.output)
+    wait_for(lambda: "lab: hub is up" in daemon.output(), what=daemon.output)
     assert password not in daemon.output()
     daemon.stop()
     # A new one: the old one is out when the command has ended.
