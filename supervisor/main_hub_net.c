@@ -325,7 +325,7 @@ static int take_layout(struct hub_call *c, struct nats_provision *p)
                 r = hub_usage(
                         "--replicas is 1, 3 or 5: an even number survives no more than the odd one below it");
         if (r == CLI_DONE)
-                r = hub_number(c, "tries", 1, 100, p->layout.max_deliver, &tries);
+                r = hub_number(c, "tries", 1, 100, p->layout.tries, &tries);
         if (r == CLI_DONE)
                 r = hub_number(c, "max-jobs", 1, 1000000000, p->layout.max_jobs, &p->layout.max_jobs);
         if (r == CLI_DONE)
@@ -337,7 +337,7 @@ static int take_layout(struct hub_call *c, struct nats_provision *p)
         if (p->layout.ack_wait < USEC_PER_SEC || p->layout.ack_wait > USEC_PER_HOUR)
                 return hub_usage("--lease is from 1s to 1h");
         p->layout.replicas = (unsigned)replicas;
-        p->layout.max_deliver = (unsigned)tries;
+        p->layout.tries = (unsigned)tries;
         for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
                 if (options_get(&c->options, bits[i].option))
                         p->given |= bits[i].bit;

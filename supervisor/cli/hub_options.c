@@ -32,7 +32,7 @@ const struct option_spec cli_hub_options[] = {
         {.name = "lease",
          .value = "TIME",
          .doc = "init: how long a silent worker keeps a job (default: 30s)"},
-        {.name = "tries", .value = "N", .doc = "init: how often a job is given away (default: 3)"},
+        {.name = "tries", .value = "N", .doc = "init: how often a job is tried (default: 3)"},
         {.name = "max-jobs", .value = "N", .doc = "init: how many may wait (default: 100000)"},
         {.name = "max-age", .value = "TIME", .doc = "init: how long a job may wait (default: 7d)"},
         {.name = "dry-run", .doc = "init, janitor: only say what would be done"},

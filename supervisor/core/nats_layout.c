@@ -17,6 +17,7 @@ static const char *const streams[] = {
         [NATS_JOBS] = "JOBS",
         [NATS_RESULTS] = "RESULTS",
         [NATS_DEADLETTER] = "DEADLETTER",
+        [NATS_RETURNS] = "RETURNS",
 };
 _Static_assert(ARRAY_SIZE(streams) == NATS_STREAMS, "each stream has its name");
 
@@ -119,6 +120,18 @@ const char *nats_subject_id(enum nats_subject what, const char *subject)
         const char *id = starts_with(subject, prefixes[what]) ? subject + strlen(prefixes[what]) : NULL;
 
         return id && nats_is_id(id) ? id : NULL;
+}
+
+char *nats_subject_return(const char *job, unsigned delivery, char *buf)
+{
+        (void)snprintf(buf, NATS_SUBJECT_MAX, "llm.back.%s.%u", job, delivery);
+        return buf;
+}
+
+char *nats_subject_returns(const char *job, char *buf)
+{
+        (void)snprintf(buf, NATS_SUBJECT_MAX, "llm.back.%s.*", job);
+        return buf;
 }
 
 static int compose(const char *model, enum nats_class c, const char *fmt, char *buf)
@@ -265,6 +278,9 @@ static void put_subjects(struct json_writer *w, enum nats_stream s)
         case NATS_RESULTS:
                 json_put_string(w, "llm.res.*");
                 break;
+        case NATS_RETURNS:
+                json_put_string(w, "llm.back.*.*");
+                break;
         default:
                 json_put_string(w, "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.JOBS.*");
                 json_put_string(w, "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.JOBS.*");
@@ -274,9 +290,11 @@ static void put_subjects(struct json_writer *w, enum nats_stream s)
 
 void nats_put_stream(struct json_writer *w, enum nats_stream s, const struct nats_layout *l)
 {
-        usec_t age = s == NATS_JOBS      ? l->max_age
-                     : s == NATS_RESULTS ? l->result_age
-                                         : 30 * 24 * USEC_PER_HOUR;
+        usec_t age = s == NATS_JOBS                    ? l->max_age
+                     : s == NATS_RESULTS               ? l->result_age
+                     : s == NATS_RETURNS && l->max_age ? l->max_age
+                                                       : 30 * 24 * USEC_PER_HOUR;
+        bool is_note = s == NATS_DEADLETTER || s == NATS_RETURNS;
         usec_t window = age ? MIN(l->duplicates, age) : l->duplicates;
 
         json_open_object(w);
@@ -285,14 +303,17 @@ void nats_put_stream(struct json_writer *w, enum nats_stream s, const struct nat
         json_string(w, "retention", s == NATS_JOBS ? "workqueue" : "limits");
         json_string(w, "storage", "file");
         json_uint(w, "num_replicas", l->replicas);
-        /* Full: who publishes is told; nothing that was accepted goes away. Of the dead letters the oldest go, they are copies. */
-        json_string(w, "discard", s == NATS_DEADLETTER ? "old" : "new");
-        put_limit(w, "max_msgs", s == NATS_JOBS ? l->max_jobs : s == NATS_DEADLETTER ? 100000 : 0);
+        /* Full: who publishes is told; nothing that was accepted goes away. Of what is noted about jobs the oldest goes. */
+        json_string(w, "discard", is_note ? "old" : "new");
+        put_limit(w, "max_msgs", s == NATS_JOBS ? l->max_jobs : is_note ? 100000 : 0);
         put_limit(w, "max_bytes", s == NATS_JOBS ? l->max_bytes : s == NATS_RESULTS ? l->result_bytes : 0);
-        put_limit(w, "max_msg_size", s == NATS_DEADLETTER ? 0 : l->max_message);
+        put_limit(w, "max_msg_size", is_note ? 0 : l->max_message);
         put_limit(w, "max_consumers", 0);
         json_uint(w, "max_age", NSEC(age));
         json_uint(w, "duplicate_window", NSEC(window));
+        /* The same said twice is one. */
+        if (s == NATS_RETURNS)
+                json_int(w, "max_msgs_per_subject", 1);
         if (s == NATS_RESULTS) {
                 /* One result a job, also for a publisher that does not say "expected 0". */
                 json_int(w, "max_msgs_per_subject", 1);
@@ -324,7 +345,7 @@ int nats_put_consumer(struct json_writer *w, const char *model, enum nats_class 
         json_string(w, "ack_policy", "explicit");
         json_string(w, "replay_policy", "instant");
         json_uint(w, "ack_wait", NSEC(l->ack_wait));
-        json_int(w, "max_deliver", l->max_deliver ? (int64_t)l->max_deliver : -1);
+        json_int(w, "max_deliver", l->tries ? (int64_t)nats_max_deliver(l->tries) : -1);
         json_uint(w, "max_ack_pending", l->max_ack_pending);
         /* Waiting pulls of all workers together: the default of 512 is eight workers with 64 slots. */
         json_uint(w, "max_waiting", 16384);
@@ -400,6 +421,13 @@ static void json_drop(struct json_value **v)
         *v = json_free(*v);
 }
 
+static void count_member(void *owner, const char *key, struct json_value *value)
+{
+        (void)key;
+        (void)value;
+        ++*(size_t *)owner;
+}
+
 int nats_answer_parse(const char *json, size_t len, struct nats_answer *ret)
 {
         _cleanup_(json_drop) struct json_value *root = NULL;
@@ -429,6 +457,7 @@ int nats_answer_parse(const char *json, size_t len, struct nats_answer *ret)
         a.num_pending = positive(root, "num_pending");
         a.num_ack_pending = positive(root, "num_ack_pending");
         a.num_waiting = positive(root, "num_waiting");
+        json_each(json_get(json_get(root, "state"), "subjects"), count_member, &a.n_subjects);
         message = json_get(root, "message");
         if (json_is_object(message)) {
                 text = json_get_string(message, "data");

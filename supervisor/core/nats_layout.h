@@ -4,6 +4,7 @@
  *   JOBS       llm.jobs.MODEL.CLASS  work queue; one durable pull consumer "MODEL_CLASS" for each model and class
  *   RESULTS    llm.res.JOB           one message a job, for good: published with "expected last sequence of the subject: 0"
  *   DEADLETTER JetStream's advisories of jobs of JOBS that were delivered too often or terminated
+ *   RETURNS    llm.back.JOB.DELIVERY what a worker gave back that nobody had failed: such a delivery is not one of the job's tries
  *   llm.out.JOB partial answers; llm.cancel.JOB; llm.hb.WORKER heartbeats; llm.ctl.WORKER orders; llm.bell.MODEL.CLASS "there is a job":
  *   plain messages, stored nowhere
  *
@@ -29,8 +30,8 @@ enum {
 enum nats_class { NATS_HI, NATS_LO, NATS_CLASSES };
 const char *nats_class_name(enum nats_class c); /* "hi", "lo" */
 
-enum nats_stream { NATS_JOBS, NATS_RESULTS, NATS_DEADLETTER, NATS_STREAMS };
-const char *nats_stream_name(enum nats_stream s); /* "JOBS", "RESULTS", "DEADLETTER" */
+enum nats_stream { NATS_JOBS, NATS_RESULTS, NATS_DEADLETTER, NATS_RETURNS, NATS_STREAMS };
+const char *nats_stream_name(enum nats_stream s); /* "JOBS", "RESULTS", "DEADLETTER", "RETURNS" */
 
 /* Headers of a job; all but the first are optional. The body is a JSON object as llama-server takes it. */
 #define NATS_HEADER_MSG_ID                                                                                   \
@@ -56,6 +57,8 @@ enum nats_subject { NATS_OUT, NATS_RES, NATS_CANCEL, NATS_BEAT, NATS_CTL };
 char *nats_subject(enum nats_subject what, const char *id, char *buf);
 /* The ID of such a subject; NULL: it is another. */
 const char *nats_subject_id(enum nats_subject what, const char *subject);
+char *nats_subject_return(const char *job, unsigned delivery, char *buf);
+char *nats_subject_returns(const char *job, char *buf); /* all of a job's: "llm.back.JOB.*" */
 /* "llm.jobs.MODEL.CLASS", "MODEL_CLASS" of a plain name: 0, -EINVAL, -ENAMETOOLONG. buf: NATS_SUBJECT_MAX. */
 int nats_subject_job(const char *model, enum nats_class c, char *buf);
 int nats_consumer(const char *model, enum nats_class c, char *buf);
@@ -82,7 +85,7 @@ struct nats_layout {
         usec_t max_age;               /* of a job that nobody took; 0: none */
         usec_t duplicates;            /* in which a job's id counts as a repetition */
         usec_t ack_wait;              /* the lease */
-        unsigned max_deliver;         /* attempts */
+        unsigned tries;               /* of a job; 0: no bound */
         unsigned max_ack_pending;     /* jobs at work of one model and class */
         usec_t result_age;            /* of results; 0: for good */
         uint64_t result_bytes;        /* of all results; 0: no bound. A full stream refuses, it never drops */
@@ -94,8 +97,25 @@ struct nats_layout {
                               .max_age = 7 * 24 * USEC_PER_HOUR,                                             \
                               .duplicates = 10 * USEC_PER_MIN,                                               \
                               .ack_wait = 30 * USEC_PER_SEC,                                                 \
-                              .max_deliver = 3,                                                              \
+                              .tries = 3,                                                                    \
                               .max_ack_pending = 20000})
+
+/* JetStream counts deliveries, and each "-NAK" makes one more: a farm that restarts would use up the tries of jobs that nobody ever failed. So the
+ * bound that a consumer has is NATS_RETURNS_MAX deliveries above the tries, and workers count: what was delivered before, less what was given back
+ * without blame. Of a consumer with a smaller bound, made by hand or by an earlier version, each delivery is a try. */
+enum { NATS_RETURNS_MAX = 1000 };
+static inline unsigned nats_max_deliver(unsigned tries)
+{
+        return tries ? tries + NATS_RETURNS_MAX : 0;
+}
+static inline bool nats_counts_returns(unsigned max_deliver)
+{
+        return max_deliver > NATS_RETURNS_MAX;
+}
+static inline unsigned nats_tries(unsigned max_deliver)
+{
+        return nats_counts_returns(max_deliver) ? max_deliver - NATS_RETURNS_MAX : max_deliver;
+}
 
 /* Bodies of $JS.API.STREAM.CREATE.NAME and STREAM.UPDATE.NAME, CONSUMER.DURABLE.CREATE.JOBS.NAME. */
 void nats_put_stream(struct json_writer *w, enum nats_stream s, const struct nats_layout *l);
@@ -120,7 +140,8 @@ struct nats_answer {
         usec_t ack_wait;      /* CONSUMER.INFO: of its configuration */
         unsigned max_deliver; /* same; 0: no bound */
         uint64_t num_pending, num_ack_pending, num_waiting;
-        char *message; /* STREAM.MSG.GET: the message's own bytes (decoded), NUL behind; NULL */
+        size_t n_subjects; /* STREAM.INFO with a filter: that have a message */
+        char *message;     /* STREAM.MSG.GET: the message's own bytes (decoded), NUL behind; NULL */
         size_t message_len;
 };
 int nats_answer_parse(const char *json, size_t len, struct nats_answer *ret); /* 0, -EBADMSG, -ENOMEM */

@@ -62,15 +62,23 @@ enum hub_state {
 };
 const char *hub_state_name(enum hub_state s); /* "connecting", "up", "down", "revoked", "drained" */
 
+/* Whether an order that brings a job back to its hub counts as one of the job's tries, where a hub counts those. */
+enum hub_blame {
+        HUB_BLAME_USUAL,  /* `fail` does, `release` does not */
+        HUB_BLAME_NOBODY, /* nothing was tried: its model could not be loaded, say */
+        HUB_BLAME_JOB,    /* it was under way when an earlier daemon died: that may have been its doing */
+};
+
 /* A claimed job. The connector owns it; the driver keeps the pointer from on_job (or adopt) until it has called on_settled. The connector
  * writes everything but `mark`. */
 struct hub_job {
         const char *id; /* the hub's, unique there */
         const char *
                 token; /* journalled before work begins; any process that holds it can renew, complete, fail or release the claim */
-        unsigned attempt; /* from 1: how often the hub has given it away */
-        unsigned run;     /* from 1: our local tries of this attempt */
-        void *mark;       /* the driver's own */
+        unsigned attempt;     /* from 1: how often the hub has given it away */
+        unsigned run;         /* from 1: our local tries of this attempt */
+        enum hub_blame blame; /* of the order that is given */
+        void *mark;           /* the driver's own */
 };
 
 /* What on_job tells of a new claim; the connector copies. */

@@ -402,19 +402,21 @@ static void link_fail(struct hub_link *l, struct hub_job *job, enum hub_fail how
                 return;
         if (how != HUB_FAIL_RETRY && how != HUB_FAIL_NO_MODEL)
                 settle_error(c, statuses[how], hub_fail_name(how), why);
-        else if (c->max_deliver && c->attempt >= c->max_deliver && !c->lost)
-                /* It would not come again: who waits need not wait for the janitor. */
+        else if (job->blame != HUB_BLAME_NOBODY && claim_is_last_try(c))
+                /* It would not be tried again: who waits need not wait for that. */
                 settle_error(c, statuses[how], "max_deliver", why);
         else
-                claim_nak(c, retry_after);
+                claim_nak(c, retry_after, job->blame != HUB_BLAME_NOBODY);
 }
 
 static void link_release(struct hub_link *l, struct hub_job *job)
 {
         struct claim *c = claim_of(l, job);
 
+        /* Who stops gives to others at once; who has no slot would get it back at once. */
         if (c)
-                claim_nak(c, 0);
+                claim_nak(c, l->draining || job->blame == HUB_BLAME_JOB ? 0 : claim_patience(),
+                          job->blame == HUB_BLAME_JOB);
 }
 
 static struct farm *link_farm(struct hub_link *l)

@@ -7,7 +7,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/secret.h"
 #include "base/text.h"
+
+/* What is given back because here is no place for it waits so long until it goes to anybody. */
+#define PATIENCE_MIN  (1 * USEC_PER_SEC)
+#define PATIENCE_MORE (2 * USEC_PER_SEC)
 
 enum {
         NO_MESSAGE = 10037
@@ -48,6 +53,7 @@ static struct claim *claim_new(struct hub_link *l, const char *id, const char *a
         c->link = l;
         c->number = l->next_number++;
         c->attempt = attempt;
+        c->returned = attempt == 1 ? 0 : -1;
         c->renewed_at = loop_now(l->loop);
         c->ask_until = c->look_at = USEC_INFINITY;
         (void)text_copy(c->id, sizeof(c->id), id);
@@ -200,7 +206,80 @@ static void offer(struct claim *c)
                              r == -EINVAL ? "the job's body is no JSON object"
                                           : "the job's body is too large");
         else
-                claim_nak(c, 0);
+                claim_nak(c, r == -ESHUTDOWN ? 0 : claim_patience(), false);
+}
+
+/* --- its tries -------------------------------------------------------------------------------------------------------- */
+
+usec_t claim_patience(void)
+{
+        unsigned chance = 0;
+
+        (void)secret_random(&chance, sizeof(chance));
+        return PATIENCE_MIN + PATIENCE_MORE * (chance % 1024) / 1024;
+}
+
+static bool may_be_used_up(const struct claim *c)
+{
+        return c->max_deliver && c->attempt >= nats_tries(c->max_deliver);
+}
+
+bool claim_is_last_try(const struct claim *c)
+{
+        if (!may_be_used_up(c) || c->lost)
+                return false;
+        /* How many were tries is not known: it comes again, and is counted then. */
+        return !nats_counts_returns(c->max_deliver) ||
+               (c->returned >= 0 && c->attempt - (unsigned)c->returned >= nats_tries(c->max_deliver));
+}
+
+/* Its tries were used up before this delivery: whoever takes it dies of it, it seems. So nobody does any more. */
+static void bury(struct claim *c)
+{
+        char why[160];
+
+        (void)snprintf(
+                why, sizeof(why),
+                "no worker finished it: it was tried %u times, and each time the worker died, fell silent "
+                "or failed",
+                c->attempt - 1 - (unsigned)c->returned);
+        link_note(c->link, "job %s: %s", c->id, why);
+        landed(c, false);
+        c->dead = true;
+        settle_error(c, 502, "max_deliver", why);
+}
+
+void claim_look_again(struct claim *c)
+{
+        usec_t now = loop_now(c->link->loop);
+
+        c->look_at = now + LOOK_EVERY;
+        link_wake(c->link, c->look_at);
+        if (usec_sub(now, c->renewed_at) > c->lease / 3)
+                claim_renew(c);
+}
+
+/* It has no result yet. */
+void claim_weigh(struct claim *c)
+{
+        struct hub_link *l = c->link;
+        unsigned tries = nats_tries(c->max_deliver);
+        bool counts = nats_counts_returns(c->max_deliver);
+
+        if (c->job || !c->held)
+                return;
+        if (!link_is_up(l)) {
+                landed(c, false);
+                (void)claim_free(c);
+        } else if (counts && c->returned >= 0 && c->attempt - 1 >= tries + (unsigned)c->returned) {
+                bury(c);
+        } else if (counts && c->returned < 0 && may_be_used_up(c) &&
+                   usec_sub(loop_now(l->loop), c->looked_since) < LOOK_TIME) {
+                if (returns_ask(c) < 0)
+                        claim_look_again(c);
+        } else {
+                offer(c); /* also when the hub did not know it for so long: of two results one is kept */
+        }
 }
 
 static void looked_up(struct hub_link *l, void *arg, const struct nats_message *m)
@@ -213,10 +292,7 @@ static void looked_up(struct hub_link *l, void *arg, const struct nats_message *
 
         nats_answer_finish(&a);
         if (!knows && !c->job && c->held && link_is_up(l) && usec_sub(now, c->looked_since) < LOOK_TIME) {
-                c->look_at = now + LOOK_EVERY;
-                link_wake(l, c->look_at);
-                if (usec_sub(now, c->renewed_at) > c->lease / 3)
-                        claim_renew(c);
+                claim_look_again(c);
                 return;
         }
         if (there && c->job) {
@@ -225,11 +301,8 @@ static void looked_up(struct hub_link *l, void *arg, const struct nats_message *
         } else if (there) {
                 landed(c, false);
                 settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
-        } else if (!c->job && c->held && link_is_up(l)) {
-                offer(c); /* also when the hub did not know it for so long: of two results one is kept */
-        } else if (!c->job && c->held) {
-                landed(c, false);
-                (void)claim_free(c);
+        } else {
+                claim_weigh(c);
         }
         pulls_plan(l, now);
 }
@@ -301,6 +374,12 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
                 return;
         }
         c = find(l, id);
+        if (c && c->naking) {
+                /* What we give back just now came to us again, before the word that it was given back: that is the word. */
+                l->released++;
+                settle_now(c, HUB_STORED);
+                c = NULL;
+        }
         if (c) {
                 /* Ours ran out of its lease, and came to us again: it goes on under the new delivery. */
                 char *ack = text_dup(reply);
@@ -309,6 +388,7 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
                         free(c->ack);
                         c->ack = ack;
                         c->attempt = (unsigned)a.delivered;
+                        c->returned = -1;
                         c->renewed_at = loop_now(l->loop);
                         c->sure = true;
                 }
@@ -323,7 +403,9 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
                 c->held = held_new(l, from, m);
         if (!c || !c->held) {
                 (void)claim_free(c);
-                give_back(l, reply, "-NAK");
+                if (nats_counts_returns(from->max_deliver))
+                        returns_note_plain(l, id, (unsigned)a.delivered);
+                give_back(l, reply, "-NAK {\"delay\":1000000000}");
                 pulls_landed(l, from, false);
                 return;
         }
@@ -342,6 +424,23 @@ void claim_arrived(struct hub_link *l, struct consumer *from, const struct nats_
 
 /* --- whose it is -------------------------------------------------------------------------------------------------------- */
 
+/* What its queue is like: of an adopted one it may not be known before the link was up. */
+static void know_consumer(struct claim *c)
+{
+        struct hub_link *l = c->link;
+        struct nats_ack a;
+
+        if (c->max_deliver || nats_ack_parse(c->ack, &a) < 0)
+                return;
+        for (size_t k = 0; k < l->n_models; k++)
+                for (unsigned i = 0; i < NATS_CLASSES; i++)
+                        if (streq(l->models[k]->consumers[i].name, a.consumer)) {
+                                c->max_deliver = l->models[k]->consumers[i].max_deliver;
+                                if (l->models[k]->consumers[i].lease)
+                                        c->lease = l->models[k]->consumers[i].lease;
+                        }
+}
+
 struct claim *claim_of(struct hub_link *l, struct hub_job *job)
 {
         struct claim *c = job->mark;
@@ -357,13 +456,7 @@ struct claim *claim_of(struct hub_link *l, struct hub_job *job)
         c->lease = 30 * USEC_PER_SEC;
         c->job = job;
         job->mark = c;
-        for (size_t k = 0; k < l->n_models; k++)
-                for (unsigned i = 0; i < NATS_CLASSES; i++)
-                        if (streq(l->models[k]->consumers[i].name, a.consumer)) {
-                                c->max_deliver = l->models[k]->consumers[i].max_deliver;
-                                if (l->models[k]->consumers[i].lease)
-                                        c->lease = l->models[k]->consumers[i].lease;
-                        }
+        know_consumer(c);
         if (link_is_up(l))
                 hear(c);
         return c;
@@ -414,9 +507,12 @@ void claim_renew(struct claim *c)
         (void)request(c->link, c->ack, NULL, 0, "+WPI", 4, MIN(QUESTION_TIME, c->lease / 3), renewed, c);
 }
 
-void claim_nak(struct claim *c, usec_t delay)
+void claim_nak(struct claim *c, usec_t delay, bool blames)
 {
         char text[64];
+
+        c->nak_delay = delay;
+        c->nak_blames = blames;
 
         if (c->lost) {
                 settle_later(c, HUB_LEASE_LOST);
@@ -428,14 +524,17 @@ void claim_nak(struct claim *c, usec_t delay)
         }
         if (is_stale(c)) {
                 c->nak_after = true;
-                c->nak_delay = delay;
                 ask(c);
                 return;
         }
+        know_consumer(c);
+        if (!blames && returns_note(c))
+                return;
         if (delay)
                 (void)snprintf(text, sizeof(text), "-NAK {\"delay\":%" PRIu64 "}", delay * 1000);
         else
                 (void)snprintf(text, sizeof(text), "-NAK");
+        c->naking = true;
         settle_ack(c, text, HUB_STORED, HUB_UNKNOWN);
 }
 
@@ -535,7 +634,7 @@ usec_t claims_tick(struct hub_link *l, usec_t now)
                 c->renewed_at = now;
                 if (c->nak_after) {
                         c->nak_after = false;
-                        claim_nak(c, c->nak_delay);
+                        claim_nak(c, c->nak_delay, c->nak_blames);
                 } else if (c->renew_after) {
                         c->renew_after = false;
                         claim_renew(c);

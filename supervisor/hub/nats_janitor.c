@@ -92,7 +92,7 @@ static int store(struct janitor *x, const char *job, const struct letter *l, cha
         _cleanup_free_ char
                 *message = text_format(
                         "no worker finished it: it was given away %lld times, and each time the worker "
-                        "died or fell silent",
+                        "died, fell silent or gave it back",
                         (long long)l->deliveries),
                 *id = text_format("%s.dead", job);
         const struct nats_result result = {

@@ -5,6 +5,7 @@
  *   nats_pull.c     credits into pulls: never more jobs may come than were asked for
  *   nats_claim.c    a message becomes a claim: looked up, offered; renewals, cancels, who holds it
  *   nats_settle.c   complete, fail, release
+ *   nats_returns.c  what is given back without blame is written down, and counted
  *   nats_submit.c   the other side
  *
  * Who holds a job? JetStream does not say: a renewal, a "-NAK" or an "+ACK" of an old delivery is taken for the new one's (nats-server 2.9
@@ -105,7 +106,10 @@ struct claim {
         struct hub_job *job; /* NULL: not offered yet, or never */
         uint64_t number;     /* of its tag */
         char id[NATS_ID_MAX], *ack;
-        unsigned attempt, max_deliver;
+        unsigned attempt;     /* the delivery */
+        unsigned max_deliver; /* of its consumer; 0: no bound, or not known */
+        int returned;         /* deliveries before this one that nobody failed; -1: not known */
+        unsigned noted;       /* the delivery that was written down as given back without blame; 0: none */
         usec_t lease, renewed_at;
         bool sure;       /* nobody else holds it, as far as can be known */
         bool lost, told; /* another has it; on_lost was called */
@@ -113,7 +117,11 @@ struct claim {
         usec_t ask_until;
         usec_t look_at, looked_since; /* its result, once more: USEC_INFINITY, 0: not asked for yet */
         bool renew_after, nak_after;  /* what waits for the answer */
+        bool nak_blames, naking;      /* it counts as a try; a "-NAK" is under way */
         usec_t nak_delay;
+        bool dead;      /* its tries are used up: its end is a "+TERM", which the dead letters tell */
+        size_t storing; /* 1 + the bytes of the answer that is being stored; 0: an error is */
+        uint64_t tokens;
         enum hub_settled how;
         struct held *held;         /* the offer, while a result is looked for */
         struct consumer *consumer; /* NULL: adopted */
@@ -194,8 +202,14 @@ struct claim *claim_of(struct hub_link *l,
                        struct hub_job *job); /* also one that we have forgotten; NULL: no memory, no token */
 int claim_adopt(struct hub_link *l, struct hub_job *job);
 void claim_renew(struct claim *c);
-/* "-NAK", as soon as it is sure that the claim is ours. */
-void claim_nak(struct claim *c, usec_t delay);
+/* "-NAK", as soon as it is sure that the claim is ours. blames: it was one of the job's tries. */
+void claim_nak(struct claim *c, usec_t delay, bool blames);
+/* A delay for what goes to others, not at once back to us and all at one moment. */
+usec_t claim_patience(void);
+void claim_weigh(struct claim *c);      /* it has no result: is it offered, or are its tries used up? */
+void claim_look_again(struct claim *c); /* in a while: the hub could not say */
+/* The bound is used up: who waits need not wait until it comes again. */
+bool claim_is_last_try(const struct claim *c);
 void claim_cancel_message(struct hub_link *l, uint64_t number, const struct nats_message *m);
 void claims_up(struct hub_link *l);
 void claims_down(struct hub_link *l); /* after requests_expire: what was never offered is let go */
@@ -213,6 +227,14 @@ void settle_ack(struct claim *c, const char *text, enum hub_settled how, enum hu
 /* An error result, then "+ACK". */
 void settle_error(struct claim *c, int status, const char *code, const char *why);
 void settle_result(struct claim *c, const struct hub_job *job, const struct hub_result *r);
+
+/* nats_returns.c */
+/* Written down, then claim_nak goes on. False: it cannot be, or need not. */
+bool returns_note(struct claim *c);
+/* The same for a job that has no claim. */
+void returns_note_plain(struct hub_link *l, const char *id, unsigned delivery);
+/* Asks for c->returned; claim_weigh goes on, or claim_look_again. */
+int returns_ask(struct claim *c);
 
 /* nats_submit.c */
 int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_submission **ret);

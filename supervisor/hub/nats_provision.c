@@ -123,7 +123,7 @@ static void adopt_consumer(struct provision *x, const struct json_value *config)
         if (!(given & NATS_GIVEN_LEASE))
                 x->layout.ack_wait = bound(config, "ack_wait") / 1000;
         if (!(given & NATS_GIVEN_TRIES))
-                x->layout.max_deliver = (unsigned)bound(config, "max_deliver");
+                x->layout.tries = nats_tries((unsigned)bound(config, "max_deliver"));
         x->layout.max_ack_pending = (unsigned)bound(config, "max_ack_pending");
 }
 

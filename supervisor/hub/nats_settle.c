@@ -60,6 +60,16 @@ void settle_ack(struct claim *c, const char *text, enum hub_settled how, enum hu
                 settle_later(c, else_how);
 }
 
+static void too_large(struct claim *c, size_t bytes, const char *bound)
+{
+        char why[160];
+
+        (void)snprintf(why, sizeof(why),
+                       "the answer has %zu bytes, more than the hub takes in one message (%s)", bytes, bound);
+        link_note(c->link, "job %s: %s", c->id, why);
+        settle_error(c, 502, "too_large", why);
+}
+
 /* --- results -------------------------------------------------------------------------------------------------------- */
 
 static void stored(struct hub_link *l, void *arg, const struct nats_message *m)
@@ -69,12 +79,19 @@ static void stored(struct hub_link *l, void *arg, const struct nats_message *m)
         int r = reply_parse(m, &a);
 
         c->stored = r >= 0 && (!a.code || a.err_code == NATS_ERR_WRONG_SEQUENCE);
+        if (r >= 0 && !a.code && c->storing) {
+                l->completed++;
+                l->tokens += c->tokens;
+        }
         /* A duplicate: the very same, of a try whose answer was lost. */
-        if (r >= 0 && !a.code && !a.duplicate)
-                settle_ack(c, "+ACK", HUB_STORED, HUB_STORED);
-        else if (c->stored)
+        if (r >= 0 && !a.code && !a.duplicate) {
+                settle_ack(c, c->dead ? "+TERM" : "+ACK", HUB_STORED, HUB_STORED);
+        } else if (c->stored) {
                 settle_ack(c, "+ACK", HUB_ALREADY, HUB_ALREADY);
-        else {
+        } else if (r >= 0 && a.err_code == NATS_ERR_TOO_LARGE && c->storing) {
+                /* Another time would not make it smaller. */
+                too_large(c, c->storing - 1, "max_msg_size of the stream RESULTS");
+        } else {
                 if (link_is_up(l))
                         link_note(l, "the result of job %s was not stored: %s", c->id,
                                   r >= 0            ? a.description
@@ -116,6 +133,7 @@ void settle_error(struct claim *c, int status, const char *code, const char *why
                                 .finished_at = (int64_t)(loop_realtime(l->loop) / 1000)};
 
         l->failed++;
+        c->storing = 0;
         if (store(c, &r) < 0)
                 settle_later(c, HUB_UNKNOWN);
 }
@@ -137,22 +155,15 @@ void settle_result(struct claim *c, const struct hub_job *job, const struct hub_
                                 .waited_ms = h->waited / 1000,
                                 .ran_ms = h->ran / 1000,
                                 .finished_at = h->finished_at};
-        char why[160];
-        int e = store(c, &r);
+        int e;
 
-        if (e == -EMSGSIZE) {
-                (void)snprintf(
-                        why, sizeof(why),
-                        "the answer has %zu bytes, more than the hub takes in one message (max_payload)",
-                        h->body_len);
-                link_note(l, "job %s: %s", c->id, why);
-                settle_error(c, 502, "too_large", why);
-        } else if (e < 0) {
+        c->storing = h->body_len + 1;
+        c->tokens = h->tokens;
+        e = store(c, &r);
+        if (e == -EMSGSIZE)
+                too_large(c, h->body_len, "max_payload");
+        else if (e < 0)
                 settle_later(c, HUB_UNKNOWN);
-        } else {
-                l->completed++;
-                l->tokens += h->tokens;
-        }
 }
 
 #endif

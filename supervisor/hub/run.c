@@ -165,6 +165,8 @@ static void judge_refusal(struct job *j, const struct relay_end *end)
         for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
                 if (!streq(ticket_refusal_name(known[i].why), end->code))
                         continue;
+                /* Who killed an instance and is refused the next one had his try. */
+                j->pub.blame = end->tries || j->pub.run > 1 ? HUB_BLAME_JOB : HUB_BLAME_NOBODY;
                 if (known[i].then == GIVE_BACK) {
                         job_release(j, end->message);
                 } else if (known[i].then == ELSEWHERE) {

@@ -117,6 +117,7 @@ static void take_over(struct connector *c, bool again)
                         j->pub.run++;
                         job_run(j);
                 } else {
+                        j->pub.blame = HUB_BLAME_JOB;
                         job_release(j, "an earlier daemon ended over it");
                 }
         }

@@ -1,5 +1,6 @@
 """What producers, workers and the streams of a NATS hub saw, and what must be true of it: every job that was accepted has exactly one
-result, nobody has another, no job was begun again after it was acknowledged, and the queue is empty at the end.
+result, nobody has another, no job was begun again after it was acknowledged, nobody works on what he has given back, none was said
+to be dead before its tries were used up (what was given back without blame is none), and the queue is empty at the end.
 
 A witness listens to everything that workers say (chunks, results that they hand in, renewals, acknowledgements, fences) with a
 connection of its own (natswire, which shares no code with the program); the results are read from the stream at the end."""
@@ -17,16 +18,20 @@ class Job:
         self.acked = None       # when "+ACK" was first heard, of which attempt
         self.offered = []       # results that were handed in: (when, attempt, worker)
         self.chunks = []        # (attempt, run, number, text or events)
+        self.workers = {}       # attempt: who began it
+        self.naked = {}         # attempt: when its "-NAK" was heard
+        self.returned = {}      # attempt: when it was noted that nobody failed it
 
 
 class History:
     """wire: a connection that may hear everything; api: another one for questions."""
 
-    SUBJECTS = ("llm.out.*", "llm.res.*", "llm.cancel.*", "$JS.ACK.JOBS.>", "$JS.EVENT.ADVISORY.CONSUMER.>")
+    TRIES = 3
+    SUBJECTS = ("llm.out.*", "llm.res.*", "llm.cancel.*", "llm.back.*.*", "$JS.ACK.JOBS.>", "$JS.EVENT.ADVISORY.CONSUMER.>")
 
     def __init__(self, connect):
         self.connect = connect
-        self.jobs, self.by_seq, self.early, self.advisories = {}, {}, [], []
+        self.jobs, self.by_seq, self.early, self.advisories, self.faults = {}, {}, [], [], []
         self.lock = threading.Lock()
         self.ended = False
         self.wire = self.open()
@@ -83,6 +88,8 @@ class History:
             elif words[1] == "res":
                 result = message.json()
                 self.act(now, words[2], None, result.get("attempt", 0), "result", result)
+            elif words[1] == "back":
+                self.act(now, words[2], None, int(words[3]), "returned")
             elif words[1] == "cancel" and message.data and "below" in message.json():
                 self.act(now, words[2], None, message.json()["below"], "fence")
 
@@ -101,6 +108,13 @@ class History:
             job.offered.append((now, attempt, value.get("worker")))
         elif what == "chunk":
             job.chunks.append((attempt, value["r"], value["i"], value.get("t", value.get("e"))))
+            job.workers.setdefault(attempt, value.get("w"))
+            if attempt in job.naked:
+                self.faults.append("%s: work on attempt %d, %.3f s after it was given back" % (job.id, attempt, now - job.naked[attempt]))
+        elif what.startswith("-NAK"):
+            job.naked.setdefault(attempt, now)
+        elif what == "returned":
+            job.returned.setdefault(attempt, now)
 
     # ---- what producers say
 
@@ -112,6 +126,12 @@ class History:
             for act in early:
                 self.act(*act)
         return job
+
+    def at_work(self, worker):
+        """The jobs that it tells text of, as far as is heard."""
+        with self.lock:
+            return [j.id for j in self.jobs.values() if j.workers and not j.acked and j.workers[max(j.workers)] == worker
+                    and max(j.workers) not in j.naked]
 
     # ---- what is true
 
@@ -148,7 +168,8 @@ class History:
         time.sleep(0.2)         # the witness hears a moment later
         stored = self.stored(wire)
         with self.lock:
-            faults = ["%s has %d results" % (n, len(stored.get(n, []))) for n in self.jobs if len(stored.get(n, [])) != 1]
+            faults = list(self.faults)
+            faults += ["%s has %d results" % (n, len(stored.get(n, []))) for n in self.jobs if len(stored.get(n, [])) != 1]
             faults += ["a result of %s, which nobody handed in" % n for n in stored if n not in self.jobs]
             for job in self.jobs.values():
                 result = stored.get(job.id, [{}])[0]
@@ -158,6 +179,14 @@ class History:
                     faults += ["%s: attempt %d began %.3f s after the acknowledgement of attempt %d" % (
                         job.id, attempt, when - job.acked[0], job.acked[1])
                                for attempt, when in job.begun.items() if when > job.acked[0] and attempt > job.acked[1]]
+                if result.get("error", {}).get("code") == "max_deliver":
+                    last = result["attempt"] + (result.get("status") == 503)    # 503: it failed once more; else it was not tried again
+                    tries = [a for a in range(1, last) if a not in job.returned]
+                    if len(tries) < self.TRIES:
+                        faults.append("%s is said to be dead, and was tried %d times: %s, given back %s" % (
+                            job.id, len(tries), tries, list(job.returned)))
+                faults += ["%s: attempt %d was given back, and it was noted %.3f s later that nobody failed it" % (
+                    job.id, a, job.returned[a] - when) for a, when in job.naked.items() if job.returned.get(a, when) > when]
                 runs = {}
                 for attempt, run, number, _ in job.chunks:
                     last = runs.get((attempt, run), -1)

@@ -78,13 +78,13 @@ def may_connect(server, name, file, key):
 
 def test_init_makes_what_is_missing_and_nothing_twice(server):
     told = init(server, "--models", "qwen,org/m:Q4", "--dry-run")
-    assert told["changed"] == 7 and {f["level"] for f in told["findings"]} == {"ok", "would"}
+    assert told["changed"] == 8 and {f["level"] for f in told["findings"]} == {"ok", "would"}
     with server.wire() as wire:
         assert wire.api("STREAM.NAMES")["streams"] is None
     told = init(server, "--models", "qwen,org/m:Q4")
-    assert told["changed"] == 7 and told["wrong"] == 0
+    assert told["changed"] == 8 and told["wrong"] == 0
     with server.wire() as wire:
-        before = {name: wire.api("STREAM.INFO." + name) for name in ("JOBS", "RESULTS", "DEADLETTER")}
+        before = {name: wire.api("STREAM.INFO." + name) for name in ("JOBS", "RESULTS", "DEADLETTER", "RETURNS")}
         assert sorted(wire.api("CONSUMER.NAMES.JOBS")["consumers"]) == ["org=2Fm=3AQ4_hi", "org=2Fm=3AQ4_lo", "qwen_hi", "qwen_lo"]
         assert before["JOBS"]["config"]["retention"] == "workqueue"
         assert before["RESULTS"]["config"]["deny_delete"] and before["RESULTS"]["config"]["deny_purge"]
@@ -107,10 +107,24 @@ def test_what_was_chosen_once_stays(server):
         assert (jobs["max_msgs"], jobs["max_age"]) == (7, 3600 * 10**9)
         for name in ("qwen_lo", "other_hi"):
             config = wire.api("CONSUMER.INFO.JOBS." + name)["config"]
-            assert (config["ack_wait"], config["max_deliver"]) == (10 * 10**9, 2), name
+            assert (config["ack_wait"], config["max_deliver"]) == (10 * 10**9, 1002), name
         assert check(server, code=0)["wrong"] == 0
         assert init(server, "--max-jobs", "9")["changed"] == 1
         assert wire.api("STREAM.INFO.JOBS")["config"]["max_msgs"] == 9
+
+
+def test_a_farm_of_an_earlier_version_is_brought_up(server):
+    """Its queues count deliveries, not tries: check says so, init changes it, and the number of tries stays what it was."""
+    init(server, "--models", "qwen", "--tries", "5")
+    with server.wire() as wire:
+        deliveries(wire, 5)
+        assert wire.api("STREAM.DELETE.RETURNS")["success"]
+        told = check(server, code=1)
+        assert "max_deliver is 5, not 1005" in of(told, "wrong", "consumer qwen_lo")[0], told
+        assert "is not there" in of(told, "wrong", "stream RETURNS")[0]
+        assert init(server)["changed"] == 2
+        assert wire.api("CONSUMER.INFO.JOBS.qwen_lo")["config"]["max_deliver"] == 1005
+    assert check(server, code=0)["wrong"] == 0
 
 
 def plant(server, what):
@@ -403,9 +417,17 @@ def test_many_changes_at_once_lose_none(server):
 # ---- janitor ------------------------------------------------------------------------------------------------------------
 
 
+def deliveries(wire, most):
+    """Queues as other programs make them, whose every delivery is a try: JetStream itself writes the dead letter."""
+    config = wire.api("CONSUMER.INFO.JOBS.qwen_lo")["config"]
+    answer = wire.api("CONSUMER.DURABLE.CREATE.JOBS.qwen_lo", {"stream_name": "JOBS", "config": {**config, "max_deliver": most}})
+    assert "error" not in answer, answer
+
+
 def poison(server, job):
     """A job that two workers let fall: nobody gets it any more. Its place in JOBS."""
     with server.wire() as wire:
+        deliveries(wire, 2)
         place = json.loads(wire.request("llm.jobs.qwen.lo", {"messages": []}, {"Nats-Msg-Id": job, "Llm-Job": job}).data)["seq"]
         for _ in range(2):
             got = wire.request("$JS.API.CONSUMER.MSG.NEXT.JOBS.qwen_lo", {"batch": 1, "expires": 20 * 10**9})
@@ -414,6 +436,7 @@ def poison(server, job):
         wire.publish("$JS.API.CONSUMER.MSG.NEXT.JOBS.qwen_lo", {"batch": 1, "expires": 20 * 10**9}, wire.inbox)
         harness.wait_for(lambda: wire.api("STREAM.INFO.DEADLETTER")["state"]["messages"], NOW, "a dead letter", 0.1)
         assert wire.api("STREAM.INFO.JOBS")["state"]["messages"] == 1
+        deliveries(wire, 1002)
     return place
 
 
@@ -460,6 +483,7 @@ def test_a_janitor_in_a_loop_outlives_its_server_and_ends_when_told(server):
         os.unlink(server.pid_file)
         server.start()
         with server.wire() as wire:
+            deliveries(wire, 2)
             wire.request("llm.jobs.qwen.lo", {"messages": []}, {"Llm-Job": "bad-2"})
             for _ in range(2):
                 wire.request("$JS.API.CONSUMER.MSG.NEXT.JOBS.qwen_lo", {"batch": 1, "expires": 20 * 10**9})

@@ -275,7 +275,7 @@ def test_a_key_is_withdrawn(make_farm):
 
 
 def test_a_poisoned_job_has_an_end(make_farm):
-    """Three workers died of it: no fourth one gets it, and the janitor gives it an error for its result."""
+    """Three workers died of it: the fourth one buries it. Its asker has an error, and the dead letters tell of it."""
     farm = make_farm(lease="1s")
     key = farm.key("victim")
     farm.put("poison")
@@ -284,14 +284,39 @@ def test_a_poisoned_job_has_an_end(make_farm):
             job = victim.request("$JS.API.CONSUMER.MSG.NEXT.JOBS.q_lo", {"batch": 1, "expires": 60 * 10**9})
             assert int(job.reply.split(".")[4]) == attempt
     farm.worker("one")
-    wait_for(lambda: [a for a in farm.history.advisories if a["type"].endswith("max_deliver")], what=lambda: farm.history.advisories)
+    wait_for(lambda: farm.history.result(farm.admin, "poison"))
     farm.put("fine")
-    wait_for(lambda: farm.history.result(farm.admin, "fine"))
-    assert farm.history.result(farm.admin, "poison") is None and not farm.job("poison").chunks
+    results = farm.prove(ok=False)
+    assert results["fine"]["ok"] and not results["poison"]["ok"] and results["poison"]["error"]["code"] == "max_deliver"
+    assert "3 times" in results["poison"]["error"]["message"] and not farm.job("poison").chunks
+    wait_for(lambda: [a for a in farm.history.advisories if a["type"].endswith("terminated")], what=lambda: farm.history.advisories)
+    assert farm.admin.api("STREAM.INFO.DEADLETTER")["state"]["messages"] == 1
     done = hub("janitor", *farm.server.as_admin())
     assert done.returncode == 0, done.stderr
-    results = farm.prove(ok=False)
-    assert results["fine"]["ok"] and not results["poison"]["ok"] and results["poison"]["error"]["message"]
+    assert farm.admin.api("STREAM.INFO.DEADLETTER")["state"]["messages"] == 0
+
+
+def test_rolling_restarts_use_up_no_tries(make_farm):
+    """Ten times one of two workers is stopped in the middle of its job, and started again: what nobody failed is done in the end."""
+    farm = make_farm(lease="10m")
+    workers = {name: farm.worker(name, tok_s=10, drain="1ms") for name in ("one", "two")}
+    names = ["job-%d" % i for i in range(4)]
+    for name in names:
+        farm.put(name, tokens=1000)     # 100 s: longer than anybody lives
+    for turn in range(10):
+        name = ("one", "two")[turn % 2]
+        wait_for(lambda n=name: farm.history.at_work(n), what=workers[name].output)
+        workers[name].restart().wait_state("q", "ready")
+    for daemon in workers.values():
+        daemon.stop()
+    assert not farm.history.stored(farm.admin)
+    returned = {n: list(farm.job(n).returned) for n in names}
+    assert sum(map(len, returned.values())) >= 10 and max(map(len, returned.values())) > 3, returned
+    farm.worker("fast", tok_s=1000, slots=4)
+    results = farm.prove()
+    assert {r["worker"] for r in results.values()} == {"fast"}
+    assert {n: results[n]["attempt"] for n in names} == {n: max(d, default=0) + 1 for n, d in returned.items()}
+    assert not farm.admin.api("STREAM.INFO.DEADLETTER")["state"]["messages"]
 
 
 def test_a_cancelled_job_stops(make_farm):

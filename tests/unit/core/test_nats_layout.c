@@ -151,6 +151,10 @@ static void put_dead(struct json_writer *w, const void *l)
 {
         nats_put_stream(w, NATS_DEADLETTER, l);
 }
+static void put_returns(struct json_writer *w, const void *l)
+{
+        nats_put_stream(w, NATS_RETURNS, l);
+}
 static void put_consumer(struct json_writer *w, const void *l)
 {
         assert_int_equal(nats_put_consumer(w, "qwen3:8b", NATS_HI, l), 0);
@@ -187,13 +191,42 @@ static void test_api_out(void **state)
         l.result_age = USEC_PER_MIN;
         assert_non_null(strstr(written(&b, put_results, &l), "\"duplicate_window\":60000000000"));
         assert_non_null(strstr(written(&b, put_dead, &l), "MAX_DELIVERIES.JOBS.*"));
+        s = written(&b, put_returns, &l);
+        assert_non_null(strstr(s, "\"subjects\":[\"llm.back.*.*\"]"));
+        assert_non_null(strstr(s, "\"max_msgs_per_subject\":1"));
+        assert_non_null(strstr(s, "\"discard\":\"old\""));
+        /* As long as a job may wait. */
+        assert_non_null(strstr(s, "\"max_age\":604800000000000"));
+        l.max_age = 0;
+        assert_non_null(strstr(written(&b, put_returns, &l), "\"max_age\":2592000000000000"));
         s = written(&b, put_consumer, &l);
         assert_non_null(strstr(s, "\"durable_name\":\"qwen3=3A8b_hi\""));
         assert_non_null(strstr(s, "\"filter_subject\":\"llm.jobs.qwen3=3A8b.hi\""));
         assert_non_null(strstr(s, "\"ack_wait\":30000000000"));
-        assert_non_null(strstr(s, "\"max_deliver\":3"));
+        assert_non_null(strstr(s, "\"max_deliver\":1003"));
         assert_null(strstr(s, "backoff"));
+        l.tries = 0;
+        assert_non_null(strstr(written(&b, put_consumer, &l), "\"max_deliver\":-1"));
         assert_string_equal(written(&b, put_no_consumer, &l), "");
+}
+
+/* Tries, and the deliveries that are none. */
+static void test_tries(void **state)
+{
+        char subject[NATS_SUBJECT_MAX];
+
+        (void)state;
+        assert_int_equal(nats_max_deliver(3), 1003);
+        assert_int_equal(nats_max_deliver(0), 0);
+        for (unsigned tries = 0; tries <= 100; tries++) {
+                assert_int_equal(nats_tries(nats_max_deliver(tries)), tries);
+                assert_int_equal(nats_counts_returns(nats_max_deliver(tries)), tries > 0);
+        }
+        /* Of a consumer that was made by hand, or by an earlier version. */
+        assert_int_equal(nats_tries(5), 5);
+        assert_false(nats_counts_returns(5));
+        assert_string_equal(nats_subject_return("job-1", 12, subject), "llm.back.job-1.12");
+        assert_string_equal(nats_subject_returns("job-1", subject), "llm.back.job-1.*");
 }
 
 static void put_pull(struct json_writer *w, const void *arg)
@@ -238,6 +271,11 @@ static void test_answers(void **state)
         assert_int_equal(a.ack_wait, 30 * USEC_PER_SEC);
         assert_int_equal(a.max_deliver, 0);
         assert_int_equal(a.num_pending, 7);
+        assert_int_equal(a.n_subjects, 0);
+        assert_int_equal(
+                PARSE("{\"state\":{\"messages\":9,\"subjects\":{\"llm.back.a.1\":1,\"llm.back.a.3\":1}}}"),
+                0);
+        assert_int_equal(a.n_subjects, 2);
         assert_int_equal(
                 PARSE("{\"message\":{\"subject\":\"llm.res.a\",\"seq\":1,\"data\":\"eyJhIjoxfQ==\"}}"), 0);
         assert_string_equal(a.message, "{\"a\":1}");
@@ -457,7 +495,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_tokens), cmocka_unit_test(test_subjects),
                 cmocka_unit_test(test_ack),    cmocka_unit_test(test_api_out),
-                cmocka_unit_test(test_pull),   cmocka_unit_test(test_answers),
+                cmocka_unit_test(test_pull),   cmocka_unit_test(test_tries),
+                cmocka_unit_test(test_tries),  cmocka_unit_test(test_answers),
                 cmocka_unit_test(test_chunks), cmocka_unit_test(test_results),
                 cmocka_unit_test(test_beats),  cmocka_unit_test(test_cancels_and_orders),
         };
