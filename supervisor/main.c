@@ -24,6 +24,7 @@
 #include "hub/hubs.h"
 #include "net/tls.h"
 #include "main_hub.h"
+#include "main_plan.h"
 #include "main_reap.h"
 
 #define STOP_EXTENSION (30 * USEC_PER_SEC)
@@ -433,6 +434,8 @@ int main(int argc, char **argv)
         }
         if (argc > 1 && streq(argv[1], "reap"))
                 return reap_main(argc - 1, argv + 1);
+        if (argc > 1 && streq(argv[1], "plan") && plan_is_offline(argc - 1, argv + 1))
+                return plan_offline(argc - 1, argv + 1);
         if (argc > 1 && streq(argv[1], "hub") && hub_is_offline(argc - 1, argv + 1))
                 return hub_main(argc - 1, argv + 1);
         return cli_main(argc, argv, tls_check);

@@ -89,6 +89,11 @@ static const struct option_spec of_reap[] = {
         {.name = "post", .doc = "for ExecStopPost=: end them after a stop, leave them after a crash"},
         {0},
 };
+static const struct option_spec of_plan[] = {
+        {.name = "offline",
+         .doc = "ask no daemon: what one would do that is started now with this configuration"},
+        {0},
+};
 static const struct option_spec of_why[] = {
         {.name = "command", .doc = "only print the command line, to paste into a shell (secrets are ***)"},
         {0},
@@ -304,6 +309,18 @@ const struct verb cli_verbs[] = {
          .details = "Memory, use, temperature and power as their driver tells them, and why one is slower "
                     "than it "
                     "could be."},
+        {.name = "plan",
+         .arguments = "[NAME...]",
+         .doc = "show on which GPUs instances are or would be started, and what they need",
+         .options = of_plan,
+         .max = UINT32_MAX,
+         .completes = COMPLETES_INSTANCE,
+         .run = plan_main,
+         .details = "Estimated out of the model's header and the arguments, or what such an instance took "
+                    "before. The exit code\n"
+                    "is 1 if one that shall run, or one that is named, does not fit. With --config FILE it "
+                    "needs no daemon: if none\n"
+                    "runs with FILE, it tells what one would do."},
         {.name = "models",
          .doc = "list the model files of models_dir",
          .options = of_models,

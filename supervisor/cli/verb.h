@@ -131,6 +131,7 @@ int models_main(struct cli *cli);
 int remove_main(struct cli *cli);
 int requests_main(struct cli *cli);
 int gpus_main(struct cli *cli);
+int plan_main(struct cli *cli);
 int upgrade_main(struct cli *cli);
 int version_main(struct cli *cli);
 int completion_main(struct cli *cli);

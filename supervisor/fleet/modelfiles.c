@@ -63,22 +63,29 @@ static uint64_t size_of_others(const char *path)
         return sum;
 }
 
-static void look_at(void *owner)
+void modelfile_read(const char *path, struct modelfile *ret)
 {
-        struct job *j = owner;
         struct stat st = {0};
         char words[256];
         int r;
 
-        _cleanup_close_ int fd = shelf_open_file(j->path, &st);
+        *ret = (struct modelfile){0};
+        _cleanup_close_ int fd = shelf_open_file(path, &st);
         if (fd < 0) {
-                j->file.error = fd;
+                ret->error = fd;
                 return;
         }
-        r = shelf_read_header(fd, (uint64_t)st.st_size, &j->file.header, words, sizeof words);
-        j->file.has_header = r == 0;
-        j->file.size = (uint64_t)st.st_size + size_of_others(j->path);
-        j->file.mtime = st.st_mtim.tv_sec;
+        r = shelf_read_header(fd, (uint64_t)st.st_size, &ret->header, words, sizeof words);
+        ret->has_header = r == 0;
+        ret->size = (uint64_t)st.st_size + size_of_others(path);
+        ret->mtime = st.st_mtim.tv_sec;
+}
+
+static void look_at(void *owner)
+{
+        struct job *j = owner;
+
+        modelfile_read(j->path, &j->file);
 }
 
 /* --- in the loop ------------------------------------------------------------------------------------------------ */

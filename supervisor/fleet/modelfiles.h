@@ -23,6 +23,9 @@ struct modelfile {
         struct gguf header;
 };
 
+/* Blocks: for who has no loop. */
+void modelfile_read(const char *path, struct modelfile *ret);
+
 struct modelfiles;
 /* A look at path is over, or its patience; from the loop. It may ask again. */
 typedef void modelfiles_fn(void *owner, const char *path);

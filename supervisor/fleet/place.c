@@ -84,6 +84,15 @@ uint64_t place_usable(const struct fleet *f)
         return mask;
 }
 
+void place_name_gpu(const struct gpu *g, char ret[PLACE_NAME_MAX])
+{
+        if (g->index >= 0 && !g->is_mig)
+                (void)snprintf(ret, PLACE_NAME_MAX, "GPU %d%s", g->index,
+                               g->vendor == GPU_AMD ? " (AMD)" : "");
+        else
+                (void)snprintf(ret, PLACE_NAME_MAX, "%s", g->uuid);
+}
+
 void place_gpus(const struct fleet *f, const struct member *except, struct fit_gpu *ret,
                 char names[][PLACE_NAME_MAX])
 {
@@ -91,11 +100,7 @@ void place_gpus(const struct fleet *f, const struct member *except, struct fit_g
                 const struct gpu *g = f->gpus + i;
                 uint64_t free = g->memory_total - MIN(g->memory_used, g->memory_total);
 
-                if (g->index >= 0 && !g->is_mig)
-                        (void)snprintf(names[i], PLACE_NAME_MAX, "GPU %d%s", g->index,
-                                       g->vendor == GPU_AMD ? " (AMD)" : "");
-                else
-                        (void)snprintf(names[i], PLACE_NAME_MAX, "%s", g->uuid);
+                place_name_gpu(g, names[i]);
                 for (size_t k = 0; k < f->n_members; k++)
                         if (f->members[k] != except)
                                 free -= MIN(owed(f->members[k], i), free);
@@ -110,8 +115,7 @@ void place_gpus(const struct fleet *f, const struct member *except, struct fit_g
         }
 }
 
-/* Figures of memory are known at all, and not too old. */
-static bool tells_memory(const struct fleet *f)
+bool place_tells_memory(const struct fleet *f)
 {
         for (size_t i = 0; i < f->n_gpus; i++)
                 if (f->gpus[i].memory_total)
@@ -149,7 +153,7 @@ void place_gone(struct member *m, usec_t now)
 
         if (h && h->is_told && h->seen)
                 on = h->seen;
-        for (size_t g = 0; m->process && tells_memory(f) && g < f->n_gpus; g++) {
+        for (size_t g = 0; m->process && place_tells_memory(f) && g < f->n_gpus; g++) {
                 struct freeing *x = &f->places->freeing[g];
                 bool told = h && h->is_told && (h->seen >> g & 1);
 
@@ -412,7 +416,7 @@ enum place_verdict place_member(struct member *m, usec_t now)
         char **env = NULL, detail[128];
         int r;
 
-        if (!f->n_gpus || e->adopt || e->gpu_mode == CONFIG_GPU_NONE || !tells_memory(f)) {
+        if (!f->n_gpus || e->adopt || e->gpu_mode == CONFIG_GPU_NONE || !place_tells_memory(f)) {
                 m->hold = place_forget(m->hold);
                 return PLACE_GO;
         }
@@ -433,6 +437,21 @@ enum place_verdict place_member(struct member *m, usec_t now)
         return PLACE_GO;
 }
 
+void place_started(struct member *m)
+{
+        const struct hold *h = m->hold;
+        char bytes[24];
+
+        if (!h || !h->mask)
+                return;
+        m->fleet->places->figures.placed++;
+        for (size_t g = 0; g < m->fleet->n_gpus; g++)
+                if (h->mask >> g & 1)
+                        log_info(m->name, "is placed on GPU %s: %s of it",
+                                 m->fleet->gpus[g].uuid[0] ? m->fleet->gpus[g].uuid : m->fleet->gpus[g].pci,
+                                 memory_size(h->takes[g], bytes, sizeof bytes));
+}
+
 uint64_t place_guess(struct member *m, const struct memory_need *need)
 {
         struct fleet *f = m->fleet;
@@ -440,7 +459,7 @@ uint64_t place_guess(struct member *m, const struct memory_need *need)
         char names[FLEET_GPUS][PLACE_NAME_MAX], why[FIT_WHY_MAX];
         uint64_t mask, takes[FLEET_GPUS], all = place_usable(f);
 
-        if (!tells_memory(f) || !need->wants || (need->is_guess && !need->is_measured) ||
+        if (!place_tells_memory(f) || !need->wants || (need->is_guess && !need->is_measured) ||
             place_is_left_alone(m->entry, f->own_env))
                 return all;
         place_gpus(f, m, gpus, names);

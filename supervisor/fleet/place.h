@@ -12,8 +12,9 @@
 #include "base/json.h"
 #include "fleet/fleet.h"
 
-/* {"gpus":[…],"instances":[…],"fits":bool,"at"}: source of the form: docs/api/openapi.json. name: an instance, or an entry for all of its; NULL: all. -ENOENT:
- * there is no such one; -EINPROGRESS: a model file is being looked at, ask again in a moment (at most MODELFILES_PATIENCE). */
+/* {"gpus":[…],"instances":[…],"fits","complete"}: source of the form: docs/api/openapi.json. name: an instance, or an entry for all of
+ * its; NULL: all. What starts first gets its room first, so all are weighed in any case. complete false: model files are being looked at,
+ * ask again in a moment (at most MODELFILES_PATIENCE). 0; -ENOENT: there is no such one; -ENOMEM. */
 int fleet_put_plan(struct fleet *f, const char *name, struct json_writer *w);
 
 struct place_figures {

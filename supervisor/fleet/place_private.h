@@ -65,6 +65,7 @@ enum place_verdict {
         PLACE_STOPPED, /* it was refused, or waited for too long: its state has changed */
 };
 enum place_verdict place_member(struct member *m, usec_t now);
+void place_started(struct member *m);           /* its process is there */
 void place_settle(struct fleet *f, usec_t now); /* looks at a new snapshot */
 /* From the snapshot: nobody is seen any more, then once for each process. memory 0: not told. */
 void place_look_begins(struct fleet *f);
@@ -80,21 +81,31 @@ bool place_is_back(struct fleet *f, uint64_t mask, usec_t now);
 enum { PLACE_NAME_MAX = 112 };
 void place_gpus(const struct fleet *f, const struct member *except, struct fit_gpu *ret,
                 char names[][PLACE_NAME_MAX]);
+void place_name_gpu(const struct gpu *g, char ret[PLACE_NAME_MAX]);
 /* Bit i: programs can use GPU i, when it is well. */
 uint64_t place_usable(const struct fleet *f);
+/* Figures of memory are known, and not too old. */
+bool place_tells_memory(const struct fleet *f);
 /* Where a member that is not there would go now; all GPUs when that is not known. */
 uint64_t place_guess(struct member *m, const struct memory_need *need);
 
 /* place_plan.c: the answer of fit_plan as JSON. */
 struct place_line {
         const char *instance, *model, *status;
-        const char *placement; /* "auto", "set", "per-gpu", "none", "itself", "fixed" … */
+        const char *placement; /* what is configured: "auto", "list", "per-gpu", "none" */
+        const char *why;       /* FIT_ITSELF: why nobody is asked */
         struct place_need need;
         uint64_t holds; /* a running one, 0: unknown */
-        bool wanted;
+        bool wanted;    /* it shall run */
+        bool is_shown;
         struct fit_item item;
 };
-void place_put_plan(const struct gpu *gpus, const struct fit_gpu *before, const struct fit_gpu *after,
-                    size_t n_gpus, const struct place_line *lines, size_t n, struct json_writer *w);
+/* What is configured of it; mask: of a list or a replica of "per-gpu". why: NULL, or why llama-server is left to itself. */
+void place_line_init(struct place_line *line, const struct config_instance *e, uint64_t mask,
+                     const char *why);
+/* complete: false while files are being looked at. */
+void place_put_plan(bool complete, const struct gpu *gpus, const struct fit_gpu *before,
+                    const struct fit_gpu *after, size_t n_gpus, const struct place_line *lines, size_t n,
+                    struct json_writer *w);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
+#include "fleet/place_private.h"
 #include "fleet/private.h"
 #include "host/oom.h"
 #include "host/record.h"
@@ -202,6 +203,7 @@ void member_spawn(struct member *m, usec_t now)
                 return;
         }
         m->started_at = loop_realtime(f->loop);
+        place_started(m);
         member_save_record(m);
         if (!member_probe_at(m, &m->endpoint)) {
                 (void)process_signal_group(m->process, SIGKILL);

@@ -155,6 +155,7 @@ void children_handle(struct call *call); /* children.c */
 /* scrape.c: the format that this request asks for. */
 enum exposition_format exposition_wanted(const struct request *req);
 void gpus_handle(struct call *call); /* gpus.c */
+void plan_handle(struct call *call); /* plan.c */
 /* hubs.c */
 void hubs_handle(struct call *call);
 void hub_handle(struct call *call);

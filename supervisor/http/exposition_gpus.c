@@ -2,11 +2,13 @@
 #include "http/exposition_gpus.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/macros.h"
 #include "fleet/gpus.h"
+#include "fleet/place.h"
 #include "http/exposition_part.h"
 
 #define PREFIX EXPOSITION_PREFIX "gpu_"
@@ -19,7 +21,42 @@ struct sample {
 
 struct exposition_gpus {
         struct exposition_part part;
+        struct place_figures places;
 };
+
+static const struct place_figures *places_of(const struct exposition_part *p)
+{
+        return &CONTAINER_OF(p, const struct exposition_gpus, part)->places;
+}
+
+static void put_count(const struct exposition_part *p, const char *name, const char *result, uint64_t v,
+                      struct buffer *out)
+{
+        if (p->n == 0)
+                return; /* a machine without GPUs */
+        (void)buffer_puts(out, name);
+        if (result)
+                (void)buffer_printf(out, "{result=\"%s\"}", result);
+        (void)buffer_printf(out, " %" PRIu64 "\n", v);
+}
+
+static void once_placements(const struct exposition_part *p, const struct exposition_row *row,
+                            struct buffer *out)
+{
+        put_count(p, row->name, "placed", places_of(p)->placed, out);
+        put_count(p, row->name, "waited", places_of(p)->waited, out);
+        put_count(p, row->name, "refused", places_of(p)->refused, out);
+}
+
+static void once_waits(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
+{
+        put_count(p, row->name, NULL, places_of(p)->memory_waits, out);
+}
+
+static void once_late(const struct exposition_part *p, const struct exposition_row *row, struct buffer *out)
+{
+        put_count(p, row->name, NULL, places_of(p)->memory_late, out);
+}
 
 static void each_info(const struct exposition_part *p, const struct exposition_row *row, const void *sample,
                       struct buffer *out)
@@ -161,6 +198,13 @@ static const struct exposition_row rows[] = {
          .each = exposition_each_figure, .figure = errors},
         {PREFIX "last_error", "gauge", "The number of the last of them, 0: none.",
          .each = exposition_each_figure, .figure = last_error},
+        {PREFIX "placements_total", "counter",
+         "Starts of instances that were placed, that had to wait for memory, that did not fit.",
+         .once = once_placements},
+        {PREFIX "memory_waits_total", "counter",
+         "Loads that waited until the memory of the last process was back.", .once = once_waits},
+        {PREFIX "memory_late_total", "counter", "Of these, those that went on without it.",
+         .once = once_late},
 };
 
 bool exposition_gpus_more(struct exposition_gpus *x, struct buffer *out, size_t enough,
@@ -175,6 +219,7 @@ int exposition_gpus_new(struct fleet *fleet, struct exposition_gpus **ret)
 
         if (!x)
                 return -ENOMEM;
+        fleet_place_figures(fleet, &x->places);
         (void)exposition_part_init(&x->part, fleet_gpu_count(fleet), sizeof(struct sample));
         for (struct sample *s; (s = exposition_part_add(&x->part));) {
                 fleet_gpu(fleet, x->part.n - 1, &s->gpu);

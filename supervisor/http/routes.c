@@ -3,6 +3,7 @@
 
 static const char *const none[] = {NULL};
 static const char *const of_logs[] = {"follow", "lines", NULL};
+static const char *const of_plan[] = {"instance", NULL};
 static const char *const of_history[] = {"since", "instance", NULL};
 static const char *const of_library[] = {"rescan", NULL};
 static const char *const of_requests[] = {"recent", NULL};
@@ -116,6 +117,12 @@ const struct route doors_routes[] = {
          .params = none,
          .handle = gpus_handle,
          .doc = "The GPUs, what they do, and which instances are on them"},
+        {.pattern = "/api/v1/plan",
+         .methods = ROUTE_GET,
+         .scope = ROUTE_READ,
+         .params = of_plan,
+         .handle = plan_handle,
+         .doc = "On which GPUs instances are or would be started now, and what they need: ?instance=NAME"},
         {.pattern = "/api/v1/hubs",
          .methods = ROUTE_GET,
          .scope = ROUTE_READ,

@@ -3,6 +3,7 @@
 and the next load waits until the memory of the last is back. The GPUs are not there (gpus.py)."""
 import json
 import os
+import threading
 
 import pytest
 
@@ -141,3 +142,212 @@ def test_a_set_that_can_never_hold_it(place):
     """A person has chosen; only what llama-server itself could not make fit is refused."""
     daemon = place([2, 2], {"huge": 60}, [entry("huge", gpu=[1], args=ARGS + ["-ngl", "all"])])
     assert "does not fit into its GPUs: needs 61.6G" in daemon.wait_state("huge", "error")["lastError"]
+
+
+# ---- plan ----------------------------------------------------------------------------------------------------------------
+
+def plan(daemon, *names):
+    """What `plan --json` says, and its exit code."""
+    result = daemon.cli("plan", "--json", *names)
+    assert result.returncode in (0, 1), result
+    return json.loads(result.stdout), result.returncode
+
+
+def line(told, name):
+    return next(x for x in told["instances"] if x["instance"] == name)
+
+
+def on(told, name):
+    return [g["gpu"] for g in line(told, name)["gpus"]]
+
+
+def test_the_plan_is_what_happens(place):
+    """Before anything starts, without a daemon and with one: it is what happens then."""
+    instances = [entry("one", "qwen"), entry("two", "qwen"), entry("large"), entry("huge"), entry("cpu", "huge", gpu="none"),
+                 entry("rest", "qwen", autostart=False)]
+    daemon = place([2, 4, 1], {"qwen": 14, "large": 20, "huge": 90}, instances)
+    daemon.wait_state("huge", "error")
+    for name in ("one", "two", "large", "cpu"):
+        daemon.wait_state(name, "ready")
+    where = {name: visible(daemon, name) for name in ("one", "two", "large")}
+    daemon.stop()
+    # The fake GPUs show no use by what ran, so the machine is as it was.
+    offline = daemon.cli("plan", "--json", "--config", daemon.config_file, socket_option=False)
+    assert offline.returncode == 1 and "no daemon runs with" in offline.stderr
+    told = json.loads(offline.stdout)
+    for name, gpus_of in where.items():
+        assert (on(told, name), line(told, name)["verdict"]) == (gpus_of, "fits"), told
+    assert line(told, "huge")["verdict"] == "refused" and "needs 91.6G" in line(told, "huge")["reason"]
+    assert line(told, "cpu")["verdict"] == "cpu" and not line(told, "rest")["wanted"]
+    estimate = line(told, "one")["estimate"]
+    assert estimate["total"] == sum(estimate[k] for k in ("weights", "cache", "buffers", "projector", "draft", "driver"))
+    assert (estimate["weights"], estimate["cache"], estimate["tokens"]) == (14 * GIB, GIB, 8192) and not estimate["guess"]
+    for gpu in told["gpus"]:
+        taken = sum(g["takes"] for x in told["instances"] if x["wanted"] for g in x["gpus"] if g["gpu"] == gpu["gpu"])
+        assert gpu["memoryLeft"] == gpu["memoryFree"] - taken >= 0
+    # Of a daemon before it starts them: the same.
+    daemon.write_config(dict(daemon.config, instances=[dict(i, autostart=False) for i in instances]))
+    daemon.start()
+    told, code = plan(daemon)
+    assert code == 0 and told["complete"] and told["fits"]
+    told, code = plan(daemon, "huge")
+    assert code == 1
+    text = daemon.cli("plan", "one", "huge")
+    assert text.returncode == 1 and "needs 91.6G: weights 90.0G" in text.stdout and "GPU 2" in text.stdout, text.stdout
+    assert "weights 14.0G + KV cache 1.0G (8192 tokens)" in text.stdout
+    assert daemon.cli("plan", "nobody").returncode == 1
+    assert daemon.get("/api/v1/plan?instance=nobody").status == 404
+    one = daemon.get("/api/v1/plan?instance=one").json
+    assert [x["instance"] for x in one["instances"]] == ["one"] and one["fits"]
+    assert daemon.get("/api/v1/plan?instance=huge").json["fits"] is False
+
+
+def test_plan_without_a_daemon_and_without_gpus(make_daemon, machine):
+    daemon = make_daemon(dict(machine.config, instances=[{"name": "qwen", "model": "tiny.gguf"}]), env=machine.env, start=False)
+    result = daemon.cli("plan", "--offline", "--config", daemon.config_file, socket_option=False)
+    assert (result.returncode, result.stderr) == (0, "") and "no GPU is seen on this machine" in result.stdout
+    daemon.start()
+    daemon.wait_state("qwen", "ready")
+    told, code = plan(daemon)
+    assert code == 0 and line(told, "qwen")["verdict"] in ("runs", "unplaced") and told["gpus"] == []
+    daemon.write_config(dict(daemon.config, bogus=1))
+    result = daemon.cli("plan", "--offline", "--config", daemon.config_file, socket_option=False)
+    assert result.returncode == 1 and "bogus" in result.stderr
+
+
+# ---- what was taken ------------------------------------------------------------------------------------------------------
+
+def test_what_was_taken_is_learned(place, machine):
+    """It took more than the estimate says: the next start knows, after a restart of the daemon, too; and "learned.json" may be broken."""
+    daemon = place([2, 10], {"qwen": 12}, [entry("qwen")])
+    daemon.wait_state("qwen", "ready")
+    assert visible(daemon, "qwen") == ["GPU-00"]
+    told, _ = plan(daemon)
+    assert line(told, "qwen")["learned"] is None and line(told, "qwen")["needs"] == line(told, "qwen")["estimate"]["total"]
+    pid = daemon.instance("qwen")["pid"]
+    holds(machine, 0, pid, 19)
+    harness.wait_for(lambda: line(plan(daemon)[0], "qwen")["learned"] == 19 * GIB, what=lambda: daemon.output())
+    now = line(plan(daemon)[0], "qwen")
+    assert (now["verdict"], now["holds"], now["needs"], now["estimate"]["weights"]) == ("runs", 19 * GIB, 19 * GIB, 12 * GIB)
+    daemon.stop()
+    machine.processes = []
+    machine.gpus[0]["used"], machine.gpus[1]["used"] = 6 * GIB, 2 * GIB
+    machine.write()
+    daemon.start()
+    daemon.wait_state("qwen", "ready")
+    assert visible(daemon, "qwen") == ["GPU-01"]
+    assert line(plan(daemon)[0], "qwen")["learned"] == 19 * GIB
+    # It is less than what is free nowhere: refused by what was learned, not by the estimate.
+    daemon.stop()
+    machine.gpus[0]["used"] = machine.gpus[1]["used"] = int(4.5 * GIB)
+    machine.write()
+    result = daemon.cli("plan", "--offline", "--config", daemon.config_file, socket_option=False)
+    assert result.returncode == 0 and "GPU 0, GPU 1" in result.stdout, result
+    # Another file with the same name has to be learned anew.
+    gpus.gguf(os.path.join(daemon.models, "qwen.gguf"), 13 * GIB)
+    result = daemon.cli("plan", "--offline", "--json", "--config", daemon.config_file, socket_option=False)
+    assert line(json.loads(result.stdout), "qwen")["learned"] is None
+    with open(os.path.join(daemon.state, "learned.json"), "w") as f:
+        f.write("{")
+    daemon.start()
+    daemon.wait_state("qwen", "ready")
+    assert "learned.json cannot be read" in daemon.output()
+    assert open(os.path.join(daemon.state, "learned.json.bad")).read() == "{"
+
+
+def test_nothing_is_learned_where_the_driver_hides_processes(place, machine):
+    daemon = place([2], {"qwen": 12}, [entry("qwen")])
+    daemon.wait_state("qwen", "ready")
+    machine.processes = [(0, daemon.instance("qwen")["pid"], "-")]
+    machine.write()
+    harness.wait_for(lambda: any(p["instance"] == "qwen" for p in daemon.get("/api/v1/gpus").json["gpus"][0]["processes"]),
+                     what="it is seen")
+    assert line(plan(daemon)[0], "qwen")["learned"] is None
+    assert not os.path.exists(os.path.join(daemon.state, "learned.json"))
+
+
+# ---- the memory of the last ----------------------------------------------------------------------------------------------
+
+def waits(daemon):
+    text = daemon.get("/metrics").text
+    return {name: value(text, "llama_supervisor_gpu_memory_%s_total" % name) for name in ("waits", "late")}
+
+
+def value(text, series):
+    return next((float(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(series + " ")), None)
+
+
+@pytest.mark.parametrize("gpu", ("auto", [0]))
+def test_the_next_load_waits_until_memory_is_back(place, machine, gpu):
+    daemon = place([2], {"qwen": 4}, [entry("qwen", gpu=gpu)])
+    first = daemon.wait_state("qwen", "ready")["pid"]
+    holds(machine, 0, first, 6)
+    harness.wait_for(lambda: daemon.instance("qwen")["gpuMemory"] == 6 * GIB, what="it is seen")
+    assert waits(daemon) == {"waits": 0, "late": 0}
+    daemon.api("POST", "/api/v1/instances/qwen/restart")
+    harness.wait_for(lambda: not harness.is_alive(first), what="the first one ends")
+    lets_go(machine, first, memory=False)           # the process is gone, its bytes are not back
+    harness.wait_for(lambda: waits(daemon)["waits"] == 1, what=lambda: daemon.output())
+    assert daemon.instance("qwen")["status"] == "initial" and daemon.instance("qwen")["pid"] is None
+    machine.gpus[0]["used"] = 2 * GIB
+    machine.write()
+    assert daemon.wait_state("qwen", "ready")["pid"] != first
+    assert waits(daemon) == {"waits": 1, "late": 0}
+
+
+def test_memory_that_never_comes_back_is_not_waited_for_for_ever(place, machine):
+    daemon = place([2], {"qwen": 4}, [entry("qwen")])
+    first = daemon.wait_state("qwen", "ready")["pid"]
+    holds(machine, 0, first, 6)
+    harness.wait_for(lambda: daemon.instance("qwen")["gpuMemory"] == 6 * GIB, what="it is seen")
+    daemon.api("POST", "/api/v1/instances/qwen/restart")
+    harness.wait_for(lambda: not harness.is_alive(first), what="the first one ends")
+    lets_go(machine, first, memory=False)
+    assert daemon.wait_state("qwen", "ready")["pid"] != first
+    assert waits(daemon) == {"waits": 1, "late": 1}
+    assert "is not back after 10 s: going on without it" in daemon.output()
+
+
+# ---- on demand -----------------------------------------------------------------------------------------------------------
+
+def test_who_is_not_used_makes_room(place, machine):
+    """No budget is configured: what the GPUs have decides. The one that was not used for longest goes, no more than needed."""
+    daemon = place([2], {"a": 6, "b": 6, "c": 10}, [entry(n, on_demand={"idle_timeout": "1h"}) for n in "abc"])
+
+    def ask(name):
+        answer = daemon.api("POST", "/v1/chat/completions", {"model": name, "messages": [{"role": "user", "content": "hi"}]})
+        assert answer.status == 200, answer
+        pid = daemon.instance(name)["pid"]
+        holds(machine, 0, pid, {"a": 7.6, "b": 7.6, "c": 11.6}[name])
+        harness.wait_for(lambda: daemon.instance(name)["gpuMemory"], what="it is seen")
+        return pid
+
+    pids = {name: ask(name) for name in "ab"}
+    assert daemon.instance("a")["status"] == daemon.instance("b")["status"] == "ready"
+    done = []
+
+    def third():
+        done.append(daemon.api("POST", "/v1/chat/completions", {"model": "c", "messages": [{"role": "user", "content": "hi"}]}))
+
+    thread = threading.Thread(target=third)
+    thread.start()
+    harness.wait_for(lambda: not harness.is_alive(pids["a"]), what=lambda: "a goes\n" + daemon.output())
+    lets_go(machine, pids["a"])
+    thread.join(harness.PATIENCE)
+    assert done and done[0].status == 200, (done, daemon.output())
+    assert daemon.instance("b")["pid"] == pids["b"] and daemon.instance("a")["status"] == "idle"
+    assert [e[2] for e in kinds(daemon) if e[0] == "unload"] == ["evicted for c"]
+    assert daemon.instance("c")["lastError"] is None
+
+
+def test_who_waits_for_a_busy_one_is_told_in_the_end(place, machine):
+    daemon = place([2], {"a": 12, "b": 12}, [entry(n, on_demand={}) for n in "ab"], gateway={"queue": {"timeout": "2s"}})
+    daemon.api("POST", "/api/v1/instances/a/start")
+    daemon.wait_state("a", "ready")
+    machine.gpus[0]["used"] = 16 * GIB              # somebody else's
+    machine.write()
+    harness.wait_for(lambda: daemon.get("/api/v1/gpus").json["gpus"][0]["memoryUsed"] == 16 * GIB, what="it is seen")
+    answer = daemon.api("POST", "/v1/chat/completions", {"model": "b", "messages": [{"role": "user", "content": "hi"}]})
+    assert answer.status in (429, 503), answer
+    told = daemon.wait("b", lambda now: now["status"] == "idle" and "waited" in (now["lastError"] or ""))
+    assert "for GPU memory: needs 13.6G" in told["lastError"]
