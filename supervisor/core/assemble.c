@@ -1,46 +1,30 @@
 /* assemble.c: events in, text and the whole answer out. */
-#include "core/assemble.h"
+#include "core/assemble_private.h"
 
 #include <errno.h>
 
-#include "base/json.h"
 #include "base/text.h"
 
-/* One call of a tool, which comes in pieces: the name first, then its arguments. */
-struct call {
-        char *id, *type, *name;
-        struct buffer arguments;
-};
+bool assemble_form_of(const char *path, enum assemble_form *ret)
+{
+        static const struct {
+                const char *path;
+                enum assemble_form form;
+        } known[] = {
+                {"/v1/chat/completions", ASSEMBLE_CHAT},  {"/chat/completions", ASSEMBLE_CHAT},
+                {"/v1/completions", ASSEMBLE_COMPLETION}, {"/completions", ASSEMBLE_COMPLETION},
+                {"/completion", ASSEMBLE_NATIVE},         {"/infill", ASSEMBLE_NATIVE},
+                {"/v1/messages", ASSEMBLE_MESSAGES},      {"/v1/responses", ASSEMBLE_RESPONSES},
+                {"/responses", ASSEMBLE_RESPONSES},
+        };
 
-struct choice {
-        int64_t index;
-        bool has_content, has_reasoning, has_logprobs;
-        struct buffer content, reasoning; /* content: also `text`, and that of /completion */
-        struct buffer logprobs;           /* elements with commas between */
-        struct buffer tokens;             /* of /completion, likewise */
-        char *role, *finish;              /* finish: JSON; of /completion: the last event whole */
-        struct call *calls;
-        size_t n_calls;
-};
-
-struct assemble {
-        enum assemble_form form;
-        enum assemble_tell tell;
-        size_t max, kept; /* kept: of all choices together */
-        int error;        /* sticks */
-        bool ended;
-        struct buffer line;  /* the one under way */
-        struct buffer data;  /* of the event under way */
-        struct buffer event; /* as it came, where events are told */
-        bool has_data, after_cr, is_error;
-        struct choice *choices;
-        size_t n_choices;
-        char *id, *model, *fingerprint;
-        char *created, *usage, *timings; /* JSON */
-        char *refusal;                   /* an error that was told, JSON */
-        int refusal_status;
-        uint64_t prompt_tokens, tokens;
-};
+        for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+                if (streq(known[i].path, path)) {
+                        *ret = known[i].form;
+                        return true;
+                }
+        return false;
+}
 
 /* --- life ------------------------------------------------------------------------------------------------------------ */
 
@@ -56,8 +40,14 @@ int assemble_new(enum assemble_form form, enum assemble_tell tell, size_t max, s
         buffer_init(&a->line, max);
         buffer_init(&a->data, max);
         buffer_init(&a->event, max);
+        buffer_init(&a->text, 0);
         *ret = a;
         return 0;
+}
+
+void assemble_keep_tokens(struct assemble *a)
+{
+        a->keeps_tokens = true;
 }
 
 static void choice_finish(struct choice *c)
@@ -94,6 +84,7 @@ struct assemble *assemble_free(struct assemble *a)
         free(a->usage);
         free(a->timings);
         free(a->refusal);
+        typed_finish(a);
         free(a);
         return NULL;
 }
@@ -113,13 +104,12 @@ static int keep(struct assemble *a, struct buffer *b, const char *p, size_t n)
         return 0;
 }
 
-static int keep_string(struct assemble *a, struct buffer *b, const char *s)
+int assemble_keep(struct assemble *a, struct buffer *b, const char *s)
 {
         return keep(a, b, s, strlen(s));
 }
 
-/* The value as JSON text in place of the one before; nothing for null and absence. */
-static int keep_value(struct assemble *a, char **at, const struct json_value *v)
+int assemble_keep_value(struct assemble *a, char **at, const struct json_value *v)
 {
         char *text;
 
@@ -153,7 +143,7 @@ static int keep_elements(struct assemble *a, struct buffer *b, const struct json
                         return -ENOMEM;
                 r = b->len ? keep(a, b, ",", 1) : 0;
                 if (r == 0)
-                        r = keep_string(a, b, text);
+                        r = assemble_keep(a, b, text);
                 if (r < 0)
                         return r;
         }
@@ -201,7 +191,7 @@ static int add_content(struct assemble *a, struct choice *c, const char *s, stru
         if (!s)
                 return 0;
         c->has_content = true;
-        r = keep_string(a, &c->content, s);
+        r = assemble_keep(a, &c->content, s);
         return r < 0 ? r : tell_text(a, c, s, told);
 }
 
@@ -236,7 +226,7 @@ static int add_call(struct assemble *a, struct choice *c, const struct json_valu
             (r = keep_word(&call->type, json_get_string(v, "type"))) < 0 ||
             (r = keep_word(&call->name, json_get_string(f, "name"))) < 0)
                 return r;
-        return arguments ? keep_string(a, &call->arguments, arguments) : 0;
+        return arguments ? assemble_keep(a, &call->arguments, arguments) : 0;
 }
 
 static int add_logprobs(struct assemble *a, struct choice *c, const struct json_value *v)
@@ -259,12 +249,12 @@ static int add_choice(struct assemble *a, const struct json_value *v, struct buf
         if (r < 0 || (r = keep_word(&c->role, json_get_string(delta, "role"))) < 0 ||
             (r = add_content(a, c, json_get_string(delta, "content"), told)) < 0 ||
             (r = add_content(a, c, json_get_string(v, "text"), told)) < 0 ||
-            (r = keep_value(a, &c->finish, json_get(v, "finish_reason"))) < 0 ||
+            (r = assemble_keep_value(a, &c->finish, json_get(v, "finish_reason"))) < 0 ||
             (r = add_logprobs(a, c, json_get(v, "logprobs"))) < 0)
                 return r;
         if (reasoning) {
                 c->has_reasoning = true;
-                r = keep_string(a, &c->reasoning, reasoning);
+                r = assemble_keep(a, &c->reasoning, reasoning);
         }
         for (size_t i = 0; r == 0 && i < json_count(calls); i++)
                 r = add_call(a, c, json_at(calls, i), i);
@@ -299,9 +289,9 @@ static int add_openai(struct assemble *a, const struct json_value *v, struct buf
         if ((r = keep_word(&a->id, json_get_string(v, "id"))) < 0 ||
             (r = keep_word(&a->model, json_get_string(v, "model"))) < 0 ||
             (r = keep_word(&a->fingerprint, json_get_string(v, "system_fingerprint"))) < 0 ||
-            (r = keep_value(a, &a->created, json_get(v, "created"))) < 0 ||
-            (r = keep_value(a, &a->usage, json_get(v, "usage"))) < 0 ||
-            (r = keep_value(a, &a->timings, json_get(v, "timings"))) < 0)
+            (r = assemble_keep_value(a, &a->created, json_get(v, "created"))) < 0 ||
+            (r = assemble_keep_value(a, &a->usage, json_get(v, "usage"))) < 0 ||
+            (r = assemble_keep_value(a, &a->timings, json_get(v, "timings"))) < 0)
                 return r;
         read_numbers(v, &a->prompt_tokens, &a->tokens);
         for (size_t i = 0; r == 0 && i < json_count(choices); i++)
@@ -315,7 +305,7 @@ static int add_native(struct assemble *a, const struct json_value *v, struct buf
         int r = find_choice(a, json_get_int(v, "index", 0), &c);
 
         if (r < 0 || (r = add_content(a, c, json_get_string(v, "content"), told)) < 0 ||
-            (r = keep_elements(a, &c->tokens, json_get(v, "tokens"))) < 0 ||
+            (a->keeps_tokens && (r = keep_elements(a, &c->tokens, json_get(v, "tokens"))) < 0) ||
             (r = keep_elements(a, &c->logprobs, json_get(v, "completion_probabilities"))) < 0)
                 return r;
         if (!json_get_bool(v, "stop", false))
@@ -326,11 +316,11 @@ static int add_native(struct assemble *a, const struct json_value *v, struct buf
         if (!a->tokens)
                 a->tokens = get_uint(v, "tokens_predicted");
         a->ended = true; /* each of several prompts ends by itself: see assemble_end */
-        return keep_value(a, &c->finish, v);
+        return assemble_keep_value(a, &c->finish, v);
 }
 
 /* {"error":{"code":500,"message":…}}, or the inner object alone behind "error:". */
-static int add_error(struct assemble *a, const struct json_value *v)
+int assemble_add_error(struct assemble *a, const struct json_value *v)
 {
         const struct json_value *inner = json_get(v, "error");
         _cleanup_free_ char *text = json_print(json_is_object(inner) ? inner : v, false);
@@ -359,9 +349,11 @@ static int take_event(struct assemble *a, struct buffer *told)
         if (!json_is_object(v))
                 r = -EBADMSG;
         else if (a->is_error || json_is_object(json_get(v, "error")))
-                r = add_error(a, v);
+                r = assemble_add_error(a, v);
         else
-                r = a->form == ASSEMBLE_NATIVE ? add_native(a, v, told) : add_openai(a, v, told);
+                r = a->form == ASSEMBLE_NATIVE                                      ? add_native(a, v, told)
+                    : a->form == ASSEMBLE_MESSAGES || a->form == ASSEMBLE_RESPONSES ? typed_add(a, v, told)
+                                                                                    : add_openai(a, v, told);
         json_free(v);
         return r;
 }
@@ -535,6 +527,8 @@ static void put_choice(struct json_writer *w, const struct assemble *a, const st
                 json_open_object(w);
                 put_list(w, "content", &c->logprobs);
                 json_close_object(w);
+        } else if (a->form == ASSEMBLE_COMPLETION) {
+                json_null(w, "logprobs");
         }
         json_close_object(w);
 }
@@ -639,8 +633,10 @@ static int put_native(struct json_writer *w, const struct assemble *a)
 }
 
 /* All that began have ended. */
-static bool is_whole(const struct assemble *a)
+bool assemble_is_whole(const struct assemble *a)
 {
+        if (a->form == ASSEMBLE_MESSAGES || a->form == ASSEMBLE_RESPONSES)
+                return typed_is_whole(a);
         if (!a->ended || a->n_choices == 0)
                 return false;
         for (size_t i = 0; i < a->n_choices; i++)
@@ -662,7 +658,10 @@ int assemble_end(struct assemble *a, struct buffer *body, struct assemble_answer
         for (size_t i = 0; i < a->n_choices; i++)
                 if (a->choices[i].index == 0)
                         first = a->choices + i;
-        if (first && first->content.len) {
+        if (a->text.len) {
+                ret->text = a->text.data;
+                ret->text_len = a->text.len;
+        } else if (first && first->content.len) {
                 ret->text = first->content.data;
                 ret->text_len = first->content.len;
         }
@@ -670,11 +669,11 @@ int assemble_end(struct assemble *a, struct buffer *body, struct assemble_answer
                 return a->error;
         if (a->refusal)
                 return -EREMOTEIO;
-        if (!is_whole(a))
+        if (!assemble_is_whole(a))
                 return -ENODATA;
         json_begin(&w, body);
-        if (a->form == ASSEMBLE_NATIVE) {
-                int r = put_native(&w, a);
+        if (a->form >= ASSEMBLE_NATIVE) {
+                int r = a->form == ASSEMBLE_NATIVE ? put_native(&w, a) : typed_put(&w, a);
 
                 if (r < 0)
                         return r;
@@ -689,10 +688,18 @@ void assemble_read(const char *body, size_t len, struct buffer *text, struct ass
         struct json_value *v = NULL;
         const struct json_value *choice;
         const char *s;
+        size_t before;
 
         *ret = (struct assemble_answer){.text = ""};
         if (json_parse(body, len, &v, NULL) < 0)
                 return;
+        before = text->len;
+        if (typed_read(v, text, &ret->prompt_tokens, &ret->tokens)) {
+                ret->text_len = text->len - before;
+                ret->text = ret->text_len ? text->data + before : "";
+                json_free(v);
+                return;
+        }
         choice = json_at(json_get(v, "choices"), 0);
         s = json_get_string(json_get(choice, "message"), "content");
         if (!s)

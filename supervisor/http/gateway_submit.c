@@ -36,28 +36,10 @@ static bool is_fit(const struct errand *e, bool is_json)
                (e->kind == ERRAND_GENERATE || e->kind == ERRAND_COMPUTE || e->kind == ERRAND_CHAT);
 }
 
-/* What workers do for a hub (hub/run.c): who can wait for an instance of ours is not sent to where it would be refused. Of streams only
- * OpenAI's are followed to their end. */
+/* Who can wait for an instance of ours is not sent to where it would be refused. */
 static bool is_served(const struct errand *e)
 {
-        static const struct {
-                const char *path;
-                bool streamed;
-        } served[] = {
-                {"/v1/chat/completions", true}, {"/chat/completions", true},
-                {"/v1/completions", true},      {"/completions", true},
-                {"/completion", false},         {"/infill", false},
-                {"/v1/embeddings", false},      {"/embeddings", false},
-                {"/v1/rerank", false},          {"/rerank", false},
-                {"/v1/reranking", false},       {"/reranking", false},
-        };
-
-        if (e->kind == ERRAND_CHAT)
-                return true;
-        for (size_t i = 0; i < ARRAY_SIZE(served); i++)
-                if (streq(served[i].path, e->route->pattern))
-                        return served[i].streamed || !e->streams;
-        return false;
+        return e->kind == ERRAND_CHAT || hubs_serve(e->route->pattern);
 }
 
 bool submit_is_only_way(struct errand *e, bool is_json)

@@ -70,6 +70,9 @@ int hubs_submit(struct hubs *h, const struct submit_spec *spec, struct hub_submi
 void submission_cancel(struct hubs *h,
                        struct hub_submission *s); /* the worker is told; nothing is called any more */
 
+/* What workers of ours do for a hub, by its path (run.c). */
+bool hubs_serve(const char *path);
+
 /* What the workers of all hubs that take requests of ours offer together, by their heartbeats. False: nobody ever
  * offered it (hubs_only_offer: there is not exactly one model). */
 bool hubs_offer(struct hubs *h, const char *model, struct farm_offer *ret);

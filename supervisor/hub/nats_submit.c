@@ -40,7 +40,8 @@ struct hub_submission {
         char id[NATS_ID_MAX], subject[NATS_SUBJECT_MAX], *path, *key, *body;
         size_t body_len;
         enum nats_class class;
-        bool stream, sent, is_chat;
+        bool stream, sent;
+        enum assemble_form form;
         usec_t began, deadline, due; /* due: of what the state does next */
         usec_t pause;                /* of FETCHING's next try */
         unsigned inside;             /* a callback runs */
@@ -48,7 +49,7 @@ struct hub_submission {
 
         /* What was told. */
         unsigned attempt, run, next;
-        bool gap, done, told_any;
+        bool gap, told_any;
         struct assemble *assemble;
         struct buffer told; /* text */
         char worker[NATS_ID_MAX];
@@ -150,11 +151,10 @@ static void begin_run(struct hub_submission *s, unsigned attempt, unsigned run)
         s->attempt = attempt;
         s->run = run;
         s->next = 0;
-        s->gap = s->done = s->told_any = false;
+        s->gap = s->told_any = false;
         s->assemble = assemble_free(s->assemble);
         buffer_clear(&s->told);
-        if (assemble_new(s->is_chat ? ASSEMBLE_CHAT : ASSEMBLE_COMPLETION, ASSEMBLE_TELL_TEXT, TOLD_MAX,
-                         &s->assemble) < 0)
+        if (assemble_new(s->form, ASSEMBLE_TELL_TEXT, TOLD_MAX, &s->assemble) < 0)
                 s->gap = true;
 }
 
@@ -218,7 +218,6 @@ static void chunk_came(struct hub_submission *s, const struct nats_message *m)
         }
         if (assemble_feed(s->assemble, c.events, c.len, &s->told) < 0)
                 s->gap = true; /* told all the same: only the rest could not be made of the result any more */
-        s->done |= c.len >= 14 && memcmp(c.events + c.len - 14, "data: [DONE]\n\n", 14) == 0;
         (void)tell(s, c.events, c.len);
 out:
         (void)json_free(root);
@@ -271,7 +270,7 @@ static void result_came(struct hub_submission *s, const struct nats_result *r)
                 /* No worker of ours says so; 1xx, 204 and the like would be no whole answer to a client. */
                 e.status = 502;
                 e.code = "hub_failed";
-        } else if (s->stream && (s->gap || !s->done)) {
+        } else if (s->stream && (s->gap || !s->assemble || !assemble_is_whole(s->assemble))) {
                 if (!tell_rest(s, r))
                         return;
         }
@@ -430,8 +429,8 @@ static int prepare(struct hub_submission *s, const struct submit_spec *spec)
         for (unsigned i = 0; i < spec->n_body; at += spec->body[i++].iov_len)
                 if (spec->body[i].iov_len)
                         memcpy(s->body + at, spec->body[i].iov_base, spec->body[i].iov_len);
-        s->is_chat = strstr(s->path, "chat") != NULL;
-        s->stream = spec->stream;
+        /* What never streams is one whole answer, whatever its body says. */
+        s->stream = assemble_form_of(s->path, &s->form) && spec->stream;
         s->deadline =
                 usec_add(s->began, spec->timeout ? MIN(spec->timeout, 24 * USEC_PER_HOUR) : USEC_PER_HOUR);
         return 0;

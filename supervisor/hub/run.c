@@ -9,31 +9,25 @@
 static const usec_t RETRY_SOON = 5 * USEC_PER_SEC, RETRY_LATER = 30 * USEC_PER_SEC;
 
 /* What a hub may ask for: work that takes a slot, nothing that changes the server or tells of it. */
-static const struct {
-        const char *path;
-        bool streams;
-        enum assemble_form form;
-} paths[] = {
-        {"/v1/chat/completions", true, ASSEMBLE_CHAT},
-        {"/chat/completions", true, ASSEMBLE_CHAT},
-        {"/v1/completions", true, ASSEMBLE_COMPLETION},
-        {"/completions", true, ASSEMBLE_COMPLETION},
-        {"/completion", true, ASSEMBLE_NATIVE},
-        {"/infill", true, ASSEMBLE_NATIVE},
-        {"/v1/embeddings", false, 0},
-        {"/embeddings", false, 0},
-        {"/v1/rerank", false, 0},
-        {"/v1/reranking", false, 0},
-        {"/rerank", false, 0},
-        {"/reranking", false, 0},
+static const char *const paths[] = {
+        "/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions",
+        "/completion",          "/infill",           "/v1/messages",    "/v1/responses",
+        "/responses",           "/v1/embeddings",    "/embeddings",     "/embedding",
+        "/v1/rerank",           "/v1/reranking",     "/rerank",         "/reranking",
 };
 
-static int find_path(const char *path)
+/* The list of requests keeps static texts. */
+static const char *static_path(const char *path)
 {
         for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-                if (streq(paths[i].path, path))
-                        return (int)i;
-        return -ENOENT;
+                if (streq(paths[i], path))
+                        return paths[i];
+        return NULL;
+}
+
+bool hubs_serve(const char *path)
+{
+        return static_path(path);
 }
 
 static struct fleet *fleet_of(const struct job *j)
@@ -93,8 +87,8 @@ static void judge_status(struct job *j, int status, const char *body, size_t len
         _cleanup_free_ char *words = error_words(body, len, status);
         const char *why = words ? words : "llama-server answered with an error";
 
-        if (status == 501)
-                job_fail(j, HUB_FAIL_NO_MODEL, 0, "%s", why);
+        if (status == 501) /* of this model, wherever it runs */
+                job_fail(j, HUB_FAIL_PERMANENT, 0, "%s", why);
         else if (status == 401 || status == 403 || status == 408 || status == 429 || status == 503)
                 job_fail(j, HUB_FAIL_RETRY, RETRY_SOON, "%s", why);
         else if (status >= 400 && status < 500)
@@ -270,7 +264,7 @@ static const struct relay_events events = {.on_head = on_head, .on_data = on_dat
 
 /* What is put into the body: what the entry says, and that the answer shall be a stream (its idle deadline is a better one than that of a
  * whole answer, and partial text is told out of it). A stream that goes on as it is must be as its reader asked for. */
-static int make_set(struct job *j, const struct config_instance *entry, bool streams)
+static int make_set(struct job *j, const struct config_instance *entry, bool streams, enum assemble_form form)
 {
         struct json_value *own = NULL;
         _cleanup_buffer_ struct buffer b = {0};
@@ -287,7 +281,7 @@ static int make_set(struct job *j, const struct config_instance *entry, bool str
         has_options = json_get(own, "stream_options") != NULL;
         buffer_init(&b, 0);
         (void)buffer_puts(&b, "{\"stream\":true");
-        if (!j->wants_events && !has_options)
+        if (!j->wants_events && !has_options && (form == ASSEMBLE_CHAT || form == ASSEMBLE_COMPLETION))
                 (void)buffer_puts(&b, ",\"stream_options\":{\"include_usage\":true}");
         if (inner) {
                 struct json_writer w;
@@ -343,32 +337,49 @@ static int find_entry(struct job *j, const struct peek *p, char *model, size_t s
         return r;
 }
 
-static int start(struct job *j, const struct config_instance *entry, const char *model, const struct peek *p,
-                 int path)
+/* The body is large seldom, and says this more seldom. */
+static bool wants_tokens(const struct job *j)
+{
+        static const char key[] = "\"return_tokens\"";
+        struct json_value *v = NULL;
+        bool wants = false;
+
+        if (memmem(j->body, j->body_len, key, sizeof(key) - 1) &&
+            json_parse(j->body, j->body_len, &v, NULL) == 0)
+                wants = json_get_bool(v, "return_tokens", false);
+        json_free(v);
+        return wants;
+}
+
+static int start(struct job *j, const struct config_instance *entry, const char *model, const struct peek *p)
 {
         static const struct http1_header headers[] = {{SLICE("Content-Type"), SLICE("application/json")}};
         const struct config *config = fleet_config(fleet_of(j));
         struct peek_edit edit = {.drop = PEEK_BIT(PEEK_PRIORITY) | PEEK_BIT(PEEK_KEEP_ALIVE) |
                                          PEEK_BIT(PEEK_ENSEMBLE),
                                  .strip = entry->request_strip};
+        enum assemble_form form = ASSEMBLE_CHAT;
+        bool streams = assemble_form_of(j->path, &form);
         struct relay_spec spec;
         int r;
 
-        r = make_set(j, entry, paths[path].streams);
+        r = make_set(j, entry, streams, form);
         if (r < 0)
                 return r;
         edit.set = j->set;
         r = peek_splice(p, &edit, &j->pieces);
         if (r < 0)
                 return r;
-        if (paths[path].streams)
-                r = assemble_new(paths[path].form,
+        if (streams)
+                r = assemble_new(form,
                                  j->wants_events ? ASSEMBLE_TELL_EVENTS
                                  : j->wants_text ? ASSEMBLE_TELL_TEXT
                                                  : ASSEMBLE_TELL_NOTHING,
                                  CONNECTOR_ANSWER_MAX, &j->assemble);
         if (r < 0)
                 return r;
+        if (j->assemble && form == ASSEMBLE_NATIVE && wants_tokens(j))
+                assemble_keep_tokens(j->assemble);
         spec = (struct relay_spec){.ticket = {.entry = entry,
                                               .shared = dispatch_shared(fleet_of(j), model),
                                               .key = j->whose && *j->whose ? j->whose : j->connector->name,
@@ -377,15 +388,15 @@ static int start(struct job *j, const struct config_instance *entry, const char 
                                                                   ? peek_affinity(p)
                                                                   : 0},
                                    .method = SLICE("POST"),
-                                   .target = slice_str(paths[path].path),
+                                   .target = slice_str(j->path),
                                    .headers = headers,
                                    .n_headers = ARRAY_SIZE(headers),
                                    .body = j->pieces.iov,
                                    .n_body = j->pieces.n,
                                    .keep_alive = USEC_INFINITY,
-                                   .streams = paths[path].streams,
+                                   .streams = streams,
                                    .source = "hub",
-                                   .path = paths[path].path,
+                                   .path = static_path(j->path),
                                    .peer = j->connector->name};
         return relay_start(fleet_of(j), &spec, &events, j, &j->relay);
 }
@@ -398,14 +409,14 @@ void run_begin(struct job *j)
         usec_t now = now_of(j);
         struct peek p;
         uint64_t n;
-        int path = find_path(j->path), r;
+        int r;
 
         buffer_clear(&j->answer);
         progress_reset(j);
-        if (path < 0) {
+        if (!hubs_serve(j->path)) {
                 job_fail(j, HUB_FAIL_PERMANENT, 0, "%s",
                          "this worker does not serve that path to hubs (chat completions, completions, "
-                         "embeddings and reranking are served)");
+                         "messages, responses, embeddings and reranking are served)");
                 return;
         }
         if (peek_scan((struct slice){j->body, j->body_len}, &p, &error) < 0) {
@@ -425,7 +436,7 @@ void run_begin(struct job *j)
         (void)text_copy(j->entry, sizeof(j->entry), entry->name);
         j->began = now;
         j->cut_at = j->timeout ? usec_add(now, j->timeout) : USEC_INFINITY;
-        r = start(j, entry, model, &p, path);
+        r = start(j, entry, model, &p);
         if (r < 0) {
                 forget_run(j);
                 job_fail(j, HUB_FAIL_RETRY, RETRY_SOON, "the request could not be made: %s", strerror(-r));

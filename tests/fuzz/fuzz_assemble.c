@@ -8,9 +8,9 @@
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
-        enum assemble_form form = size ? data[0] % 3 : 0;
-        enum assemble_tell tell = size ? data[0] / 3 % 3 : 0;
-        size_t step = size ? 1 + data[0] / 9 : 1;
+        enum assemble_form form = size ? data[0] % 5 : 0;
+        enum assemble_tell tell = size ? data[0] / 5 % 3 : 0;
+        size_t step = size ? 1 + data[0] / 15 : 1;
         struct assemble_answer answer;
         struct buffer told, body;
         struct assemble *a;

@@ -313,10 +313,10 @@ def test_our_own_instances_come_first_and_the_hub_when_they_are_busy(make_peer, 
     assert sources == {"submitted"}
     # What workers do not do for a hub waits for our own.
     answers = []
-    waiting = threading.Thread(target=lambda: answers.append(front.api("POST", "/v1/responses", {"model": "qwen", "input": "hello"},
+    waiting = threading.Thread(target=lambda: answers.append(front.api("POST", "/v1/audio/speech", {"model": "qwen", "input": "hello"},
                                                                        timeout=harness.PATIENCE)))
     waiting.start()
-    wait_for(lambda: any(r["path"] == "/v1/responses" for r in front.get("/api/v1/requests").json["running"]),
+    wait_for(lambda: any(r["path"] == "/v1/audio/speech" for r in front.get("/api/v1/requests").json["running"]),
              what=lambda: front.get("/api/v1/requests").text)
     assert not answers and len(far.requests) == 1
     local.go.set()

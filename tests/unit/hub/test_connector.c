@@ -104,6 +104,8 @@ static void what_is_wrong_fails_for_good(void **state)
         check_fails(state, NULL, NULL, "{\"n_discard\":-1}", HUB_FAIL_PERMANENT, "n_discard");
         check_fails(state, NULL, NULL, "{\"model\":1}", HUB_FAIL_PERMANENT, "must be a string");
         check_fails(state, NULL, NULL, "{\"max_tokens\":1}", HUB_FAIL_PERMANENT, "messages");
+        /* Its own 501: of this model, wherever it runs; nobody else would say otherwise. */
+        check_fails(state, "/v1/embeddings", NULL, "{\"input\":\"x\"}", HUB_FAIL_PERMANENT, "embeddings");
 }
 
 static void what_we_do_not_have_is_for_others(void **state)
@@ -111,7 +113,6 @@ static void what_we_do_not_have_is_for_others(void **state)
         check_fails(state, NULL, "x", CHAT, HUB_FAIL_NO_MODEL, "this worker has no model \"x\"");
         check_fails(state, NULL, NULL, "{\"model\":\"y\",\"messages\":[]}", HUB_FAIL_NO_MODEL,
                     "no model \"y\"");
-        check_fails(state, "/v1/embeddings", NULL, "{\"input\":\"x\"}", HUB_FAIL_NO_MODEL, "embeddings");
 }
 
 static void claims_that_cannot_be_taken_are_refused(void **state)
