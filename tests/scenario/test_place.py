@@ -336,7 +336,7 @@ def test_who_is_not_used_makes_room(place, machine):
     thread.join(harness.PATIENCE)
     assert done and done[0].status == 200, (done, daemon.output())
     assert daemon.instance("b")["pid"] == pids["b"] and daemon.instance("a")["status"] == "idle"
-    assert [e[2] for e in kinds(daemon) if e[0] == "unload"] == ["evicted for c"]
+    assert [e[2] for e in kinds(daemon) if e[0] == "unload"] == ["unloaded: evicted for c"]
     assert daemon.instance("c")["lastError"] is None
 
 
