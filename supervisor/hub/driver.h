@@ -47,6 +47,8 @@ enum hub_cap {
         HUB_CAP_ADOPT = 1 << 9,   /* another process can go on with a claim, given its token */
         HUB_CAP_CHAINS = 1 << 10, /* settling a job may bring the next one, asked for or not */
         HUB_CAP_SUBMIT = 1 << 11, /* the other side: jobs can be handed in (hub/submit.h) */
+        HUB_CAP_FINAL = 1 << 13,  /* a job can be failed for good */
+        HUB_CAP_COUNTS = 1 << 14, /* the hub says how often it has given a job away */
         HUB_CAP_APPENDS =
                 1
                 << 12, /* partial text is appended by the hub for good: a second run must not tell again what was told */

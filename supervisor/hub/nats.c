@@ -435,7 +435,7 @@ const struct hub_driver hub_driver_nats = {
         .name = "nats",
         .caps = HUB_CAP_OUTBOUND | HUB_CAP_STREAM | HUB_CAP_RENEW | HUB_CAP_RELEASE | HUB_CAP_FENCED |
                 HUB_CAP_DURABLE | HUB_CAP_MODELS | HUB_CAP_PRIORITY | HUB_CAP_CANCEL | HUB_CAP_ADOPT |
-                HUB_CAP_SUBMIT,
+                HUB_CAP_SUBMIT | HUB_CAP_FINAL | HUB_CAP_COUNTS,
         .open = link_open,
         .status = link_status,
         .counts = link_counts,

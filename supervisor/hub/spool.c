@@ -588,7 +588,7 @@ static void spool_drain(struct hub_link *l)
 const struct hub_driver hub_driver_spool = {
         .name = "spool",
         .caps = HUB_CAP_OUTBOUND | HUB_CAP_STREAM | HUB_CAP_RENEW | HUB_CAP_RELEASE | HUB_CAP_FENCED |
-                HUB_CAP_DURABLE | HUB_CAP_MODELS | HUB_CAP_ADOPT,
+                HUB_CAP_DURABLE | HUB_CAP_MODELS | HUB_CAP_ADOPT | HUB_CAP_FINAL | HUB_CAP_COUNTS,
         .open = spool_open,
         .status = spool_status,
         .counts = spool_counts,

@@ -91,6 +91,35 @@ class Tool:
         assert code == 0 and not any(word in said for word in SANITIZER_WORDS), "exit %d: %s" % (code, said)
 
 
+def conform(driver, begin, put, results):
+    """The table of what every hub's driver does (tests/unit/hub/conformance.h), over doubles: begin() gives a double and the tool's options for
+    each case, put(double, id) hands a job in, results(double, id) counts what is stored of it. What was passed, and what its caps leave out."""
+    passed, left_out = [], []
+    while True:
+        double, options = begin()
+        tool = Tool("conform_tool", driver, "case=%d" % (len(passed) + len(left_out)), *options)
+        try:
+            while True:
+                words = tool.next().split(" ", 1)
+                if words[0] == "put":
+                    put(double, words[1])
+                    tool.say("0")
+                elif words[0] == "results":
+                    tool.say(results(double, words[1]))
+                elif words[0] == "passed":
+                    passed.append(words[1])
+                    break
+                elif words[:1] == ["left"]:
+                    left_out.append(words[1][len("out "):])
+                    break
+                elif words == ["no", "more"]:
+                    return passed, left_out
+                elif words[0] == "failed":
+                    raise AssertionError("%s: %s %s" % (words[1], tool.seen, tool.errors))
+        finally:
+            tool.close()
+
+
 class Loop:
     """An asyncio loop in a thread of its own."""
 

@@ -10,7 +10,7 @@ import pytest
 from convex_double import ConvexDouble
 from feeds import Node
 from harness import SOURCE, wait_for
-from pipes import Tool
+from pipes import Tool, conform
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 RECORD = os.path.join(SOURCE, "tests", "scenario", "convex-frames.jsonl")
@@ -434,3 +434,26 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(hub, worker, folder):
     assert settle(again, name, "One. Two.") in ("stored", "unknown")
     wait_for(lambda: double.jobs[name]["text"] == "One. Two.")
     assert len({m["sessionId"] for m in double.said() if m["type"] == "Connect"}) == 1
+
+
+def test_it_does_what_every_hub_does(hub, folder):
+    """The table of tests/unit/hub/conformance.h; this hub has no release and no failure for good, and does not count attempts."""
+    names = {}
+
+    def begin():
+        double, state = hub(), os.path.join(folder, "c%d" % len(os.listdir(folder)))
+        os.mkdir(state)
+        with open(os.path.join(state, "key"), "w") as f:
+            f.write("k1\n")
+        names.clear()
+        return double, ("url=" + double.url, "dir=" + state, "credentials=" + os.path.join(state, "key"))
+
+    def put(double, name):
+        names[name] = double.add_job(name)
+
+    def results(double, name):
+        return int(double.jobs[names[name]]["status"] == "success")
+    passed, left_out = conform("convex", begin, put, results)
+    assert passed == ["credits are kept", "a result is stored", "what failed here comes again", "a claim is handed on",
+                      "who drains claims nothing"]
+    assert left_out == ["what is released comes again", "what failed for good is over"]

@@ -4,13 +4,14 @@ import concurrent.futures
 import json
 import os
 import socket
+import threading
 import time
 
 import pytest
 
 from gollama_double import GollamaDouble
 from harness import free_port, request, wait_for
-from pipes import Tool
+from pipes import Tool, conform
 
 ZERO_WIDTH = "\u200b"
 
@@ -241,3 +242,34 @@ def test_what_cannot_be_opened_says_why(hub, folder):
         tool = Tool(*arguments)
         assert words in tool.expect("open: ")
         tool.close()
+
+
+def test_it_does_what_every_hub_does(nothing_left, folder):
+    """The table of tests/unit/hub/conformance.h, as far as a hub goes that dials, and neither keeps nor takes back anything."""
+    doubles, askers = [], []
+
+    def begin():
+        doubles.append(GollamaDouble())
+        state = os.path.join(folder, "g%d" % len(doubles))
+        os.mkdir(state)
+        with open(os.path.join(state, "creds"), "w") as f:
+            f.write("admin:password\n")
+        return doubles[-1], ("url=" + doubles[-1].url, "dir=" + state, "credentials=" + os.path.join(state, "creds"),
+                             "listen=127.0.0.1:%d" % free_port(), "allow=127.0.0.1")
+
+    def put(double, name):
+        """As a client of the hub, who waits for the answer."""
+        askers.append(threading.Thread(target=double.chat, args=(name,)))
+        askers[-1].start()
+
+    def results(double, name):
+        raise AssertionError("nothing is kept there")
+    try:
+        passed, left_out = conform("gollama", begin, put, results)
+    finally:
+        for asker in askers:
+            asker.join()
+        for double in doubles:
+            double.close()
+    assert passed == ["credits are kept", "who drains claims nothing"]
+    assert len(left_out) == 5

@@ -35,7 +35,7 @@ struct conformance {
         struct hub_link *link;
         struct conformance_job jobs[CONFORMANCE_JOBS];
         unsigned n;
-        bool inside;
+        bool inside, draining;
         struct timer *stop;
 };
 
@@ -50,6 +50,9 @@ static int conformance_on_job(void *owner, const struct hub_claim *claim, struct
         struct conformance_job *j = c->jobs + c->n;
 
         assert_false(c->inside);
+        /* What comes with the end of a job was not asked for; who stops does not take it. */
+        if (c->draining && c->driver->caps & HUB_CAP_CHAINS)
+                return -ESHUTDOWN;
         assert_true(c->n < CONFORMANCE_JOBS);
         assert_true(claim->id && *claim->id && strlen(claim->id) < HUB_ID_MAX);
         assert_true(claim->token && strlen(claim->token) < HUB_TOKEN_MAX);
@@ -139,6 +142,14 @@ static enum hub_state conformance_state(struct conformance *c)
         return s.state;
 }
 
+static void conformance_credits(struct conformance *c, unsigned n)
+{
+        const struct hub_credit credit = {
+                .model = "q", .free = n, .slots = 4, .context = 4096, .ready = true};
+
+        DRIVER(c, c->driver->set_credits(c->link, n, &credit, 1));
+}
+
 static void conformance_open(struct conformance *c)
 {
         char *why = NULL;
@@ -149,6 +160,8 @@ static void conformance_open(struct conformance *c)
         DRIVER(c, r = c->driver->open(&c->open, &c->link, &why));
         if (r < 0)
                 fail_msg("%s: %s", c->driver->name, why ? why : strerror(-r));
+        /* A hub that lists its workers is told what this one has, as the connector does at once. */
+        conformance_credits(c, 0);
         UNTIL(c, conformance_state(c) == HUB_UP);
 }
 
@@ -156,14 +169,6 @@ static void conformance_close(struct conformance *c)
 {
         DRIVER(c, c->link = c->driver->close(c->link));
         assert_null(c->link);
-}
-
-static void conformance_credits(struct conformance *c, unsigned n)
-{
-        const struct hub_credit credit = {
-                .model = "q", .free = n, .slots = 4, .context = 4096, .ready = true};
-
-        DRIVER(c, c->driver->set_credits(c->link, n, &credit, 1));
 }
 
 static struct conformance_job *conformance_claim(struct conformance *c, const char *id)
@@ -259,7 +264,8 @@ static void case_failed_here_comes_again(struct conformance *c)
         UNTIL(c, j->settled);
         conformance_credits(c, 1);
         UNTIL(c, c->n == 2);
-        assert_true(c->jobs[1].pub.attempt > 1);
+        if (c->driver->caps & HUB_CAP_COUNTS)
+                assert_true(c->jobs[1].pub.attempt > 1);
         conformance_complete(c, c->jobs + 1);
         assert_int_equal(c->results(c->owner, "a"), 1);
 }
@@ -301,6 +307,7 @@ static void case_drained_claims_nothing(struct conformance *c)
 {
         struct conformance_job *j = conformance_claim(c, "a");
 
+        c->draining = true;
         DRIVER(c, c->driver->drain(c->link));
         c->put(c->owner, "b");
         conformance_credits(c, 4);
@@ -319,7 +326,7 @@ static const struct {
         {"credits are kept", 0, case_credits_are_kept},
         {"a result is stored", HUB_CAP_DURABLE, case_a_result_is_stored},
         {"what is released comes again", HUB_CAP_RELEASE, case_released_comes_again},
-        {"what failed for good is over", HUB_CAP_DURABLE, case_failed_for_good_is_over},
+        {"what failed for good is over", HUB_CAP_DURABLE | HUB_CAP_FINAL, case_failed_for_good_is_over},
         {"what failed here comes again", HUB_CAP_DURABLE, case_failed_here_comes_again},
         {"a claim is handed on", HUB_CAP_ADOPT, case_a_claim_is_handed_on},
         {"who drains claims nothing", 0, case_drained_claims_nothing},
