@@ -80,20 +80,23 @@ static size_t put_text(const struct log_entry *e, char *line)
 
         (void)time_iso(now, iso, sizeof iso);
         iso[19] = '\0';
-        n = snprintf(line, LINE_MAX_BYTES, "%s.%03uZ %s%s%s%s\n", iso, (unsigned)(now / USEC_PER_MSEC % 1000),
+        n = snprintf(line, LINE_MAX_BYTES, "%s.%03uZ %s%s%s%s%s%s\n", iso,
+                     (unsigned)(now / USEC_PER_MSEC % 1000),
                      e->level <= LOG_ERR       ? "error: "
                      : e->level == LOG_WARNING ? "warning: "
                      : e->level >= LOG_DEBUG   ? "debug: "
                                                : "",
-                     e->about.subject ? e->about.subject : "", e->about.subject ? ": " : "", e->text);
+                     e->about.subject ? e->about.subject : "", e->about.subject ? ": " : "", e->text,
+                     e->about.trace ? ", trace " : "", e->about.trace ? e->about.trace : "");
         return bounded(line, n);
 }
 
 static size_t put_for_journal(const struct log_entry *e, char *line)
 {
         const char *subject = e->about.subject;
-        int n = snprintf(line, LINE_MAX_BYTES, "<%d>%s%s%s\n", e->level, subject ? subject : "",
-                         subject ? ": " : "", e->text);
+        int n = snprintf(line, LINE_MAX_BYTES, "<%d>%s%s%s%s%s\n", e->level, subject ? subject : "",
+                         subject ? ": " : "", e->text, e->about.trace ? ", trace " : "",
+                         e->about.trace ? e->about.trace : "");
 
         return bounded(line, n);
 }

@@ -43,6 +43,7 @@ const char *nats_stream_name(enum nats_stream s); /* "JOBS", "RESULTS", "DEADLET
 #define NATS_HEADER_TIMEOUT  "Llm-Timeout"  /* ms of one run */
 #define NATS_HEADER_PATH     "Llm-Path"     /* default "/v1/chat/completions" */
 #define NATS_HEADER_KEY      "Llm-Key"      /* for whom: fairness and lists */
+#define NATS_HEADER_TRACE    "traceparent"  /* of the request behind it, core/trace.h */
 #define NATS_HEADER_STREAM   "Llm-Stream"   /* "text" (default), "events" (llama-server's own), "none" */
 
 /* --- names ------------------------------------------------------------------------------------------------------ */

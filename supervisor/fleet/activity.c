@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
 
@@ -300,6 +301,24 @@ void activity_end(struct activity *a, struct activity_record *rec, const char *o
         a->n_recent++;
 }
 
+const struct activity_record *activity_find(const struct activity *a, const char *id)
+{
+        for (const struct list *node = a->running.next; node != &a->running; node = node->next) {
+                const struct activity_record *rec = LIST_ENTRY(node, struct activity_record, node);
+
+                if (streq(rec->id, id))
+                        return rec;
+        }
+        return NULL;
+}
+
+void activity_about(const struct activity_record *rec, struct log_about *ret)
+{
+        *ret = (struct log_about){.subject = rec->instance[0] ? rec->instance : rec->model,
+                                  .request = rec->id,
+                                  .trace = rec->trace.id[0] ? rec->trace.id : NULL};
+}
+
 usec_t activity_oldest(const struct activity *a)
 {
         return list_is_empty(&a->running)
@@ -340,6 +359,7 @@ static void put_record(struct json_writer *w, const struct activity_record *rec,
         json_string(w, "key", rec->key[0] ? rec->key : NULL);
         json_string(w, "path", rec->path);
         json_string(w, "peer", rec->peer[0] ? rec->peer : NULL);
+        json_string(w, "trace", rec->trace.id[0] ? rec->trace.id : NULL);
         json_string(w, "source", rec->source);
         json_string(w, "state", rec->state);
         json_string(w, "outcome", rec->outcome);

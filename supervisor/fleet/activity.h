@@ -7,6 +7,7 @@
 
 #include "base/list.h"
 #include "core/config.h"
+#include "core/trace.h"
 #include "fleet/fleet.h"
 
 enum { ACTIVITY_RECENT_MAX = 500, ACTIVITY_ID_MAX = 24, ACTIVITY_SHOWN_MAX = 1000 };
@@ -20,6 +21,7 @@ struct activity_record {
         char id[ACTIVITY_ID_MAX];
         char model[CONFIG_ALIAS_MAX], instance[CONFIG_NAME_MAX], key[CONFIG_NAME_MAX];
         char path[48], peer[48];
+        struct trace trace;  /* as its traceparent says */
         const char *source;  /* static */
         const char *state;   /* "waiting", "running", "ended" */
         const char *outcome; /* NULL while it runs; "ok", "cancelled", or an error's code */
@@ -44,13 +46,19 @@ struct activity_record *activity_begin(struct activity *a, const char *model, us
 /* Moves it to the recent ones and counts it; outcome: static text. The record is a's alone then. */
 void activity_end(struct activity *a, struct activity_record *rec, const char *outcome, usec_t now);
 
+/* The record of a running request, by its id; NULL: there is none. */
+const struct activity_record *activity_find(const struct activity *a, const char *id);
+/* What a line of the log says that it is about: its instance or model, its id, its trace. Valid as long as the record. */
+struct log_about;
+void activity_about(const struct activity_record *rec, struct log_about *ret);
+
 /* When the oldest of those that run arrived (monotonic); USEC_INFINITY: none runs. */
 usec_t activity_oldest(const struct activity *a);
 typedef void activity_record_fn(void *arg, const struct activity_record *rec);
 void activity_each_running(const struct activity *a, activity_record_fn *fn, void *arg);
 
 /* {"total":N,"running":[…],"recent":[…]}: how many run (the oldest ACTIVITY_SHOWN_MAX of them are listed), the newest of the recent ones
- * first; each: {"id","model","instance","key","path","peer","source",
+ * first; each: {"id","model","instance","key","path","peer","trace","source",
  * "state","outcome","status","tries","stream","at","wait","timeToFirstToken","duration","tokensIn","tokensOut","tokensPerSecond"}
  * (seconds, null unknown; wait: until it got an instance, and what a running one has waited so far). */
 void activity_put(const struct activity *a, struct json_writer *w, usec_t now, unsigned recent_max);

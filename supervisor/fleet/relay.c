@@ -12,6 +12,7 @@
 #include "fleet/private.h"
 
 enum {
+        TRACED_LINES_MAX = 20,       /* a second */
         SPARES_MAX = 256,            /* ended ones kept with their timers and memory */
         SPARE_BUFFER_MAX = 8 * 1024, /* but with no more of it than this */
         MESSAGE_MAX = 240,
@@ -23,7 +24,8 @@ static const usec_t CONNECT_DEFAULT = 5 * USEC_PER_SEC, FIRST_DEFAULT = 10 * USE
 
 struct relays {
         struct list running, spares;
-        unsigned n_spares;
+        unsigned n_spares, n_traced; /* traced: lines in the second that began then */
+        usec_t traced_at;
         struct relay_figures figures;
 };
 
@@ -286,13 +288,31 @@ static const char *outcome_of(const struct relay *r, const char *code)
         return r->status >= 500 ? "upstream_error" : r->status >= 400 ? "client_error" : "ok";
 }
 
-static void log_record(const struct activity_record *rec)
+/* Who records a trace wants to find it here, too; but no client fills the log with that. */
+static bool may_tell_trace(struct relays *rs, usec_t now)
+{
+        if (now >= usec_add(rs->traced_at, USEC_PER_SEC)) {
+                rs->traced_at = now;
+                rs->n_traced = 0;
+        }
+        if (rs->n_traced < TRACED_LINES_MAX) {
+                rs->n_traced++;
+                return true;
+        }
+        rs->figures.lines_left_out++;
+        return false;
+}
+
+void relay_log_end(struct fleet *f, const struct activity_record *rec)
 {
         char wait[TIME_SPAN_MAX], first[TIME_SPAN_MAX], whole[TIME_SPAN_MAX];
+        bool traced = rec->trace.sampled && may_tell_trace(f->relays, loop_now(f->loop));
+        struct log_about about;
 
-        if (log_level() < LOG_DEBUG)
+        if (!traced && log_level() < LOG_DEBUG)
                 return;
-        log_debug(rec->instance[0] ? rec->instance : rec->model,
+        activity_about(rec, &about);
+        log_about(traced ? LOG_INFO : LOG_DEBUG, &about,
                   "%s %s %s: %s (%d), %u tries, waited %s, first token after %s, ended after %s, "
                   "%lld tokens in, %lld out",
                   rec->id, rec->source, rec->path, rec->outcome, rec->status, rec->tries,
@@ -320,7 +340,7 @@ static void end_record(struct relay *r, const char *outcome, int status)
                 rec->tokens_per_second = u.tokens_per_second;
         }
         activity_end(r->fleet->activity, rec, outcome, now_of(r));
-        log_record(rec);
+        relay_log_end(r->fleet, rec);
 }
 
 /* The lease is given back already; tells the owner. */
@@ -701,6 +721,7 @@ static void fill_record(struct activity_record *rec, const struct relay_spec *sp
         (void)text_copy(rec->key, sizeof(rec->key), spec->ticket.key);
         (void)text_copy(rec->path, sizeof(rec->path), spec->path);
         (void)text_copy(rec->peer, sizeof(rec->peer), spec->peer);
+        trace_of(spec->headers, spec->n_headers, &rec->trace);
 }
 
 int relay_start(struct fleet *f, const struct relay_spec *spec, const struct relay_events *events,
@@ -815,6 +836,13 @@ void relay_note_positions(struct fleet *f)
 const char *relay_id(const struct relay *r)
 {
         return r->id;
+}
+
+void relay_about(const struct relay *r, struct log_about *ret)
+{
+        *ret = (struct log_about){.request = r->id};
+        if (r->record)
+                activity_about(r->record, ret);
 }
 
 const char *relay_instance(const struct relay *r)

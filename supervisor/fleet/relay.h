@@ -87,8 +87,16 @@ void relay_cancel(struct relay *r); /* the client is gone: no callback, gone */
 bool relay_progress(const struct relay *r, struct ticket_progress *ret);
 const char *relay_id(const struct relay *r);       /* "req-000000000001": X-Request-Id */
 const char *relay_instance(const struct relay *r); /* NULL while it waits */
+/* For a line of the log about it. */
+struct log_about;
+void relay_about(const struct relay *r, struct log_about *ret);
 usec_t relay_waited(const struct relay *r);
 unsigned relay_tries(const struct relay *r);
+
+/* The line that the log has of each request once it ended: for debugging (log_level), and of those whose trace the client records (the flag
+ * "sampled" of its traceparent), at most 20 a second. Of a record that activity_end was called for; relays do so by themselves. */
+struct activity_record;
+void relay_log_end(struct fleet *f, const struct activity_record *rec);
 
 /* Writes into the records of those that wait where they stand now: asked for when the list of requests is shown. */
 void relay_note_positions(struct fleet *f);
@@ -118,6 +126,7 @@ relay_failure_name(enum relay_failure x); /* "refused", "timeout_first_byte", â€
 struct relay_figures {
         unsigned running; /* waiting ones too */
         uint64_t started, tries, retried, failures[RELAY_FAILURES];
+        uint64_t lines_left_out; /* of relay_log_end, beyond its bound */
 };
 void relay_figures(struct fleet *f, struct relay_figures *ret);
 

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "core/trace.h"
 #include "base/text.h"
 #include "core/http1_uri.h"
 #include "http/doors_private.h"
@@ -32,8 +33,14 @@ static bool is_control(const struct request *req)
 
 static void refuse_by_gate(struct doors *d, struct request *req, enum gate_verdict v)
 {
+        const struct http1_request *head = request_head(req);
+        struct log_about about = {0};
+        struct trace trace;
+
         d->counts.gate_refused[v]++;
-        log_debug(NULL, "request of %s refused: %s", request_peer(req), gate_verdict_words(v));
+        trace_of(head->headers, head->n_headers, &trace);
+        about.trace = trace.id[0] ? trace.id : NULL;
+        log_about(LOG_DEBUG, &about, "request of %s refused: %s", request_peer(req), gate_verdict_words(v));
         /* Nothing of the answer is for the stranger's page: no CORS lines, they are only for those that passed. */
         if (v == GATE_HOST || v == GATE_ORIGIN)
                 respond_error_bare(req, gate_verdict_status(v), gate_verdict_words(v));

@@ -108,6 +108,12 @@ static void once_failures(const struct exposition_part *p, const struct expositi
                                      (double)relays_of(p)->failures[i]);
 }
 
+static void once_left_out(const struct exposition_part *p, const struct exposition_row *row,
+                          struct buffer *out)
+{
+        exposition_put_plain(out, row->name, NULL, NULL, (double)relays_of(p)->lines_left_out);
+}
+
 static const struct exposition_row rows[] = {
         {PREFIX "requests_running", "gauge", "Requests that wait or run, by model.",
          .each = exposition_each_unsigned, .offset = offsetof(struct sample, figures.running)},
@@ -126,6 +132,8 @@ static const struct exposition_row rows[] = {
          .once = once_tries},
         {PREFIX "upstream_failures_total", "counter", "Tries on an instance that failed.",
          .once = once_failures},
+        {PREFIX "request_lines_left_out_total", "counter",
+         "Lines about traced requests that the log was spared, beyond 20 a second.", .once = once_left_out},
 };
 
 bool exposition_gateway_more(struct exposition_gateway *g, struct buffer *out, size_t enough,

@@ -287,6 +287,7 @@ static void on_data(void *owner, struct relay *r, const char *data, size_t len)
         static const struct errand_error too_long = {
                 .status = 502, .code = "answer_too_long", .message = "the answer is too long for this route"};
         struct errand *e = owner;
+        struct log_about about;
         int w;
 
         if (e->collects) {
@@ -298,7 +299,8 @@ static void on_data(void *owner, struct relay *r, const char *data, size_t len)
         if (w == -EPIPE)
                 return; /* on_gone follows */
         if (w < 0) {
-                log_warn(NULL, "%s: an answer was cut: %s", relay_id(r), strerror(-w));
+                relay_about(r, &about);
+                log_about(LOG_WARNING, &about, "%s: the answer was cut: %s", relay_id(r), strerror(-w));
                 request_break(e->req);
                 errand_free(e);
                 return;

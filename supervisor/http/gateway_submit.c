@@ -132,6 +132,7 @@ static struct activity_record *begin_record(struct errand *e, const char *model)
         (void)text_copy(rec->key, sizeof(rec->key), e->caller.name ? e->caller.name : "");
         (void)text_copy(rec->path, sizeof(rec->path), e->route->pattern);
         (void)text_copy(rec->peer, sizeof(rec->peer), request_peer(e->req));
+        trace_of(request_head(e->req)->headers, request_head(e->req)->n_headers, &rec->trace);
         return rec;
 }
 
@@ -167,6 +168,7 @@ static void end_record(struct handed *h, const char *outcome, int status, const 
         rec->tokens_out = u.tokens_out;
         rec->tokens_per_second = u.tokens_per_second;
         activity_end(fleet_activity(d->fleet), rec, static_code(outcome), loop_now(d->loop));
+        relay_log_end(d->fleet, rec);
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------------- */
@@ -250,6 +252,7 @@ static void on_events(void *owner, const char *events, size_t len, unsigned atte
 {
         struct handed *h = owner;
         struct errand *e = h->errand;
+        struct log_about about;
         int r;
 
         if (!e->streams || len == 0)
@@ -264,8 +267,9 @@ static void on_events(void *owner, const char *events, size_t len, unsigned atte
                 return; /* on_gone follows */
         if (r < 0) {
                 /* A worker cannot be told to wait: what its reader does not take in time is lost. */
-                log_warn(NULL, "%s: an answer was cut: %s", h->id,
-                         r == -ENOBUFS ? "its client reads too slowly" : strerror(-r));
+                activity_about(h->record, &about);
+                log_about(LOG_WARNING, &about, "%s: the answer was cut: %s", h->id,
+                          r == -ENOBUFS ? "its client reads too slowly" : strerror(-r));
                 request_break(e->req);
                 errand_free(e);
                 return;
@@ -395,6 +399,7 @@ bool submit_start(struct errand *e, const struct config_instance *entry)
         struct doors *d = e->gateway->doors;
         const struct config_gateway *g = &fleet_config(d->fleet)->gateway;
         struct farm_offer offer = {0};
+        struct trace trace;
         const char *model = entry && find_offer(e, entry, &offer) ? offer.model : e->model;
         struct submit_spec spec = {
                 .model = model,
@@ -402,6 +407,7 @@ bool submit_start(struct errand *e, const struct config_instance *entry)
                 .body = e->pieces.iov,
                 .n_body = e->pieces.n,
                 .key = e->caller.name ? e->caller.name : "",
+                .traceparent = trace.parent,
                 .priority = e->priority,
                 .stream = e->streams,
                 .timeout = usec_add(g->queue_timeout, g->timeouts.total),
@@ -410,6 +416,7 @@ bool submit_start(struct errand *e, const struct config_instance *entry)
         struct handed *h = handed_new(e);
         int r = -ENOMEM;
 
+        trace_of(request_head(e->req)->headers, request_head(e->req)->n_headers, &trace);
         if (h) {
                 spec.owner = h;
                 e->handed = h;

@@ -33,14 +33,22 @@ void request_cancel_handle(struct call *call)
         char message[ROUTE_NAME_MAX + 32];
         struct json_writer w;
 
+        const struct activity_record *rec = activity_find(fleet_activity(call->doors->fleet), call->name);
+        struct log_about about = {.request = call->name};
+        struct trace trace = {0};
+
         static const char why[] = "the request was cancelled (DELETE /api/v1/requests/ID)";
 
+        if (rec) {
+                trace = rec->trace; /* the record may be gone when it is cancelled */
+                about.trace = trace.id[0] ? trace.id : NULL;
+        }
         if (relay_cancel_id(call->doors->fleet, call->name, why) < 0 &&
             !gateway_cancel_submitted(call->doors->gateway, call->name, why)) {
                 doors_respond_error(call->req, 404, "no request \"%s\" is running", call->name);
                 return;
         }
-        log_info(NULL, "%s cancelled by %s", call->name, request_peer(call->req));
+        log_about(LOG_INFO, &about, "%s cancelled by %s", call->name, request_peer(call->req));
         (void)snprintf(message, sizeof(message), "%s is cancelled", call->name);
         buffer_init(&b, 0);
         json_begin(&w, &b);

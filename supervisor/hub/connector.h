@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "core/assemble.h"
 #include "core/peek.h"
+#include "core/trace.h"
 #include "fleet/handover.h"
 #include "fleet/relay.h"
 #include "hub/claims.h"
@@ -62,6 +63,7 @@ struct job {
         enum job_state state;
         char key[CLAIMS_KEY_SIZE]; /* in the journal */
         char *id, *token, *path, *model, *whose;
+        char traceparent[TRACE_PARENT_MAX]; /* "": none */
         char *body;
         size_t body_len;
         char entry[CONFIG_NAME_MAX]; /* whose slot it takes: for the credits */

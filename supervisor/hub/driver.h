@@ -96,6 +96,7 @@ struct hub_claim {
         size_t body_len;
         const char
                 *key; /* for whom, as far as known: fairness and the list of requests; NULL: the hub's name */
+        const char *traceparent; /* the trace that it belongs to, as its asker said; NULL: none */
         enum ticket_priority priority;
         bool wants_text; /* progress with text */
         bool wants_events; /* progress with the raw events of llama-server's stream, for who wants them one to one */

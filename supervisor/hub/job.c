@@ -108,6 +108,8 @@ int job_new(struct connector *c, const struct hub_claim *claim, struct job **ret
 
         if (r < 0)
                 return r;
+        if (claim->traceparent)
+                (void)text_copy(j->traceparent, sizeof(j->traceparent), claim->traceparent);
         j->body = dup_body(claim->body ? claim->body : "", claim->body_len);
         if (text_set(&j->id, claim->id) < 0 || text_set(&j->token, claim->token) < 0 ||
             text_set(&j->path, claim->path ? claim->path : "/v1/chat/completions") < 0 ||

@@ -9,6 +9,7 @@
 
 #include "base/secret.h"
 #include "base/text.h"
+#include "core/trace.h"
 
 /* What is given back because here is no place for it waits so long until it goes to anybody. */
 #define PATIENCE_MIN  (1 * USEC_PER_SEC)
@@ -21,6 +22,7 @@ enum {
 /* What was claimed, while it is asked whether its result is there already. */
 struct held {
         char *path, *key, *model, *body;
+        struct trace trace;
         size_t body_len;
         usec_t deadline, timeout;
         bool wants_text, wants_events;
@@ -128,13 +130,16 @@ static struct held *held_new(struct hub_link *l, const struct consumer *c, const
                  timeout = header_number(m, NATS_HEADER_TIMEOUT);
         const char *path = nats_message_header(m, NATS_HEADER_PATH),
                    *key = nats_message_header(m, NATS_HEADER_KEY),
-                   *stream = nats_message_header(m, NATS_HEADER_STREAM);
+                   *stream = nats_message_header(m, NATS_HEADER_STREAM),
+                   *trace = nats_message_header(m, NATS_HEADER_TRACE);
         usec_t wall = loop_realtime(l->loop);
 
         if (!h)
                 return NULL;
         h->path = text_dup(path);
         h->key = text_dup(key);
+        if (trace)
+                (void)trace_parse(slice_str(trace), &h->trace);
         h->model = text_dup(c->model->name);
         h->body = malloc(m->len + 1);
         if ((path && !h->path) || (key && !h->key) || !h->model || !h->body)
@@ -178,6 +183,7 @@ static void offer(struct claim *c)
                                   .body = h->body,
                                   .body_len = h->body_len,
                                   .key = h->key,
+                                  .traceparent = h->trace.parent,
                                   .priority = h->class == NATS_HI ? TICKET_HIGH : TICKET_NORMAL,
                                   .wants_text = h->wants_text,
                                   .wants_events = h->wants_events};

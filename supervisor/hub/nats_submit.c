@@ -18,6 +18,7 @@
 #include "base/secret.h"
 #include "base/text.h"
 #include "core/assemble.h"
+#include "core/trace.h"
 #include "hub/nats_rest.h"
 
 enum { SUBMISSIONS_MAX = 4096, TOLD_MAX = 16 << 20 };
@@ -37,7 +38,7 @@ struct hub_submission {
         enum submission_state state;
         const struct submit_events *events;
         void *owner;
-        char id[NATS_ID_MAX], subject[NATS_SUBJECT_MAX], *path, *key, *body;
+        char id[NATS_ID_MAX], subject[NATS_SUBJECT_MAX], traceparent[TRACE_PARENT_MAX], *path, *key, *body;
         size_t body_len;
         enum nats_class class;
         bool stream, sent;
@@ -390,20 +391,21 @@ static int publish(struct hub_submission *s)
 {
         char deadline[24], timeout[24];
         usec_t now = loop_now(s->link->loop), left = usec_sub(s->deadline, now);
-        const struct nats_header headers[] = {{NATS_HEADER_JOB, s->id},
-                                              {NATS_HEADER_MSG_ID, s->id},
-                                              {NATS_HEADER_STREAM, s->stream ? "events" : "text"},
-                                              {NATS_HEADER_DEADLINE, deadline},
-                                              {NATS_HEADER_TIMEOUT, timeout},
-                                              {NATS_HEADER_PATH, s->path},
-                                              {NATS_HEADER_KEY, s->key ? s->key : "hub"}};
+        struct nats_header headers[] = {{NATS_HEADER_JOB, s->id},
+                                        {NATS_HEADER_MSG_ID, s->id},
+                                        {NATS_HEADER_STREAM, s->stream ? "events" : "text"},
+                                        {NATS_HEADER_DEADLINE, deadline},
+                                        {NATS_HEADER_TIMEOUT, timeout},
+                                        {NATS_HEADER_PATH, s->path},
+                                        {NATS_HEADER_KEY, s->key ? s->key : "hub"},
+                                        {NATS_HEADER_TRACE, s->traceparent}};
+        size_t n = ARRAY_SIZE(headers) - (s->traceparent[0] ? 0 : 1);
 
         (void)snprintf(deadline, sizeof(deadline), "%" PRIu64, (loop_realtime(s->link->loop) + left) / 1000);
         (void)snprintf(timeout, sizeof(timeout), "%" PRIu64, left / 1000);
         s->due = USEC_INFINITY;
         s->sent = true;
-        return request(s->link, s->subject, headers, ARRAY_SIZE(headers), s->body, s->body_len, QUESTION_TIME,
-                       published, s);
+        return request(s->link, s->subject, headers, n, s->body, s->body_len, QUESTION_TIME, published, s);
 }
 
 static int prepare(struct hub_submission *s, const struct submit_spec *spec)
@@ -421,6 +423,8 @@ static int prepare(struct hub_submission *s, const struct submit_spec *spec)
         (void)snprintf(s->id, sizeof(s->id), "r%s", secret_base64url(chance, sizeof(chance), text));
         s->path = text_dup(spec->path ? spec->path : "/v1/chat/completions");
         s->key = text_dup(spec->key);
+        if (spec->traceparent)
+                (void)text_copy(s->traceparent, sizeof(s->traceparent), spec->traceparent);
         for (unsigned i = 0; i < spec->n_body; i++)
                 s->body_len += spec->body[i].iov_len;
         s->body = malloc(s->body_len + 1);

@@ -353,7 +353,8 @@ static bool wants_tokens(const struct job *j)
 
 static int start(struct job *j, const struct config_instance *entry, const char *model, const struct peek *p)
 {
-        static const struct http1_header headers[] = {{SLICE("Content-Type"), SLICE("application/json")}};
+        const struct http1_header headers[] = {{SLICE("Content-Type"), SLICE("application/json")},
+                                               {SLICE("traceparent"), slice_str(j->traceparent)}};
         const struct config *config = fleet_config(fleet_of(j));
         struct peek_edit edit = {.drop = PEEK_BIT(PEEK_PRIORITY) | PEEK_BIT(PEEK_KEEP_ALIVE) |
                                          PEEK_BIT(PEEK_ENSEMBLE),
@@ -390,7 +391,7 @@ static int start(struct job *j, const struct config_instance *entry, const char 
                                    .method = SLICE("POST"),
                                    .target = slice_str(j->path),
                                    .headers = headers,
-                                   .n_headers = ARRAY_SIZE(headers),
+                                   .n_headers = ARRAY_SIZE(headers) - (j->traceparent[0] ? 0 : 1),
                                    .body = j->pieces.iov,
                                    .n_body = j->pieces.n,
                                    .keep_alive = USEC_INFINITY,

@@ -44,7 +44,8 @@ struct submit_spec {
         const char *path;         /* "/v1/chat/completions" */
         const struct iovec *body; /* copied before it returns */
         unsigned n_body;
-        const char *key; /* whose request */
+        const char *key;         /* whose request */
+        const char *traceparent; /* to go with it, core/trace.h; NULL or "": none */
         enum ticket_priority priority;
         bool stream;
         usec_t timeout; /* of the whole */

@@ -13,6 +13,7 @@ import harness
 from harness import wait_for
 from natswire import Server, hub
 from peer import STREAM_END, STREAM_HEAD, Peer, chunk, reply
+from recorder import recording
 
 pytestmark = pytest.mark.skipif(not shutil.which("nats-server"), reason="there is no nats-server")
 
@@ -343,3 +344,22 @@ def test_a_hub_that_is_away(make_peer, make_worker, make_front, server):
     assert answer.headers["Retry-After"]
     server.start()
     wait_for(lambda: front.api("POST", CHAT, ask()).status == 200, HEARD)
+
+
+def test_the_trace_of_a_request_goes_with_it(make_worker, make_front):
+    """To the worker's llama-server, and into the logs of both."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = "00-%s-00f067aa0ba902b7-01" % trace
+    with recording() as recorder:
+        worker, front = make_worker("gpu-1", [{"name": "qwen", "adopt": recorder.url}]), make_front()
+        worker.wait_state("qwen", "ready")
+        wait_offered(front)
+        for headers, passed in (({"traceparent": parent}, parent), ({}, None), ({"traceparent": "00-nonsense"}, None)):
+            answer = front.api("POST", CHAT, ask(), headers=headers)
+            assert answer.status == 200, answer
+            assert recorder.asked[-1].get("traceparent") == passed, recorder.asked[-1]
+            found = [ended(front, lambda r: r["id"] == answer.headers["X-Request-Id"]),
+                     [r for r in worker.get("/api/v1/requests").json["recent"] if r["source"] == "hub"][0]]
+            assert [r["trace"] for r in found] == [passed and trace] * 2, found
+        for daemon in (front, worker):
+            wait_for(lambda d=daemon: len([line for line in d.output(1 << 20).splitlines() if "trace " + trace in line]) == 1, what=daemon.output)
