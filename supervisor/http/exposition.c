@@ -382,7 +382,7 @@ static const struct exposition_row rows[] = {
         {PREFIX "http_buffered_bytes", "gauge",
          "Bytes held for others: bodies of open requests, answers that their readers have not taken.",
          .once = once_buffered},
-        {PREFIX "http_connections_total", "counter", "HTTP connections accepted.", .once = once_u64,
+        {PREFIX "http_accepted_total", "counter", "HTTP connections accepted.", .once = once_u64,
          .offset = OF_FACTS(server.accepted)},
         {PREFIX "http_requests_total", "counter", "HTTP requests read.", .once = once_u64,
          .offset = OF_FACTS(server.requests)},

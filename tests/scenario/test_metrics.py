@@ -13,9 +13,12 @@ import pytest
 
 import gpus
 import harness
+import natswire
+from test_tls import certificate
 
 OPEN = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 TWO = {"instances": [{"name": "qwen", "model": "tiny.gguf", "replicas": 2}, {"name": "rests", "model": "tiny.gguf", "on_demand": {}}]}
+EVERYTHING = {"instances": TWO["instances"] + [{"name": "grows", "model": "tiny.gguf", "replicas": {"min": 1, "max": 2}}]}
 CHAT = {"model": "qwen", "messages": [{"role": "user", "content": "hello"}]}
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
 needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="no promtool here (package prometheus)")
@@ -32,6 +35,40 @@ def daemon(make_daemon, folder):
         daemon.wait_state(name, "ready")
     for stream in (False, True):
         assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, stream=stream)).status == 200
+    return daemon
+
+
+@pytest.fixture
+def hubs(folder):
+    """What a configuration says of a folder of jobs, and, where nats-server is there, of a hub of NATS."""
+    config, server = {"spool": {"dir": os.path.join(folder, "spool"), "enabled": True}}, None
+    if shutil.which("nats-server"):
+        server = natswire.Server(folder).start()
+        assert natswire.hub("init", *server.as_admin(), "--models", "qwen").returncode == 0
+        file = os.path.join(server.folder, "one.nk")
+        assert natswire.hub("worker", "add", "one", "--role", "worker", "--dir", server.dir, "--out", file).returncode == 0
+        config["hubs"] = [{"driver": "nats", "name": "lab", "url": server.url, "worker": "one", "credentials_file": file}]
+    yield config
+    if server:
+        server.stop()
+
+
+@pytest.fixture
+def whole(make_daemon, folder, hubs):
+    """A daemon with something of everything that has figures: GPUs, hubs, models on demand and in ranges, TLS, keys."""
+    machine = gpus.Machine(folder)
+    machine.add("GPU-aa", 0x01, total=80 * gpus.GIB, used=20 * gpus.GIB, use=37, temp=61, power=312500, limit=700000, throttle=4, ecc="3,1")
+    pem, private = certificate(folder)
+    daemon = make_daemon(harness.merged(dict(EVERYTHING, **hubs), dict(machine.config, listen=[
+        {"address": "127.0.0.1:0"}, {"address": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": private}}])), env=machine.env)
+    daemon.machine, daemon.hubs = machine, ["spool"] + [hub["name"] for hub in hubs.get("hubs", [])]
+    for name in ("qwen-0", "qwen-1", "grows-0"):
+        daemon.wait_state(name, "ready")
+    for model in ("qwen", "rests"):
+        for stream in (False, True):
+            assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model=model, stream=stream)).status == 200
+    harness.wait_for(lambda: {hub["name"] for hub in daemon.get("/api/v1/hubs").json["hubs"] if hub["state"] == "up"} == set(daemon.hubs),
+                     what=lambda: "the hubs are up: " + daemon.get("/api/v1/hubs").text)
     return daemon
 
 
@@ -86,13 +123,75 @@ def test_every_family_is_explained_and_named_as_it_should_be(daemon):
 
 @needs_promtool
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/instances"])
-def test_promtool_has_nothing_to_say(daemon, path):
-    result = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics(daemon, path).text, capture_output=True, text=True,
+def test_promtool_has_nothing_to_say(whole, path):
+    result = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics(whole, path).text, capture_output=True, text=True,
                             timeout=60, check=False)
     told = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
     # What llama.cpp calls its own series is not ours to better.
     assert [line for line in told if not line.startswith("llamacpp:")] == []
     assert result.returncode == (3 if told else 0)
+
+
+def well_formed(text):
+    """OpenMetrics 1.0, rule by rule; the families, each with its type and its samples."""
+    lines, families, seen, name = text.split("\n"), {}, set(), None
+    assert lines[-2:] == ["# EOF", ""] and "" not in lines[:-1], "ends with # EOF, and has no empty line"
+    suffixes = {"counter": ("_total", "_created"), "gauge": ("",), "unknown": ("",), "histogram": ("_bucket", "_sum", "_count", "_created")}
+    for line in lines[:-2]:
+        meta = re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)", line)
+        if meta:
+            what, told, rest = meta.groups()
+            if told != name:
+                assert told not in families, told + " comes twice"
+                name, families[told] = told, {"samples": []}
+            assert what not in families[name] and not families[name]["samples"], line
+            assert what != "HELP" or not re.search(r'(?<!\\)"', rest), line
+            families[name][what] = rest
+            continue
+        sample = re.fullmatch(r'([a-zA-Z_:][\w:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (-?[0-9.e+-]+|\+Inf|NaN)', line)
+        assert sample, line
+        series, inside, number = sample.groups()
+        labels = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', inside or "")
+        assert len(dict(labels)) == len(labels) and not (inside or "").endswith(","), line
+        assert series.startswith(name) and series[len(name):] in suffixes[families[name]["TYPE"]], line
+        assert (series, frozenset(labels)) not in seen, line + " comes twice"
+        seen.add((series, frozenset(labels)))
+        families[name]["samples"].append((series, dict(labels), float(number)))
+    for name, family in families.items():
+        assert family.get("HELP") and family.get("TYPE") in suffixes, name
+        if family["TYPE"] == "counter":
+            assert not name.endswith("_total") and all(v >= 0 for _, _, v in family["samples"]), name
+        if family["TYPE"] == "histogram":
+            buckets, counts = {}, {}
+            for series, labels, v in family["samples"]:
+                key = frozenset((k, w) for k, w in labels.items() if k != "le")
+                if series.endswith("_bucket"):
+                    assert labels["le"] == "+Inf" or "." in labels["le"] or "e" in labels["le"], (name, labels)
+                    buckets.setdefault(key, []).append((float(labels["le"]), v))
+                if series.endswith("_count"):
+                    counts[key] = v
+            assert set(buckets) == set(counts), name
+            for key, told in buckets.items():
+                assert told == sorted(told) and [v for _, v in told] == sorted(v for _, v in told), (name, told)
+                assert told[-1] == (float("inf"), counts[key]), (name, told)
+    return families
+
+
+def test_open_metrics_rule_by_rule(whole):
+    for path in ("/metrics", "/metrics/instances"):
+        families = well_formed(metrics(whole, path, OPEN).text)
+        assert len(families) > (80 if path == "/metrics" else 5)
+        # What is measured is said in its name, in base units; what is none of these is a number of things.
+        for name, family in families.items() if path == "/metrics" else ():
+            if family["TYPE"] == "histogram":
+                assert name.endswith("_seconds"), name
+            for word, unit in (("memory", "_bytes"), ("virtual", "_bytes"), ("uptime", "_seconds"), ("cpu", "_seconds"), ("time", "_seconds"),
+                               ("expiry", "_seconds"), ("temperature", "_celsius"), ("power", "_watts"), ("utilization", "_ratio"),
+                               ("latency", "_seconds"), ("delay", "_seconds"), ("lag", "_seconds"), ("wait", "_seconds")):
+                parts = name.split("_")
+                assert word not in parts or name.endswith(unit) or parts[-1] in ("errors", "timeouts", "waiting"), (name, unit)
+    with pytest.raises(AssertionError):         # it does see faults
+        well_formed(metrics(whole, accept=OPEN).text.replace("_bucket{le=", "_bucked{le=", 1))
 
 
 # ---- what is told -------------------------------------------------------------------------------------------------------------
@@ -115,11 +214,23 @@ def test_requests_in_figures(daemon):
 
 
 def test_names_of_strangers_make_no_series(daemon):
+    """Nothing that a client can make up becomes a label: models, paths, methods, hosts, keys, traces, ids, languages."""
+    def ask(i):
+        name = "stranger-%d" % i
+        answers = [daemon.api("POST", "/v1/chat/completions", dict(CHAT, model=name)), daemon.api("GET", "/%s/%s" % (name, name)),
+                   daemon.api(name.upper().replace("-", ""), "/v1/models"), daemon.api("GET", "/v1/models/" + name),
+                   daemon.api("GET", "/upstream/%s/health" % name), daemon.api("GET", "/api/v1/instances/" + name),
+                   daemon.api("POST", "/v1/chat/completions", CHAT, headers={
+                       "X-Request-Id": name, "User-Agent": name, "X-Forwarded-For": name, "traceparent": "00-%032x-%016x-01" % (i + 1, i + 1)}),
+                   daemon.api("GET", "/health", headers={"Host": name + ".example"}),
+                   daemon.api("GET", "/health", headers={"Origin": "http://%s.example" % name})]
+        assert [a.status for a in answers][:4] == [404, 404, 501, 404] and answers[6].status == 200, [a.status for a in answers]
+    ask(0)                      # what happens the first time has its series then
     before = metrics(daemon).text.count("\n")
-    for i in range(30):
-        assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="stranger-%d" % i)).status == 404
+    for i in range(1, 30):
+        ask(i)
     text = metrics(daemon).text
-    assert "stranger" not in text and text.count("\n") <= before + 2
+    assert "stranger" not in text.lower() and text.count("\n") == before
 
 
 def test_the_children_tell_through_one_door(daemon):
@@ -189,7 +300,7 @@ def expressions():
 def plain(expression):
     """Without what only Grafana knows."""
     for name, put in (("$__rate_interval", "1m"), ("$__interval", "1m"), ("$__range", "1h"), ("$instance", ".+"), ("$model", ".+"),
-                      ("$gpu", ".+"), ("$job", ".+")):
+                      ("$gpu", ".+"), ("$hub", ".+"), ("$job", ".+")):
         expression = expression.replace(name, put)
     assert "$" not in expression, expression
     return expression
@@ -199,8 +310,8 @@ def series_of(expression):
     return set(re.findall(r"\b(?:llama_supervisor_|llamacpp:|process_)\w+", expression))
 
 
-def test_no_expression_asks_for_what_is_not_there(daemon):
-    text = metrics(daemon).text + metrics(daemon, "/metrics/instances").text
+def test_no_expression_asks_for_what_is_not_there(whole):
+    text = metrics(whole).text + metrics(whole, "/metrics/instances").text
     known = set()
     for name, kind in types_of(text).items():
         known |= {name} if kind != "histogram" else {name + "_bucket", name + "_sum", name + "_count"}
@@ -208,7 +319,11 @@ def test_no_expression_asks_for_what_is_not_there(daemon):
     for name, inside in re.findall(r"^([\w:]+)\{(.*)\} \S+$", text, re.M):
         labels.setdefault(name, set()).update(re.findall(r'(\w+)="', inside))
     found = list(expressions())
-    assert len(found) > 30
+    assert len(found) > 60
+    # Of each part there is something to be asked: else a misspelled label would go unseen.
+    assert {value(text, 'llama_supervisor_hub_state{hub="%s",driver="%s",state="up"}' % (name, driver))
+            for name, driver in [("spool", "spool")] + [("lab", "nats")] * ("lab" in whole.hubs)} == {1}
+    assert labels["llama_supervisor_tls_certificate_expiry_timestamp_seconds"] == {"listen"} and "llama_supervisor_model_replicas" in labels
     for where, expression in found:
         assert series_of(expression), "%s asks for nothing of ours: %s" % (where, expression)
         for name in series_of(expression):
@@ -268,8 +383,8 @@ class Prometheus:
 
 
 @needs_prometheus
-def test_a_real_prometheus_reads_all_of_it(daemon, folder):
-    address = daemon.address.removeprefix("http://")
+def test_a_real_prometheus_reads_all_of_it(whole, folder):
+    address = whole.address.removeprefix("http://")
     server = Prometheus(folder, [("llama-supervisor", "/metrics", address), ("llama-supervisor-instances", "/metrics/instances", address)])
     try:
         def is_ready():
@@ -281,8 +396,9 @@ def test_a_real_prometheus_reads_all_of_it(daemon, folder):
                          and len(server.query("up")) == 2, what="two scrapes of each")
         assert {r["metric"]["job"]: r["value"][1] for r in server.query("up")} == {
             "llama-supervisor": "1", "llama-supervisor-instances": "1"}, server.get("/api/v1/targets").text
-        assert len(server.query("llamacpp:requests_processing")) == 2
-        assert server.query("sum(llama_supervisor_requests_total)")[0]["value"][1] == "2"
+        assert len(server.query("llamacpp:requests_processing")) == 4
+        assert server.query("sum(llama_supervisor_requests_total)")[0]["value"][1] == "4"
+        assert len(server.query("llama_supervisor_hub_state == 1")) == len(whole.hubs)
         # What is told in a scrape is in a scrape: nothing was thrown away.
         for job in ("llama-supervisor", "llama-supervisor-instances"):
             told = server.query('scrape_samples_scraped{job="%s"}' % job)[0]["value"][1]

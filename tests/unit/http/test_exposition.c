@@ -166,7 +166,7 @@ static void figures_arrive(void **state)
         assert_line(text, "llama_supervisor_http_connections 5");
         assert_line(text, "llama_supervisor_http_buffered_bytes{of=\"bodies\"} 1234");
         assert_line(text, "llama_supervisor_http_buffered_bytes{of=\"answers\"} 567");
-        assert_line(text, "llama_supervisor_http_connections_total 7");
+        assert_line(text, "llama_supervisor_http_accepted_total 7");
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"host\"} 8");
         assert_line(text, "llama_supervisor_http_refused_total{reason=\"malformed\"} 2");
         assert_line(text, "llama_supervisor_http_timeouts_total{stage=\"head\"} 6");
