@@ -3,6 +3,7 @@
 
 #ifdef LSV_HAVE_NATS
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 
 #include "base/text.h"
@@ -10,7 +11,9 @@
 #include "hub/nats_admin_private.h"
 #include "hub/nats_rights.h"
 
-enum { DIFFERENCES_MAX = 2048, CONSUMERS_MAX = 20000 };
+#define SILENCE (5 * USEC_PER_SEC)
+
+enum { DIFFERENCES_MAX = 2048, CONSUMERS_MAX = 20000, AGAIN_MS = 200, NATS_ERR_UNAVAILABLE = 10008 };
 
 struct provision {
         struct nats_admin *a;
@@ -21,6 +24,12 @@ struct provision {
         bool is_wrong;
         char **consumers; /* names of those that are there; NULL-ended */
 };
+
+static const char
+        off[] = "in nats.conf: jetstream { … } and, in the account, jetstream: enabled; see hub init "
+                "--write-config",
+        away[] = "a cluster needs more than half of its servers: bring them up again. A server alone: look "
+                 "into its log";
 
 static void tell(struct provision *x, enum nats_level level, const char *what, const char *message,
                  const char *remedy)
@@ -160,23 +169,69 @@ static int order(struct provision *x, const char *what, const char *subject, con
         return 0;
 }
 
-static void look_at_replicas(struct provision *x, const char *what, const struct json_value *info)
+/* A stream or a consumer that was just made, or whose leader died, chooses a leader: a moment later it has one. */
+static int ask_info(struct provision *x, const char *subject, struct json_value **ret, char **ret_why)
+{
+        usec_t until = usec_add(time_monotonic(), x->a->timeout);
+
+        for (;;) {
+                struct json_value *info = NULL;
+                const struct json_value *cluster;
+                int r = nats_admin_ask(x->a, subject, NULL, &info, ret_why);
+
+                if (r < 0)
+                        return r;
+                cluster = json_get(info, "cluster");
+                if (!x->check || !json_is_object(cluster) || json_get_string(cluster, "leader") ||
+                    time_monotonic() >= until) {
+                        *ret = info;
+                        return 0;
+                }
+                json_free(info);
+                (void)poll(NULL, 0, AGAIN_MS);
+        }
+}
+
+/* `info` of a stream or a consumer; `copies` as its configuration says. A server alone has no "cluster", or one without a name. */
+static void look_at_replicas(struct provision *x, const char *what, const struct json_value *info,
+                             int64_t copies)
 {
         const struct json_value *cluster = json_get(info, "cluster"), *list = json_get(cluster, "replicas");
+        const char *leader = json_get_string(cluster, "leader");
+        _cleanup_free_ char *text = NULL;
 
-        if (json_is_object(cluster) && !json_get_string(cluster, "leader"))
+        if (!x->check || !json_is_object(cluster))
+                return;
+        if (!leader)
                 tell(x, NATS_WRONG, what, "has no leader: most of its servers are down",
                      "bring servers of the cluster up again");
+        if (copies <= 1 && leader && json_get_string(cluster, "name")) {
+                text = text_format(
+                        "lies on one server of the cluster, %s: while that one is down, nobody has it",
+                        leader);
+                tell(x, NATS_WARN, what, text ? text : "lies on one server",
+                     "llama-supervisor hub init --replicas 3");
+        } else if (leader && (int64_t)json_count(list) + 1 < copies) {
+                text = text_format("has %zu of %lld copies", json_count(list) + 1, (long long)copies);
+                tell(x, NATS_WARN, what, text ? text : "has too few copies",
+                     "the cluster makes another one when it has enough servers");
+        }
         for (size_t i = 0; i < json_count(list); i++) {
                 const struct json_value *peer = json_at(list, i);
                 const char *name = json_get_string(peer, "name");
                 bool is_off = json_get_bool(peer, "offline", false);
-                _cleanup_free_ char *text =
-                        text_format("its copy on %s is %s", name ? name : "?", is_off ? "offline" : "behind");
+                usec_t silent = (usec_t)json_get_int(peer, "active", 0) / 1000;
+                char span[TIME_SPAN_MAX];
+                _cleanup_free_ char *copy = NULL;
 
-                if (is_off || !json_get_bool(peer, "current", true))
-                        tell(x, NATS_WARN, what, text ? text : "a copy is missing",
-                             "it catches up when that server is back");
+                /* A server that was killed is not "offline" at once, but silent. "current" and "lag" say nothing of a copy that nothing was written to
+                 * since it came back (nats-server 2.9). */
+                if (!is_off && silent <= SILENCE)
+                        continue;
+                copy = text_format("its copy on %s is offline, last heard of %s ago", name ? name : "?",
+                                   time_span(silent, span, sizeof(span)));
+                tell(x, NATS_WARN, what, copy ? copy : "a copy is offline",
+                     "it catches up when that server is back");
         }
 }
 
@@ -205,10 +260,12 @@ static int one_stream(struct provision *x, enum nats_stream s)
         buffer_init(&differs, DIFFERENCES_MAX);
         if (!what || !subject)
                 return -ENOMEM;
-        r = nats_admin_ask(x->a, subject, NULL, &info, &why);
+        r = ask_info(x, subject, &info, &why);
         if (r < 0) {
                 tell(x, r == -EACCES && x->check ? NATS_WARN : NATS_WRONG, what, why ? why : strerror(-r),
-                     r == -EACCES ? "look at it with an administrator's or a viewer's credentials" : NULL);
+                     r == -EACCES      ? "look at it with an administrator's or a viewer's credentials"
+                     : r == -ETIMEDOUT ? away
+                                       : NULL);
                 return r == -EACCES && x->check ? 0 : r;
         }
         code = nats_admin_error(info, &error);
@@ -227,7 +284,7 @@ static int one_stream(struct provision *x, enum nats_stream s)
                 compare(want, json_get(info, "config"), &differs);
         if (!code && differs.len == 0) {
                 tell(x, NATS_FINE, what, "as it should be", NULL);
-                look_at_replicas(x, what, info);
+                look_at_replicas(x, what, info, json_get_int(json_get(info, "config"), "num_replicas", 1));
                 return 0;
         }
         if (x->check) {
@@ -267,13 +324,13 @@ static int one_consumer(struct provision *x, const char *model, enum nats_class 
         make = text_format("$JS.API.CONSUMER.DURABLE.CREATE.JOBS.%s", name);
         if (!what || !ask || !make)
                 return -ENOMEM;
-        r = nats_admin_ask(x->a, ask, NULL, &info, &why);
+        r = ask_info(x, ask, &info, &why);
         if (r < 0) {
                 tell(x,
                      r == -EACCES && x->is_blind ? NATS_FINE
                      : r == -EACCES && x->check  ? NATS_WARN
                                                  : NATS_WRONG,
-                     what, why ? why : strerror(-r), NULL);
+                     what, why ? why : strerror(-r), r == -ETIMEDOUT ? away : NULL);
                 return r == -EACCES && x->check ? 0 : r;
         }
         code = nats_admin_error(info, &error);
@@ -295,6 +352,9 @@ static int one_consumer(struct provision *x, const char *model, enum nats_class 
                                                         (long long)json_get_int(info, "num_ack_pending", 0));
 
                 tell(x, NATS_FINE, what, text ? text : "as it should be", NULL);
+                /* Without a number of its own a consumer has as many copies as its stream. */
+                if (x->layout.replicas > 1)
+                        look_at_replicas(x, what, info, (int64_t)x->layout.replicas);
                 if (json_get_int(info, "num_pending", 0) && !json_get_int(info, "num_waiting", 0))
                         tell(x, NATS_WARN, what, "jobs wait, and no worker asks for them",
                              "start a worker that has this model, or wait until one has a free slot");
@@ -434,18 +494,18 @@ static int server(struct provision *x)
         _cleanup_free_ char *why = NULL, *text = NULL;
         int64_t payload = natsConnection_GetMaxPayload(x->a->link);
         const char *error;
-        int r = nats_admin_ask(x->a, "$JS.API.INFO", NULL, &info, &why);
+        int code, r = nats_admin_ask(x->a, "$JS.API.INFO", NULL, &info, &why);
 
         if (r < 0) {
                 tell(x, r == -EACCES ? NATS_WARN : NATS_WRONG, "JetStream", why ? why : strerror(-r),
-                     r == -ENOSYS ? "jetstream { … } and, in the account, jetstream: enabled; see hub init "
-                                    "--write-config"
-                                  : NULL);
+                     r == -ENOSYS      ? off
+                     : r == -ETIMEDOUT ? away
+                                       : NULL);
                 return r == -EACCES ? 0 : r;
         }
-        if (nats_admin_error(info, &error)) {
-                tell(x, NATS_WRONG, "JetStream", error,
-                     "in nats.conf: jetstream { … } and, in the account, jetstream: enabled");
+        code = nats_admin_error(info, &error);
+        if (code) {
+                tell(x, NATS_WRONG, "JetStream", error, code == NATS_ERR_UNAVAILABLE ? away : off);
                 return -ENOSYS;
         }
         tell(x, NATS_FINE, "JetStream", "is on", NULL);
