@@ -189,7 +189,8 @@ def test_open_metrics_rule_by_rule(whole):
                                ("expiry", "_seconds"), ("temperature", "_celsius"), ("power", "_watts"), ("utilization", "_ratio"),
                                ("latency", "_seconds"), ("delay", "_seconds"), ("lag", "_seconds"), ("wait", "_seconds")):
                 parts = name.split("_")
-                assert word not in parts or name.endswith(unit) or parts[-1] in ("errors", "timeouts", "waiting", "waits"), (name, unit)
+                counts = family["TYPE"] == "counter" and word != "cpu"        # of events
+                assert word not in parts or counts or name.endswith(unit) or parts[-1] == "waiting", (name, unit)
     with pytest.raises(AssertionError):         # it does see faults
         well_formed(metrics(whole, accept=OPEN).text.replace("_bucket{le=", "_bucked{le=", 1))
 
