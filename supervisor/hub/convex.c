@@ -11,14 +11,10 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "base/file.h"
 #include "base/log.h"
-#include "base/secret.h"
 #include "base/text.h"
-#include "core/url.h"
 #include "hub/convex_private.h"
 
-enum { KEY_FILE_MAX = 4096 };
 #define INTERRUPTED "\n\n[interrupted]\n\n"
 
 static const char *const paths[TASK_KINDS] = {
@@ -27,35 +23,14 @@ static const char *const paths[TASK_KINDS] = {
         [TASK_FAIL] = "workers:submitWork",
 };
 
-static uint32_t random_number(void)
-{
-        uint32_t n = UINT32_MAX / 2;
-
-        (void)secret_random(&n, sizeof n);
-        return n;
-}
-
 static usec_t now_of(const struct hub_link *l)
 {
         return loop_now(l->loop);
 }
 
-static int say(void *owner, const char *frame, size_t len)
-{
-        struct hub_link *l = owner;
-        int r = wsclient_send(l->ws, frame, len);
-
-        if (r == 0)
-                l->counts.bytes_out += len;
-        else if (r != -ENOTCONN)
-                /* What cannot be said in order is said again from the beginning on the next connection. */
-                wsclient_close(l->ws, 1011, "out of room");
-        return r;
-}
-
 /* --- state and time --------------------------------------------------------------------------------------------- */
 
-static void tell_later(struct hub_link *l)
+void convex_tell_later(struct hub_link *l)
 {
         timer_set(l->teller, 0);
 }
@@ -75,7 +50,7 @@ void convex_set_state(struct hub_link *l, enum hub_state state, usec_t retry_at,
         l->retry_at = retry_at;
         (void)text_copy(l->why, sizeof l->why, why);
         l->state_tell = true;
-        tell_later(l);
+        convex_tell_later(l);
 }
 
 void convex_arm(struct hub_link *l)
@@ -94,24 +69,12 @@ void convex_arm(struct hub_link *l)
         timer_set(l->timer, at);
 }
 
-static void connect_now(struct hub_link *l)
-{
-        int r;
-
-        if (convex_poll_is_busy(l)) {
-                l->reconnect_at = usec_add(now_of(l), USEC_PER_SEC);
-                return;
-        }
-        r = wsclient_connect(l->ws);
-        l->reconnect_at = r == 0 || r == -EISCONN ? USEC_INFINITY : usec_add(now_of(l), USEC_PER_SEC);
-}
-
 void convex_look(struct hub_link *l)
 {
         bool want = l->total > l->claims && !l->draining && l->c.connected && now_of(l) >= l->claim_at &&
                     l->state != HUB_CONNECTING;
 
-        (void)convex_ask(&l->c, want, say, l);
+        (void)convex_ask(&l->c, want, convex_send, l);
         convex_arm(l);
 }
 
@@ -139,7 +102,7 @@ int convex_add_job(struct hub_link *l, const char *id, struct cjob **ret)
         return 0;
 }
 
-static void free_job(struct hub_link *l, struct cjob *job)
+void convex_free_job(struct hub_link *l, struct cjob *job)
 {
         LIST_FOREACH(&l->c.mutations, it)
         {
@@ -156,9 +119,9 @@ static void free_job(struct hub_link *l, struct cjob *job)
 void convex_drop_job(struct hub_link *l, struct cjob *job)
 {
         (void)convex_journal_gone(l->journal, job->id);
-        free_job(l, job);
+        convex_free_job(l, job);
         if (l->draining)
-                tell_later(l);
+                convex_tell_later(l);
 }
 
 void convex_settle(struct hub_link *l, struct cjob *job, enum hub_settled how)
@@ -172,7 +135,7 @@ void convex_settle(struct hub_link *l, struct cjob *job, enum hub_settled how)
         }
         job->tell = true;
         job->how = how;
-        tell_later(l);
+        convex_tell_later(l);
 }
 
 void convex_lose(struct hub_link *l, struct cjob *job, const char *why)
@@ -211,7 +174,7 @@ static bool is_idle(const struct hub_link *l)
         return !l->claims && list_is_empty(&l->jobs);
 }
 
-static void on_teller(void *owner, usec_t now)
+void convex_on_teller(void *owner, usec_t now)
 {
         struct hub_link *l = owner;
 
@@ -241,7 +204,7 @@ static void note_of(const struct convex_mutation *m, struct convex_journal_note 
                                             .sent = t->job ? t->job->sent : 0};
 }
 
-static int rewrite_journal(struct hub_link *l)
+int convex_rewrite_journal(struct hub_link *l)
 {
         int r = convex_journal_begin(l->journal, l->c.session, l->c.next_request);
 
@@ -263,7 +226,7 @@ static int rewrite_journal(struct hub_link *l)
         return r == 0 ? convex_journal_commit(l->journal) : r;
 }
 
-static void free_task(struct hub_link *l, struct convex_mutation *m)
+void convex_free_task(struct hub_link *l, struct convex_mutation *m)
 {
         free(m->mark);
         convex_forget(&l->c, m);
@@ -290,12 +253,12 @@ int convex_order(struct hub_link *l, enum task_kind kind, struct cjob *job, cons
         r = convex_journal_mutation(l->journal, &note);
         if (r < 0) {
                 l->counts.errors++;
-                free_task(l, m);
+                convex_free_task(l, m);
                 convex_set_state(l, l->state, l->retry_at, "the journal cannot be written: %s", strerror(-r));
                 return r;
         }
         if (convex_journal_is_stale(l->journal))
-                (void)rewrite_journal(l);
+                (void)convex_rewrite_journal(l);
         if (kind == TASK_CLAIM)
                 l->claims++;
         else if (kind == TASK_STREAM)
@@ -305,7 +268,7 @@ int convex_order(struct hub_link *l, enum task_kind kind, struct cjob *job, cons
         else
                 job->final = m;
         if (l->c.connected)
-                (void)convex_say(&l->c, m, say, l);
+                (void)convex_say(&l->c, m, convex_send, l);
         else if (l->polling)
                 l->poll_at = now_of(l);
         convex_arm(l);
@@ -328,7 +291,7 @@ static char *submit_args(const struct cjob *job, const char *text, size_t len, c
 
 void convex_claim(struct hub_link *l)
 {
-        (void)convex_ask(&l->c, false, say, l);
+        (void)convex_ask(&l->c, false, convex_send, l);
         if (convex_order(l, TASK_CLAIM, NULL, "") < 0)
                 l->claim_at = usec_add(now_of(l), USEC_PER_SEC);
 }
@@ -354,153 +317,6 @@ void convex_give_back(struct hub_link *l, struct cjob *job)
 {
         if (submit(l, job, TASK_FAIL, INTERRUPTED, job->sent ? strlen(INTERRUPTED) : 0) < 0)
                 convex_drop_job(l, job); /* the hub times it out */
-}
-
-/* --- the connection --------------------------------------------------------------------------------------------- */
-
-static void on_open(void *owner)
-{
-        struct hub_link *l = owner;
-
-        l->counts.connects++;
-        l->heard = false;
-        l->reconnect_at = USEC_INFINITY;
-        convex_poll_stop(l);
-        if (convex_open(&l->c, (int64_t)(loop_realtime(l->loop) / 1000), say, l) < 0)
-                return;
-        if (l->state != HUB_REVOKED)
-                convex_set_state(l, HUB_UP, USEC_INFINITY, "%s", "");
-        /* Before what may come with the first frames. */
-        on_teller(l, now_of(l));
-        convex_look(l);
-}
-
-static void on_fatal(struct hub_link *l, const char *text)
-{
-        l->counts.errors++;
-        l->fatal = true;
-        convex_set_state(l, HUB_DOWN, usec_add(now_of(l), CONVEX_FATAL_WAIT), "the hub ends the session: %s",
-                         *text ? text : "it does not say why");
-        wsclient_close(l->ws, 1000, "FatalError");
-}
-
-static void on_message(void *owner, const char *data, size_t len, bool binary)
-{
-        struct hub_link *l = owner;
-        struct convex_event e;
-
-        l->counts.bytes_in += len;
-        if (binary || convex_take(&l->c, data, len, &e) < 0) {
-                l->counts.errors++;
-                wsclient_close(l->ws, 1003, "not understood");
-                return;
-        }
-        if (!l->heard) {
-                l->heard = true;
-                l->failures = 0;
-        }
-        switch (e.kind) {
-        case CONVEX_VALUE:
-                if (e.value && l->total > l->claims && !l->draining)
-                        convex_claim(l);
-                break;
-        case CONVEX_QUERY_FAILED:
-                l->counts.errors++;
-                (void)convex_ask(&l->c, false, say, l);
-                l->claim_at = usec_add(now_of(l), 10 * USEC_PER_SEC);
-                log_debug(l->name, "isThereWork: %s", e.text);
-                break;
-        case CONVEX_ANSWER:
-                convex_answered(l, &e);
-                break;
-        case CONVEX_FATAL:
-                on_fatal(l, e.text);
-                break;
-        case CONVEX_BROKEN:
-                l->counts.errors++;
-                log_debug(l->name, "%s", e.text);
-                wsclient_close(l->ws, 1002, "BrokenTransition");
-                break;
-        case CONVEX_NOTHING:
-                break;
-        }
-        convex_event_finish(&e);
-        convex_look(l);
-}
-
-static void on_end(void *owner, const struct wsclient_end *end)
-{
-        struct hub_link *l = owner;
-        bool fatal = l->fatal;
-        const char *reason = *end->reason ? end->reason : end->opened ? "" : NULL;
-        usec_t wait = convex_backoff(reason ? reason : "", l->failures, random_number());
-
-        l->counts.disconnects += end->opened;
-        if (l->c.connected)
-                convex_closed(&l->c, *end->reason ? end->reason : end->why);
-        if (!l->heard || !end->opened)
-                l->failures++;
-        if (fatal)
-                wait = CONVEX_FATAL_WAIT;
-        else if (l->failures >= CONVEX_SOCKET_FAILURES)
-                wait = MAX(wait, CONVEX_SOCKET_AGAIN);
-        l->heard = l->fatal = false;
-        l->reconnect_at = usec_add(now_of(l), wait);
-        LIST_FOREACH(&l->jobs, it)
-        {
-                struct cjob *job = LIST_ENTRY(it, struct cjob, node);
-
-                /* Its mutation waits for the next connection; whoever ordered it may ask again. */
-                if (job->ordered && !job->tell)
-                        convex_settle(l, job, HUB_UNKNOWN);
-        }
-        if (l->failures >= CONVEX_SOCKET_FAILURES && !fatal) {
-                if (!l->polling)
-                        log_info(l->name, "no WebSocket (%s): HTTP stands in", end->why);
-                l->polling = true;
-                l->poll_at = now_of(l);
-        }
-        if (!l->polling && !fatal)
-                convex_set_state(l, HUB_DOWN, l->reconnect_at, "%s%s%s", end->why, *end->reason ? ": " : "",
-                                 end->reason);
-        convex_arm(l);
-}
-
-static const struct wsclient_events ws_events = {
-        .on_open = on_open, .on_message = on_message, .on_end = on_end};
-
-/* What the journal had and nobody asked for: claimed, and then we died before it was noted above. */
-static void give_back_orphans(struct hub_link *l)
-{
-        LIST_FOREACH(&l->jobs, it)
-        {
-                struct cjob *job = LIST_ENTRY(it, struct cjob, node);
-
-                if (!job->pub && !job->final)
-                        convex_give_back(l, job);
-        }
-}
-
-static void on_timer(void *owner, usec_t now)
-{
-        struct hub_link *l = owner;
-
-        if (!l->opened) {
-                l->opened = true;
-                give_back_orphans(l);
-        }
-        if (now >= l->reconnect_at)
-                connect_now(l);
-        LIST_FOREACH(&l->jobs, it)
-        {
-                struct cjob *job = LIST_ENTRY(it, struct cjob, node);
-
-                if (job->ordered && !job->tell && now >= usec_add(job->ordered_at, CONVEX_ORDER_MAX))
-                        convex_settle(l, job, HUB_UNKNOWN);
-        }
-        if (l->polling)
-                convex_poll(l, now);
-        convex_look(l);
 }
 
 /* --- the driver's functions ------------------------------------------------------------------------------------- */
@@ -649,196 +465,7 @@ static void convex_drain(struct hub_link *l)
         l->draining = true;
         l->total = 0;
         convex_look(l);
-        tell_later(l);
-}
-
-/* --- opening ---------------------------------------------------------------------------------------------------- */
-
-int convex_read_key(struct hub_link *l, char **ret_why)
-{
-        _cleanup_free_ char *text = NULL;
-        size_t len = 0, n;
-        int r;
-
-        if (!l->key_file) {
-                *ret_why =
-                        text_format("%s", "a Convex hub needs \"credentials_file\": a file with the API key");
-                return -EINVAL;
-        }
-        r = file_read(l->key_file, KEY_FILE_MAX, &text, &len);
-        if (r < 0) {
-                *ret_why = text_format("%s: %s", l->key_file, strerror(-r));
-                return r;
-        }
-        n = strcspn(text, " \t\r\n");
-        if (!n || strspn(text + n, " \t\r\n") != len - n) {
-                *ret_why = text_format("%s: holds no API key: one line without spaces", l->key_file);
-                secret_forget(text, len);
-                return -EINVAL;
-        }
-        text[n] = '\0';
-        r = text_set(&l->c.key, text);
-        secret_forget(text, len);
-        return r;
-}
-
-static void on_session(void *owner, const char *session, uint32_t next)
-{
-        struct hub_link *l = owner;
-        unsigned char random[16] = {0};
-        _cleanup_free_ char *key = l->c.key;
-
-        (void)secret_random(random, sizeof random);
-        if (convex_init(&l->c, session, random, next, key) == -EINVAL) {
-                convex_finish(&l->c);
-                (void)convex_init(&l->c, NULL, random, next, key);
-        }
-}
-
-static void on_old_job(void *owner, const char *id, uint64_t sent)
-{
-        struct cjob *job;
-
-        if (convex_add_job(owner, id, &job) == 0)
-                job->sent = sent;
-}
-
-static void on_old_mutation(void *owner, const struct convex_journal_note *note)
-{
-        struct hub_link *l = owner;
-        struct cjob *job = note->job ? convex_find(l, note->job) : NULL;
-        struct task *t;
-
-        /* Heartbeats are said anew. Who has no job any more has nothing to say. */
-        if (note->kind == TASK_RENEW || note->kind < 0 || note->kind >= TASK_KINDS ||
-            (note->kind != TASK_CLAIM && !job))
-                return;
-        t = calloc(1, sizeof *t);
-        if (!t)
-                return;
-        t->kind = (enum task_kind)note->kind;
-        t->job = job;
-        if (convex_restore(&l->c, note->id, note->path, note->args, t) < 0) {
-                free(t);
-                return;
-        }
-        if (t->kind == TASK_CLAIM)
-                l->claims++;
-        else if (job && t->kind == TASK_STREAM)
-                job->streams++;
-        else if (job)
-                job->final = LIST_ENTRY(l->c.mutations.prev, struct convex_mutation, node);
-}
-
-static struct hub_link *convex_close(struct hub_link *l)
-{
-        if (!l)
-                return NULL;
-        l->ws = wsclient_free(l->ws);
-        l->fetcher = fetcher_free(l->fetcher);
-        l->timer = timer_free(l->timer);
-        l->teller = timer_free(l->teller);
-        while (!list_is_empty(&l->jobs))
-                free_job(l, LIST_ENTRY(l->jobs.next, struct cjob, node));
-        while (!list_is_empty(&l->c.mutations))
-                free_task(l, LIST_ENTRY(l->c.mutations.next, struct convex_mutation, node));
-        convex_finish(&l->c);
-        l->journal = convex_journal_close(l->journal);
-        free(l->name);
-        free(l->base);
-        free(l->ca_file);
-        free(l->key_file);
-        free(l);
-        return NULL;
-}
-
-static int open_socket(struct hub_link *l, const struct url *u, char **ret_why)
-{
-        _cleanup_free_ char *url = text_format("%s://%.*s" CONVEX_PATH_WS, url_is_secure(u) ? "wss" : "ws",
-                                               (int)u->authority.n, u->authority.p);
-        struct wsclient_spec spec = {.url = url,
-                                     .ca_file = l->ca_file,
-                                     .connect_timeout = 10 * USEC_PER_SEC,
-                                     .message_max = CONVEX_FRAME_MAX,
-                                     .queue_max = CONVEX_QUEUE_MAX};
-        int r = url ? wsclient_new(l->loop, &spec, &ws_events, l, &l->ws) : -ENOMEM;
-
-        if (r == -ELIBACC)
-                *ret_why = text_dup(
-                        "libwebsockets has no plug-in for libuv here: install libwebsockets-evlib-uv");
-        else if (r == -EBADMSG)
-                *ret_why = text_format("%s holds no certificate (PEM)", l->ca_file);
-        else if (r < 0)
-                *ret_why = text_format("%s: %s", l->ca_file ? l->ca_file : l->base, strerror(-r));
-        return r;
-}
-
-static int open_link(struct hub_link *l, const struct hub_open *with, char **ret_why)
-{
-        static const struct convex_journal_events journal_events = {on_session, on_old_mutation, on_old_job};
-        struct url u;
-        int r;
-
-        if (!with->hub || url_parse(with->hub->url, &u) < 0 ||
-            (!slice_eq_str(u.scheme, "https") && !slice_eq_str(u.scheme, "http")) || u.path.n > 1) {
-                *ret_why =
-                        text_dup("a Convex hub's url is that of its deployment: https://NAME.convex.cloud");
-                return -EINVAL;
-        }
-        l->name = text_dup(with->name);
-        l->base = text_format("%.*s://%.*s", (int)u.scheme.n, u.scheme.p, (int)u.authority.n, u.authority.p);
-        l->key_file = text_dup(with->hub->credentials_file);
-        l->ca_file = text_dup(with->hub->ca_file);
-        if (!l->name || !l->base || (with->hub->credentials_file && !l->key_file) ||
-            (with->hub->ca_file && !l->ca_file))
-                return -ENOMEM;
-        (void)text_copy(l->peer, sizeof l->peer, l->base);
-        r = convex_read_key(l, ret_why);
-        if (r < 0)
-                return r;
-        r = convex_journal_open(with->dir, &journal_events, l, &l->journal);
-        if (r == 0 && !l->c.key)
-                r = -ENOMEM;
-        if (r == 0)
-                r = rewrite_journal(l);
-        if (r < 0) {
-                *ret_why = text_format("%s: %s", with->dir, strerror(-r));
-                return r;
-        }
-        r = open_socket(l, &u, ret_why);
-        if (r == 0)
-                r = fetcher_new(l->loop, &l->fetcher);
-        if (r == 0)
-                r = timer_new(l->loop, on_timer, l, &l->timer);
-        if (r == 0)
-                r = timer_new(l->loop, on_teller, l, &l->teller);
-        return r;
-}
-
-static int convex_open_link(const struct hub_open *with, struct hub_link **ret, char **ret_why)
-{
-        struct hub_link *l = calloc(1, sizeof *l);
-        int r;
-
-        *ret_why = NULL;
-        if (!l)
-                return -ENOMEM;
-        l->loop = with->loop;
-        l->on = with->events;
-        l->owner = with->owner;
-        l->retry_at = l->poll_at = USEC_INFINITY;
-        list_init(&l->jobs);
-        list_init(&l->c.mutations);
-        r = open_link(l, with, ret_why);
-        if (r < 0) {
-                (void)convex_close(l);
-                return r;
-        }
-        l->state = HUB_CONNECTING;
-        l->reconnect_at = 0;
-        timer_set(l->timer, 0);
-        *ret = l;
-        return 0;
+        convex_tell_later(l);
 }
 
 const struct hub_driver hub_driver_convex = {

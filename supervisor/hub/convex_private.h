@@ -1,6 +1,8 @@
 /* convex_private.h: what the files of the Convex driver share; nobody else includes it.
  *
- * convex.c        the driver: link, credits, jobs, orders
+ * convex.c        the driver: credits, jobs, orders
+ * convex_open.c   its beginning and end
+ * convex_socket.c the WebSocket
  * convex_answer.c what the answers of the worker's functions mean
  * convex_http.c   the same functions over plain HTTP, while the WebSocket cannot be had
  * convex_journal.c what outlives us */
@@ -8,6 +10,7 @@
 #define LSV_HUB_CONVEX_PRIVATE_H
 
 #include "core/convex.h"
+#include "core/url.h"
 #include "hub/convex_journal.h"
 #include "hub/driver.h"
 #include "net/fetch.h"
@@ -102,8 +105,22 @@ void convex_give_back(struct hub_link *l, struct cjob *job);
 void convex_tell_now(struct hub_link *l); /* settled jobs, from a callback of the loop */
 void convex_settle(struct hub_link *l, struct cjob *job, enum hub_settled how);
 void convex_lose(struct hub_link *l, struct cjob *job, const char *why);
-int convex_read_key(struct hub_link *l, char **ret_why);
 void convex_claim(struct hub_link *l);
+void convex_tell_later(struct hub_link *l);
+void convex_on_teller(void *owner, usec_t now);
+void convex_free_job(struct hub_link *l, struct cjob *job);
+void convex_free_task(struct hub_link *l, struct convex_mutation *m);
+int convex_rewrite_journal(struct hub_link *l);
+
+/* --- convex_open.c */
+int convex_read_key(struct hub_link *l, char **ret_why);
+int convex_open_link(const struct hub_open *with, struct hub_link **ret, char **ret_why);
+struct hub_link *convex_close(struct hub_link *l);
+
+/* --- convex_socket.c */
+int convex_open_socket(struct hub_link *l, const struct url *u, char **ret_why);
+int convex_send(void *owner, const char *frame, size_t len);
+void convex_on_timer(void *owner, usec_t now);
 
 /* --- convex_answer.c */
 void convex_answered(struct hub_link *l, struct convex_event *e);
