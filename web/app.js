@@ -25,7 +25,7 @@ const key = createKeyPrompt((value) => {
   feed.setKey(value);
 });
 const askForKey = (reason) => key.ask(reason);
-const { order, remove } = createOrders(api, store, askForKey);
+const { order, orderGpu, remove } = createOrders(api, store, askForKey);
 
 // ---- what is fetched when it is asked for, or when there is nothing else to do -----------------------------------------
 
@@ -52,7 +52,7 @@ const instanceAt = (name) => `fleet/${encodeURIComponent(name)}`;
 const hubs = new Map(); // name → {hub, at}, as the feed told them
 const viewsStyle = once(() => style("./views.css"));
 const makers = {
-  fleet: once(async () => createFleet({ store, feed, order, openDetails: (name) => go(instanceAt(name)) })),
+  fleet: once(async () => createFleet({ store, feed, order, orderGpu, openDetails: (name) => go(instanceAt(name)) })),
   chat: once(async () => {
     const [{ createChat }] = await Promise.all([import("./chat.js"), style("./chat.css")]);
     return createChat({ store, api, askForKey });

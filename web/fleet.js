@@ -42,7 +42,7 @@ function createGrouping(changed) {
   } };
 }
 
-export function createFleet({ store, feed, order, openDetails }) {
+export function createFleet({ store, feed, order, orderGpu, openDetails }) {
   const ready = figure(t.totals.ready);
   const running = figure(t.totals.running);
   const waiting = figure(t.totals.waiting);
@@ -55,7 +55,7 @@ export function createFleet({ store, feed, order, openDetails }) {
   const empty = emptyState();
   const list = h("div", { class: "groups" });
   const gpus = createGpus(feed, () => visible && drawGpus());
-  const panel = createGpuPanel(gpus);
+  const panel = createGpuPanel(gpus, orderGpu);
   const element = h("section", { class: "view view-fleet", "aria-labelledby": "fleet-title" },
     h("h1", { id: "fleet-title", class: "visually-hidden" }, t.fleet), reload, head, panel.element, list, empty);
   const cards = new Map();

@@ -2,6 +2,7 @@
 import { h, setAttribute, setChildren, setText, show } from "./dom.js";
 import { gigabytes } from "./format.js";
 import { t } from "./texts.js";
+import { button } from "./ui.js";
 
 /** "GPU 1", or for a part of one its own name. */
 export function gpuName(gpu) {
@@ -69,7 +70,7 @@ export function describeGpus(gpus) {
 
 function troubleOf(gpu) {
   if (gpu.state === "lost") return t.gpuLost;
-  const parts = [];
+  const parts = gpu.cordon ? [t.gpuCordoned(gpu.cordon.why)] : [];
   // The cap of its power is where a busy GPU stands; what harms is told.
   const reasons = [...new Set((gpu.throttle ?? []).map((one) => t.throttle[one]).filter(Boolean))];
   if (reasons.length) parts.push(t.throttled(reasons.join(", ")));
@@ -78,7 +79,7 @@ function troubleOf(gpu) {
   return parts.join(" · ");
 }
 
-function createTile() {
+function createTile(order) {
   const name = h("span", { class: "gpu-name" });
   const model = h("span", { class: "gpu-model" });
   const heat = h("span", { class: "gpu-heat num" });
@@ -88,7 +89,9 @@ function createTile() {
   const use = h("span", { class: "num" });
   const power = h("span", { class: "num" });
   const note = h("p", { class: "gpu-note" });
-  const element = h("li", { class: "gpu" }, h("p", { class: "gpu-head" }, name, model, heat), meter, h("p", { class: "gpu-figures" }, memory, use, power), note);
+  const orders = h("p", { class: "gpu-orders" });
+  let offered = null;
+  const element = h("li", { class: "gpu" }, h("p", { class: "gpu-head" }, name, model, heat), meter, h("p", { class: "gpu-figures" }, memory, use, power), note, orders);
   return {
     element,
     draw(gpu) {
@@ -107,12 +110,16 @@ function createTile() {
       const words = troubleOf(gpu);
       setText(note, words);
       show(note, words !== "");
-      setAttribute(element, "data-state", gpu.state === "lost" ? "error" : words ? "unhealthy" : null);
+      setAttribute(element, "data-state", gpu.state === "lost" || gpu.cordon ? "error" : words ? "unhealthy" : null);
+      const word = gpu.cordon ? "uncordon" : "cordon";
+      if (offered === word) return;
+      offered = word;
+      setChildren(orders, [button(t.cordon[word], { "data-order": word, "aria-label": t.cordonOf(t.cordon[word], gpuName(gpu)), onclick: () => order(word, gpu, gpuName(gpu)) })]);
     },
   };
 }
 
-export function createGpuPanel(gpus) {
+export function createGpuPanel(gpus, order) {
   const tiles = new Map();
   const list = h("ul", { class: "gpus", "aria-label": t.gpus });
   const nothing = h("p", { class: "gpus-none" });
@@ -128,7 +135,7 @@ export function createGpuPanel(gpus) {
       const shown = told.gpus.filter((one) => one.mig !== "divided");
       setChildren(list, shown.map((gpu) => {
         const key = gpu.uuid ?? `${gpu.pci} ${gpu.index}`;
-        if (!tiles.has(key)) tiles.set(key, createTile());
+        if (!tiles.has(key)) tiles.set(key, createTile(order));
         tiles.get(key).draw(gpu);
         return tiles.get(key).element;
       }));

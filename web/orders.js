@@ -78,5 +78,18 @@ export function createOrders(api, store, askForKey) {
     await send(name, item);
   }
 
-  return { order, remove };
+  /** word: "cordon" or "uncordon". */
+  async function orderGpu(word, gpu, name) {
+    const { title, text, yes } = t.confirm.cordon;
+    if (word === "cordon" && !(await confirm({ title: title(name), text, yes }))) return;
+    try {
+      const { message } = await api.order("POST", `api/v1/gpus/${encodeURIComponent(gpu.uuid ?? gpu.pci)}/${word}`);
+      tell(message);
+    } catch (error) {
+      if (error.status === 401 || error.status === 403) askForKey(t.keyForOrders);
+      else tell(t.failed(error.message), { bad: true });
+    }
+  }
+
+  return { order, orderGpu, remove };
 }

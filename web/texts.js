@@ -93,6 +93,9 @@ export const t = {
   gpu: (names) => `GPU ${names}`,
   gpus: "GPUs",
   gpuPart: "Part of a GPU",
+  gpuCordoned: (why) => `takes no work: ${why}`,
+  cordon: { cordon: "Take out of use", uncordon: "Use again" },
+  cordonOf: (word, name) => `${word}: ${name}`,
   gpuLost: "lost: its driver cannot reach it. Reset it or restart the machine.",
   noGpu: "No GPU seen: models run on the processor. If there should be one, look at its driver.",
   ofMemory: (used, total) => `${used}/${total} GB`,
@@ -115,6 +118,11 @@ export const t = {
   details: "Details",
   orderOf: (order, name) => `${order} ${name}`,
   confirm: {
+    cordon: {
+      title: (name) => `Take ${name} out of use?`,
+      text: "What runs there moves to another GPU if it may, or stops and waits. Nothing is started there until it is used again.",
+      yes: "Take it out",
+    },
     stop: {
       title: (name) => `Stop ${name}?`,
       text: (n) =>

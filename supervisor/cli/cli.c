@@ -116,6 +116,10 @@ static const struct option_spec of_models[] = {
         {.name = "rescan", .doc = "walk through the folder now, not only when it was long ago"},
         {0},
 };
+static const struct option_spec of_gpus[] = {
+        {.name = "reason", .value = "TEXT", .doc = "with cordon: why, for those who will ask"},
+        {0},
+};
 static const struct option_spec of_key[] = {
         {.name = "scope", .value = "LIST", .doc = "what it may do: read, infer, admin (default: read,infer)"},
         {.name = "priority", .value = "WORD", .doc = "low, normal or high (default: normal)"},
@@ -304,11 +308,20 @@ const struct verb cli_verbs[] = {
                     "also in the\n"
                     "middle of its answer."},
         {.name = "gpus",
+         .arguments = "[cordon|uncordon GPU]",
          .doc = "list the GPUs, what they do, and which instances are on them",
+         .options = of_gpus,
+         .max = 2,
          .run = gpus_main,
-         .details = "Memory, use, temperature and power as their driver tells them, and why one is slower "
-                    "than it "
-                    "could be."},
+         .details =
+                 "Memory, use, temperature and power as their driver tells them, and why one is slower "
+                 "than it "
+                 "could be.\n"
+                 "gpus cordon GPU takes one out of use: nothing is started there any more, what runs there "
+                 "goes, to another\n"
+                 "GPU where it may. gpus uncordon GPU takes it into use again. GPU is its number or its "
+                 "UUID. The supervisor\n"
+                 "cordons GPUs that fail by itself."},
         {.name = "plan",
          .arguments = "[NAME...]",
          .doc = "show on which GPUs instances are or would be started, and what they need",

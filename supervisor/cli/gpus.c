@@ -1,4 +1,5 @@
 /* gpus.c: the GPUs of this machine. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -76,12 +77,17 @@ static void put_names(struct buffer *out, const struct json_value *list, const c
 static void put_notes(struct table *t, const struct json_value *g)
 {
         const struct json_value *error = json_get(g, "lastError"), *throttle = json_get(g, "throttle"),
-                                *ecc = json_get(g, "ecc");
+                                *ecc = json_get(g, "ecc"), *cordon = json_get(g, "cordon");
         _cleanup_buffer_ struct buffer b = {0};
 
         buffer_init(&b, 0);
+        if (json_get(cordon, "why")) {
+                (void)buffer_printf(&b, "cordoned (%s) since %s: ", json_get_string(cordon, "by"),
+                                    json_get_string(cordon, "since"));
+                screen_put_text(&b, json_get_string(cordon, "why"));
+        }
         if (json_get(error, "xid"))
-                (void)buffer_printf(&b, "the driver reported Xid %" PRId64 " at %s",
+                (void)buffer_printf(&b, "%sthe driver reported Xid %" PRId64 " at %s", b.len ? "; " : "",
                                     json_get_int(error, "xid", 0), json_get_string(error, "at"));
         if (json_count(throttle)) {
                 (void)buffer_puts(&b, b.len ? "; slowed down by " : "slowed down by ");
@@ -123,6 +129,60 @@ static void put_gpu(struct table *t, const struct json_value *g)
         put_notes(t, g);
 }
 
+static int order_main(struct cli *cli, const char *word, const char *gpu)
+{
+        const char *reason = options_get(&cli->options, "reason");
+        _cleanup_answer_ struct client_answer answer = {0};
+        _cleanup_value_ struct json_value *v = NULL;
+        _cleanup_free_ char *suffix = text_format("/%s", word), *target = NULL;
+        _cleanup_buffer_ struct buffer body, line;
+        struct json_writer w;
+        int r;
+
+        buffer_init(&body, 0);
+        buffer_init(&line, 0);
+        target = suffix ? cli_target("/api/v1/gpus", gpu, suffix) : NULL;
+        json_begin(&w, &body);
+        json_open_object(&w);
+        if (reason)
+                json_string(&w, "reason", reason);
+        json_close_object(&w);
+        if (!target || body.failed)
+                return cli_fail(cli, "not enough memory, or no name of a GPU: %s", gpu);
+        r = cli_send_any(cli, "POST", target, body.data, &answer);
+        if (r != CLI_DONE)
+                return r;
+        if (answer.status < 200 || answer.status > 299)
+                return cli_refused(cli, &answer);
+        if (cli->json)
+                return cli_print_answer(cli, &answer);
+        if (json_parse(answer.body.data ? answer.body.data : "", answer.body.len, &v, NULL) < 0 ||
+            !json_get_string(v, "message"))
+                return cli_broken(cli, -EPROTO);
+        screen_put_text(&line, json_get_string(v, "message"));
+        (void)buffer_putc(&line, '\n');
+        return cli_print(cli, &line);
+}
+
+static int check_words(struct cli *cli)
+{
+        static const char *const words[] = {"cordon", "uncordon", NULL};
+        const char *word = cli->options.n_plain ? cli->options.plain[0] : NULL, *near;
+
+        if (options_get(&cli->options, "reason") && !streq_ptr(word, "cordon"))
+                return cli_usage(cli, "--reason is for gpus cordon");
+        if (!word)
+                return CLI_DONE;
+        if (!streq(word, "cordon") && !streq(word, "uncordon")) {
+                near = text_nearest(word, words);
+                return cli_usage(cli, "gpus %s is nothing%s%s: gpus, gpus cordon GPU, gpus uncordon GPU",
+                                 word, near ? "; did you mean " : "", near ? near : "");
+        }
+        if (cli->options.n_plain < 2)
+                return cli_usage(cli, "a GPU is missing: llama-supervisor gpus %s GPU", word);
+        return CLI_DONE;
+}
+
 int gpus_main(struct cli *cli)
 {
         _cleanup_answer_ struct client_answer answer = {0};
@@ -133,6 +193,11 @@ int gpus_main(struct cli *cli)
         struct table t;
         int r;
 
+        r = check_words(cli);
+        if (r != CLI_DONE)
+                return r;
+        if (cli->options.n_plain)
+                return order_main(cli, cli->options.plain[0], cli->options.plain[1]);
         r = cli_get(cli, "/api/v1/gpus", &answer, &document);
         if (r != CLI_DONE)
                 return r;

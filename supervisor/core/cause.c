@@ -34,6 +34,8 @@ enum {
         CAUSE_UNRESPONSIVE,
         CAUSE_WEDGED,
         CAUSE_LOAD_TIMEOUT,
+        CAUSE_GPU_CORDONED,
+        CAUSE_CPU_FALLBACK,
 };
 
 /* Of the unit: what lies there looks missing or forbidden, and no permission helps. */
@@ -55,8 +57,10 @@ const struct cause causes[] = {
                               "or another GPU"},
         [CAUSE_MEMORY] = {"out_of_memory", "out of memory",
                           "use a smaller model or context (-c), or give the machine or limits.memory more"},
-        [CAUSE_GPU_ERROR] = {"gpu_error", "the GPU or its driver failed",
-                             "see dmesg for Xid lines; if it repeats on one GPU, take that GPU out"},
+        [CAUSE_GPU_ERROR] =
+                {"gpu_error", "the GPU or its driver failed",
+                 "`llama-supervisor gpus` and dmesg (Xid lines) tell more; a GPU on which it repeats is "
+                 "cordoned"},
         [CAUSE_GPU_MISSING] = {"gpu_missing", "the GPU it was told to use is not there",
                                "compare \"gpu\" and --device with `llama-server --list-devices`"},
         [CAUSE_BAD_MODEL] = {"bad_model", "the model file is damaged or not a GGUF file",
@@ -92,6 +96,15 @@ const struct cause causes[] = {
                           "away speculative decoding"},
         [CAUSE_LOAD_TIMEOUT] = {"load_timeout", "its model did not load in time and it was killed",
                                 "raise health.load_timeout if the model is that big"},
+        [CAUSE_GPU_CORDONED] =
+                {"gpu_cordoned", "its GPU takes no work",
+                 "it comes back by itself when the GPU does (`llama-supervisor gpus` tells why "
+                 "it is out of use), or give it another \"gpu\""},
+        [CAUSE_CPU_FALLBACK] = {"cpu_fallback", "it would compute on the CPU, though a GPU is there for it",
+                                "compare with `llama-server --list-devices`; use a build for this GPU, or "
+                                "say that the CPU is "
+                                "meant: \"gpu\": \"none\" for one instance, \"gpus\": {\"cpu_fallback\": "
+                                "\"allow\"} for all"},
         {NULL, NULL, NULL},
 };
 
@@ -155,6 +168,15 @@ static const struct {
 size_t cause_count(void)
 {
         return ARRAY_SIZE(causes) - 1;
+}
+
+const struct cause *cause_named(const char *name)
+{
+        const struct cause *c = causes;
+
+        while (c->name && !streq(c->name, name))
+                c++;
+        return c->name ? c : &causes[CAUSE_UNKNOWN];
 }
 
 size_t cause_index(const struct cause *cause)
@@ -223,6 +245,8 @@ const struct cause *cause_find(const struct death *death, const char **ret_line,
                 found = &causes[CAUSE_WEDGED];
         else if (death->kind == DEATH_LOAD_TIMEOUT)
                 found = &causes[CAUSE_LOAD_TIMEOUT];
+        else if (death->kind == DEATH_GPU)
+                found = &causes[CAUSE_GPU_ERROR];
         else if (death->oom_killed)
                 found = &causes[CAUSE_OOM_KILLED];
         else if (death->kind == DEATH_SIGNAL && death->value == SIGKILL)
@@ -260,6 +284,7 @@ char *death_text(const struct death *death, char *buf, size_t size)
         case DEATH_UNRESPONSIVE:
         case DEATH_WEDGED:
         case DEATH_LOAD_TIMEOUT:
+        case DEATH_GPU:
                 (void)snprintf(buf, size, "%s", death->detail ? death->detail : "killed by the supervisor");
                 break;
         case DEATH_UNKNOWN:

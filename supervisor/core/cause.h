@@ -17,6 +17,7 @@ enum death_kind {
         DEATH_UNRESPONSIVE, /* killed by us: did not answer */
         DEATH_WEDGED,       /* killed by us: its work stood still */
         DEATH_LOAD_TIMEOUT, /* killed by us: the model never loaded */
+        DEATH_GPU,          /* killed by us: the driver reported an error of its GPU */
 };
 
 struct death {
@@ -43,6 +44,7 @@ size_t cause_count(void);
 /* The known cause (never NULL). *ret_line: the log line that gave it away (into death->log, not terminated), or NULL. */
 const struct cause *cause_find(const struct death *death, const char **ret_line, size_t *ret_line_len);
 size_t cause_index(const struct cause *cause);
+const struct cause *cause_named(const char *name); /* that of no such name: "unknown" */
 
 /* "died: out of GPU memory (exit code 1 after 3 s)" into buf; CAUSE_TEXT_MAX bytes are enough. Returns buf. */
 #define CAUSE_TEXT_MAX 512

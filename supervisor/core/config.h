@@ -262,6 +262,9 @@ struct config {
         struct config_group *groups;
         size_t n_groups;
         char *gpus_nvml, *gpus_root;
+        unsigned gpus_deaths; /* so many on one GPU within the window cordon it; 0: never */
+        usec_t gpus_deaths_window;
+        bool gpus_cpu_allowed; /* what was meant for a GPU may run on the CPU */
         struct config_spool spool;
         char *auth_keys_file;
         unsigned

@@ -1,6 +1,7 @@
 /* config_table.c: every key there is. Schema, docs/CONFIG.md and the man page follow this table (tests/lint/config.py). */
 #include "core/cidr.h"
 #include "core/config_internal.h"
+#include "core/gpu_policy.h"
 
 #include <ctype.h>
 #include <float.h>
@@ -52,6 +53,8 @@ static const struct config_choice spool_words[] = {
         {0},
 };
 static const struct config_choice unknown_models[] = {{"leave", true}, {"fail", false}, {0}};
+
+static const struct config_choice cpu_fallbacks[] = {{"error", false}, {"allow", true}, {0}};
 
 static const struct config_choice group_modes[] = {{"exclusive", true}, {"together", false}, {0}};
 
@@ -383,6 +386,17 @@ static const struct config_key top_keys[] = {
         {"gpus.root", TYPE_PATH, TOP(gpus_root), .fallback = "\"/\"", .flags = KEY_RESTART,
          .help = "Where proc, sys and dev are that tell of GPUs; in a container the host's may be "
                  "elsewhere."},
+        {"gpus.deaths", TYPE_UNSIGNED, TOP(gpus_deaths), .fallback = "3", .max = GPU_DEATHS_MAX,
+         .help = "So many deaths of instances on one GPU within `gpus.deaths_window` cordon it: nothing is "
+                 "started there any more. Deaths that are clearly the model's or the configuration's own do "
+                 "not count. 0: never."},
+        {"gpus.deaths_window", TYPE_DURATION, TOP(gpus_deaths_window), .fallback = "\"10m\"", .min = SEC,
+         .max = 168 * HOUR, .help = "The time within which deaths on a GPU are counted together."},
+        {"gpus.cpu_fallback", TYPE_EITHER, TOP(gpus_cpu_allowed), .fallback = "\"error\"",
+         .choices = cpu_fallbacks,
+         .help = "What is done with an instance that computes on the CPU although there is a GPU for it and "
+                 "nobody asked for that: \"error\" (it is not started, or stopped, and says why), or "
+                 "\"allow\", for a llama-server that is built without GPUs beside a GPU for the screen."},
         {"spool", TYPE_GROUP, .help = "The job folder: job files in, result files out."},
         {"spool.enabled", TYPE_CHOICE, TOP(spool.enabled), .fallback = "\"auto\"", .choices = spool_words,
          .flags = KEY_RESTART,

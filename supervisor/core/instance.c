@@ -35,6 +35,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_PENDING] =
@@ -48,7 +49,8 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_DRAINED] = STAY,        [EV_RESUME] = STAY,
                         [EV_EXITED] = STAY,         [EV_EXHAUSTED] = GO(FAILED, 0), /* it cannot fit */
                         [EV_GONE] = STAY,           [EV_AGAIN] = STAY,
-                        [EV_DEADLINE] = STAY,       [EV_REST] = GO(IDLE, 0),
+                        [EV_DEADLINE] = STAY,       [EV_BARRED] = GO(FAILED, 0),
+                        [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_SEEKING] =
                 {
@@ -73,6 +75,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, ORDER_LET_GO),
                 },
         [INSTANCE_STARTING] =
@@ -96,6 +99,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* never answered within load_timeout */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_LOADING] =
@@ -119,6 +123,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* the model never loaded */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_READY] =
@@ -143,6 +148,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(READY, ORDER_FORGIVE), /* well for reset_after */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_UNHEALTHY] =
@@ -170,6 +176,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_DRAINING] =
@@ -193,6 +200,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(STOPPING, ORDER_TERM), /* drained as long as was promised */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_STOPPING] =
@@ -216,6 +224,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = GO(OFF, 0),
                         [EV_AGAIN] = GO(PENDING, 0),
                         [EV_DEADLINE] = GO(KILLING, ORDER_KILL), /* the grace is over */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_KILLING] =
@@ -241,6 +250,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_DEADLINE] =
                                 GO(KILLING,
                                    ORDER_KILL), /* in the kernel's hands (a driver call): again, and say so */
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_WAITING] =
@@ -264,6 +274,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = GO(PENDING, 0),
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_FAILED] =
@@ -287,6 +298,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, 0),
                 },
         [INSTANCE_LOST] =
@@ -310,6 +322,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = GO(IDLE, ORDER_LET_GO),
                 },
         [INSTANCE_IDLE] =
@@ -333,6 +346,7 @@ static const struct instance_cell table[INSTANCE_STATES][INSTANCE_EVENTS] = {
                         [EV_GONE] = STAY,
                         [EV_AGAIN] = STAY,
                         [EV_DEADLINE] = STAY,
+                        [EV_BARRED] = STAY,
                         [EV_REST] = STAY,
                 },
 };
@@ -477,7 +491,7 @@ static const char *const events[INSTANCE_EVENTS] = {
         [EV_SICK] = "SICK",           [EV_DEAD] = "DEAD",       [EV_ABSENT] = "ABSENT",
         [EV_LOST] = "LOST",           [EV_DRAINED] = "DRAINED", [EV_EXITED] = "EXITED",
         [EV_EXHAUSTED] = "EXHAUSTED", [EV_GONE] = "GONE",       [EV_AGAIN] = "AGAIN",
-        [EV_DEADLINE] = "DEADLINE",   [EV_REST] = "REST",
+        [EV_DEADLINE] = "DEADLINE",   [EV_BARRED] = "BARRED",   [EV_REST] = "REST",
 };
 
 const char *instance_state_name(enum instance_state state)

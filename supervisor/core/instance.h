@@ -50,7 +50,8 @@ enum instance_event {
         EV_GONE,      /* the process is gone, and it is not wanted */
         EV_AGAIN,     /* the process is gone, and a restart was asked for */
         EV_DEADLINE, /* the state's deadline is over */
-        EV_REST,     /* no process is there (any more), and it comes back on demand */
+        EV_BARRED, /* its turn has come, but it may not run: its GPU is cordoned, say. It comes back when it may */
+        EV_REST, /* no process is there (any more), and it comes back on demand */
         INSTANCE_EVENTS,
 };
 

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
-#include "fleet/private.h"
+#include "fleet/gpu_care.h"
 
 enum { EVIDENCE_LOG_BYTES = 2048 };
 
@@ -68,7 +68,6 @@ void member_explain_death(struct member *m, const struct death *death, usec_t no
         const char *line = NULL;
         size_t line_len = 0, i;
 
-        (void)now;
         m->cause = cause_find(death, &line, &line_len);
         i = cause_index(m->cause);
         m->deaths++;
@@ -80,6 +79,7 @@ void member_explain_death(struct member *m, const struct death *death, usec_t no
         (void)cause_text(death, m->cause, text, sizeof text);
         member_set_error(m, text);
         member_tell(m, LOG_WARNING, "died", text);
+        gpu_care_death(m, now);
         if (line)
                 log_warn(m->name, "its log says: %.*s", (int)MIN(line_len, (size_t)400), line);
 }

@@ -10,9 +10,9 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
+#include "fleet/gpu_care.h"
 #include "fleet/library.h"
 #include "fleet/place_private.h"
-#include "fleet/private.h"
 #include "fleet/seat.h"
 #include "host/journal.h"
 #include "host/record.h"
@@ -105,6 +105,9 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         r = history_new(loop, config->state_dir, config->history_events, &f->history);
         if (r < 0)
                 goto fail;
+        r = gpu_care_new(f, &f->gpu_care);
+        if (r < 0)
+                goto fail;
         read_machine(f);
         r = activity_new(&f->activity);
         if (r < 0)
@@ -164,6 +167,7 @@ struct fleet *fleet_free(struct fleet *f)
         index_finish(&f->by_name);
         fleet_forget_gpus(f);
         f->places = places_free(f->places);
+        f->gpu_care = gpu_care_free(f->gpu_care);
         f->usage_timer = timer_free(f->usage_timer);
         f->cgroups = cgroups_free(f->cgroups);
         dispatch_free(f->dispatch);
@@ -404,7 +408,7 @@ static void grant_turns(struct fleet *f, usec_t now)
                 struct member *m = f->members[i];
                 const struct help *help;
                 const char *path;
-                char **env = NULL, detail[128];
+                char **env = NULL, detail[GPU_WHY_MAX];
                 int r;
 
                 if (m->in.state != INSTANCE_PENDING)
@@ -412,6 +416,10 @@ static void grant_turns(struct fleet *f, usec_t now)
                 if (!member_is_foreign_only(m)) {
                         if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
                                 continue;
+                        if (!m->entry->endpoint.len && gpu_care_bars(m, detail, sizeof detail)) {
+                                gpu_care_bar(m, BAR_GPU, detail, now);
+                                continue;
+                        }
                         if (place_member(m, now) != PLACE_GO)
                                 continue;
                         r = fleet_pin(m, &env, detail, sizeof detail);
@@ -488,7 +496,7 @@ static void roll(struct fleet *f, usec_t now)
                         if (o == m || !same_entry(o, m))
                                 continue;
                         wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
-                        if (o->in.state == INSTANCE_FAILED && o->rolled) {
+                        if (o->in.state == INSTANCE_FAILED && o->rolled && !o->bar) {
                                 (void)snprintf(text, sizeof text,
                                                "not restarted: %s did not come back from its own restart",
                                                o->name);
@@ -607,6 +615,7 @@ void fleet_settle(void *owner, usec_t now)
                         member_settle(m, now);
                 }
                 place_settle(f, now);
+                gpu_care_settle(f, now);
                 demand_settle(f->demand, now);
                 grant_turns(f, now);
                 roll(f, now);

@@ -6,8 +6,8 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
+#include "fleet/gpu_care.h"
 #include "fleet/place_private.h"
-#include "fleet/private.h"
 
 static const struct gpu *find_gpu(const struct fleet *f, const char *id, size_t *ret_i)
 {
@@ -69,6 +69,78 @@ void fleet_mask_pinned(struct member *m)
                 m->gpu_mask = all_gpus(f);
 }
 
+static bool is_out(const struct fleet *f, const struct gpu *g)
+{
+        return g->figures.is_lost || gpus_cordon(f, g);
+}
+
+static bool some_are_out(const struct fleet *f)
+{
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if (!f->gpus[i].has_mig && is_out(f, f->gpus + i))
+                        return true;
+        return false;
+}
+
+static uint64_t all_that_work(const struct fleet *f)
+{
+        uint64_t mask = 0;
+
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if (gpus_takes_work(f, f->gpus + i))
+                        mask |= UINT64_C(1) << i;
+        return mask;
+}
+
+/* Why one of its GPUs takes no work, and what to do about it. */
+static void tell_bar(const struct fleet *f, const struct gpu *g, char *why, size_t size)
+{
+        const struct gpu_cordon *cordon = gpus_cordon(f, g);
+
+        if (g->figures.is_lost)
+                (void)snprintf(why, size,
+                               "GPU %s is lost: its driver cannot reach it. It comes back with the GPU: "
+                               "reset that, or "
+                               "reboot; or give it another \"gpu\"",
+                               gpus_name(g));
+        else
+                (void)snprintf(why, size,
+                               "GPU %s is cordoned: %.200s. It comes back with `llama-supervisor gpus "
+                               "uncordon %s`; or "
+                               "give it another \"gpu\"",
+                               gpus_name(g), cordon ? cordon->why : "", cordon ? cordon->gpu : gpus_name(g));
+}
+
+bool gpu_care_bars(struct member *m, char *why, size_t size)
+{
+        const struct config_instance *e = m->entry;
+        const struct fleet *f = m->fleet;
+        const struct gpu *g = NULL;
+        size_t i = 0;
+
+        if (e->replicas_per_gpu) {
+                i = nth_usable(f, m->replica);
+                g = i < f->n_gpus && is_out(f, f->gpus + i) ? f->gpus + i : NULL;
+        } else if (e->gpu_mode == CONFIG_GPU_LIST) {
+                for (char *const *id = e->gpu; id && *id && !g; id++) {
+                        g = find_gpu(f, *id, &i);
+                        if (g && !is_out(f, g))
+                                g = NULL;
+                }
+        } else if (e->gpu_mode == CONFIG_GPU_AUTO && !f->config->gpus_cpu_allowed &&
+                   !gpu_is_declined(e->args, e->env)) {
+                for (i = 0; i < f->n_gpus; i++) {
+                        if (gpus_takes_work(f, f->gpus + i))
+                                return false;
+                        if (!f->gpus[i].has_mig)
+                                g = f->gpus + i;
+                }
+        }
+        if (g)
+                tell_bar(f, g, why, size);
+        return g != NULL;
+}
+
 int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
 {
         const struct fleet *f = m->fleet;
@@ -100,19 +172,23 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                         n++;
                 }
         } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO) {
-                /* Not placed: llama-server spreads over all it sees. */
+                /* Not placed: llama-server spreads over all it sees, and sees all that take work. */
                 m->gpu_mask = all_gpus(f);
-                if (!m->hold || !m->hold->mask)
+                if (m->hold && m->hold->mask)
+                        m->gpu_mask = m->hold->mask;
+                else if (some_are_out(f))
+                        m->gpu_mask = all_that_work(f);
+                else
                         return 0;
-                m->gpu_mask = m->hold->mask;
                 for (i = 0; i < f->n_gpus; i++)
                         if (m->gpu_mask >> i & 1)
                                 pinned[n++] = &f->gpus[i];
         }
         for (i = 0; i < n; i++)
-                if (pinned[i]->figures.is_lost) {
-                        (void)snprintf(detail, size, "GPU %.90s is lost: its driver cannot reach it",
-                                       pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci);
+                if (is_out(f, pinned[i])) {
+                        (void)snprintf(detail, size, "GPU %.90s is %s", gpus_name(pinned[i]),
+                                       pinned[i]->figures.is_lost ? "lost: its driver cannot reach it"
+                                                                  : "cordoned");
                         return -ENODEV;
                 }
         for (i = 0; i < n; i++)

@@ -2,6 +2,7 @@
 #include "fleet/gpus.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,15 +10,15 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "fleet/gpu_care.h"
 #include "fleet/place_private.h"
-#include "fleet/private.h"
 #include "host/gpu_watch.h"
 
 static const usec_t START_PATIENCE = 2 * USEC_PER_SEC; /* for NVIDIA's library, before anything is started */
 static const usec_t HURRY_FOR = 5 * USEC_PER_SEC;
 static const usec_t STALE_AFTER = 3 * GPU_WATCH_INTERVAL;
 
-const char *const fleet_gpu_states[] = {"ok", "lost", "unknown", NULL};
+const char *const fleet_gpu_states[] = {"ok", "cordoned", "lost", "unknown", NULL};
 
 struct gpus {
         struct gpu_watch *watch;
@@ -32,11 +33,6 @@ struct gpus {
 };
 
 /* --- what came ------------------------------------------------------------------------------------------------------- */
-
-static const char *name_of(const struct gpu *g)
-{
-        return g->uuid[0] ? g->uuid : g->pci;
-}
 
 /* The same thing in two lists: a part is known by its uuid, a whole one by where it is plugged in. */
 static bool is_same(const struct gpu *a, const struct gpu *b)
@@ -60,22 +56,19 @@ static size_t place_of(struct fleet *f, const struct gpu *g)
 
 void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g, const char *text)
 {
-        const struct history_event e = {.kind = kind, .gpu = g ? name_of(g) : NULL, .text = text};
+        const struct history_event e = {.kind = kind, .gpu = g ? gpus_name(g) : NULL, .text = text};
 
         history_tell(f->history, level, &e);
 }
 
-static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
+static void tell_changes(struct fleet *f, size_t place, const struct gpu *g, usec_t now)
 {
         struct gpu_note *note = f->gpu_notes + place;
         char text[256];
 
-        if (g->figures.xids > note->xids) {
-                note->xid_at = loop_realtime(f->loop);
-                (void)snprintf(text, sizeof text, "GPU %d (%s): its driver reports error %u (Xid)", g->index,
-                               name_of(g), g->figures.last_xid);
-                gpus_tell(f, LOG_ERR, "gpu_error", g, text);
-        }
+        for (uint64_t k = MAX(note->xids, g->figures.xids - MIN(g->figures.xids, (uint64_t)GPU_XIDS_KEPT));
+             k < g->figures.xids; k++)
+                gpu_care_xid(f, place, &g->figures.recent[k % GPU_XIDS_KEPT], now);
         note->xids = g->figures.xids; /* begins anew with the driver */
         if (g->figures.is_lost != note->told_lost && !g->is_mig) {
                 (void)snprintf(
@@ -84,9 +77,13 @@ static void tell_changes(struct fleet *f, size_t place, const struct gpu *g)
                                 ? "GPU %s (%s) is lost: its driver cannot reach it. What runs on it will "
                                   "fail; a reset of the GPU or a reboot may bring it back"
                                 : "GPU %s (%s) is back",
-                        name_of(g), g->name);
+                        gpus_name(g), g->name);
                 gpus_tell(f, g->figures.is_lost ? LOG_ERR : LOG_NOTICE,
                           g->figures.is_lost ? "gpu_lost" : "gpu_back", g, text);
+                if (g->figures.is_lost)
+                        gpu_care_lost(f, place, now);
+                else
+                        gpu_care_back(f);
         }
         note->told_lost = g->figures.is_lost;
 }
@@ -112,7 +109,7 @@ static void take_list(struct fleet *f, const struct gpu *list, size_t n, size_t 
 }
 
 /* Its process, or one that it started: llama-server may stand behind a wrapper. */
-static struct member *member_of(const struct fleet *f, pid_t pid)
+struct member *gpus_member_of(const struct fleet *f, pid_t pid)
 {
         pid_t group = getpgid(pid);
 
@@ -135,13 +132,14 @@ static void give_memory(struct fleet *f)
                 f->members[i]->gpu_memory = f->members[i]->gpu_seen = 0;
         for (size_t i = 0; i < s->n_processes; i++) {
                 const struct gpu_process *p = s->processes + i;
-                struct member *m = member_of(f, p->pid);
+                struct member *m = gpus_member_of(f, p->pid);
 
                 if (!m)
                         continue;
                 place_saw(m, p->gpu, p->memory);
                 m->gpu_memory += p->memory;
                 m->gpu_seen |= UINT64_C(1) << p->gpu;
+                m->gpu_was_seen |= UINT64_C(1) << p->gpu;
         }
 }
 
@@ -173,8 +171,10 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
         take_list(f, snapshot->gpus, snapshot->n, places);
         take_processes(s, snapshot, places);
         give_memory(f);
+        gpu_care_found(f);
         for (size_t i = 0; i < f->n_gpus; i++)
-                tell_changes(f, i, f->gpus + i);
+                tell_changes(f, i, f->gpus + i, now);
+        gpu_verify_all(f, now);
         if (snapshot->problem[0] && !streq(s->problem, snapshot->problem))
                 log_warn(NULL, "figures of NVIDIA's GPUs are not known: %s", snapshot->problem);
         (void)snprintf(s->problem, sizeof s->problem, "%s", snapshot->problem);
@@ -212,6 +212,7 @@ void fleet_read_gpus(struct fleet *f)
         n = gpu_scan(c->gpus_root, list, GPUS_MAX);
         if (n > 0)
                 take_list(f, list, (size_t)n, places);
+        gpu_care_found(f);
 }
 
 void fleet_forget_gpus(struct fleet *f)
@@ -263,6 +264,8 @@ static const char *state_of(const struct fleet *f, const struct gpu *g)
 {
         if (g->figures.is_lost)
                 return "lost";
+        if (gpus_cordon(f, g))
+                return "cordoned";
         return is_stale(f) || !g->memory_total ? "unknown" : "ok";
 }
 
@@ -333,7 +336,7 @@ static bool is_on(const struct member *m, size_t place, uint64_t known)
         return m->gpu_mask >> place & 1;
 }
 
-static uint64_t places_with_processes(const struct fleet *f)
+uint64_t gpus_told(const struct fleet *f)
 {
         uint64_t mask = 0;
 
@@ -343,10 +346,37 @@ static uint64_t places_with_processes(const struct fleet *f)
         return mask;
 }
 
+static void put_cordon(const struct fleet *f, const struct gpu *g, struct json_writer *w)
+{
+        const struct gpu_cordon *x = gpus_cordon(f, g);
+
+        if (!x) {
+                json_null(w, "cordon");
+                return;
+        }
+        json_key(w, "cordon");
+        json_open_object(w);
+        json_string(w, "by", x->by);
+        json_string(w, "why", x->why);
+        report_put_moment(w, "since", x->since);
+        json_close_object(w);
+}
+
+uint64_t gpus_peopled(const struct fleet *f)
+{
+        const struct gpus *s = f->gpu_facts;
+        uint64_t mask = 0;
+
+        for (size_t i = 0; s && i < s->n_processes; i++)
+                if (kill(s->processes[i].pid, 0) == 0 || errno == EPERM)
+                        mask |= UINT64_C(1) << s->processes[i].gpu;
+        return mask;
+}
+
 static void put_users(const struct fleet *f, size_t place, struct json_writer *w)
 {
         const struct gpus *s = f->gpu_facts;
-        uint64_t known = places_with_processes(f);
+        uint64_t known = gpus_told(f);
 
         json_key(w, "instances");
         json_open_array(w);
@@ -366,7 +396,7 @@ static void put_users(const struct fleet *f, size_t place, struct json_writer *w
 
                 if (p->gpu != place)
                         continue;
-                m = member_of(f, p->pid);
+                m = gpus_member_of(f, p->pid);
                 json_open_object(w);
                 json_int(w, "pid", p->pid);
                 json_string(w, "instance", m ? m->name : NULL);
@@ -397,6 +427,7 @@ void fleet_put_gpus(struct fleet *f, struct json_writer *w)
                 json_string(w, "pci", g->pci);
                 json_string(w, "mig", g->is_mig ? "part" : g->has_mig ? "divided" : NULL);
                 json_string(w, "state", state_of(f, g));
+                put_cordon(f, g, w);
                 put_size(w, "memoryTotal", g->memory_total > 0, g->memory_total);
                 put_size(w, "memoryUsed", g->memory_total > 0 && !is_stale(f) && !g->figures.is_lost,
                          g->memory_used);
@@ -423,11 +454,12 @@ void fleet_gpu(const struct fleet *f, size_t i, struct fleet_gpu *ret)
         unsigned known = is_stale(f) ? 0 : x->known;
 
         *ret = (struct fleet_gpu){
-                .uuid = name_of(g),
+                .uuid = gpus_name(g),
                 .name = g->name,
                 .vendor = gpu_vendor_name(g->vendor),
                 .index = g->index,
                 .state = state_of(f, g),
+                .is_cordoned = gpus_cordon(f, g) != NULL,
                 .memory_total = g->memory_total,
                 .memory_used = g->memory_used,
                 .has_use = known & GPU_KNOWS_USE,

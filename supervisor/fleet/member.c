@@ -245,7 +245,9 @@ void member_follow_process(struct member *m, struct process *process)
 {
         process_free(m->process);
         m->process = process;
-        m->gpu_memory = m->gpu_seen = 0;
+        m->gpu_memory = m->gpu_seen = m->gpu_was_seen = 0;
+        m->gpu_verified = GPU_NOT_VERIFIED;
+        m->bar = BAR_NONE;
         wedge_start(&m->wedge);
         m->canary = CANARY_NONE;
         m->has_company = false;

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "core/cause.h"
 #include "core/command.h"
+#include "core/gpu_policy.h"
 #include "core/instance.h"
 #include "core/liveness.h"
 #include "core/wedge.h"
@@ -26,6 +27,9 @@ struct follower {
         follow_line_fn *on_line;
         void *owner;
 };
+
+/* Why it may not be started. */
+enum member_bar { BAR_NONE, BAR_GPU, BAR_CPU };
 
 struct member {
         struct fleet *fleet;
@@ -54,6 +58,9 @@ struct member {
         uint64_t gpu_memory;    /* bytes that its processes really hold on GPUs, 0: unknown or none */
         struct hold *hold;      /* its account of GPU memory (place_private.h), NULL: nothing to tell */
         uint64_t gpu_seen;      /* bit i: one of them is on GPU i */
+        uint64_t gpu_was_seen;  /* … or was, since this process began */
+        enum gpu_verified gpu_verified;
+        enum member_bar bar; /* it waits in FAILED until that is over (gpu_care.h) */
 
         struct {
                 bool exited, probed, deadline, drained, spawn_failed;

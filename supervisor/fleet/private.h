@@ -3,6 +3,7 @@
 #define LSV_FLEET_PRIVATE_H
 
 #include "base/index.h"
+#include "core/gpu_policy.h"
 #include "fleet/activity.h"
 #include "fleet/member.h"
 #include "fleet/modelfiles.h"
@@ -13,16 +14,19 @@ enum { FLEET_SUBSCRIBERS = 8, FLEET_GPUS = GPUS_MAX, FLEET_UNITED_MODELS = 256 }
 
 /* No instance is started on it. Who: "xid", "lost", "deaths" or "person". */
 struct gpu_cordon {
-        bool is_set;
+        char gpu[96]; /* its uuid, or the PCI address of one without */
         usec_t since; /* realtime */
         char by[16], why[256];
+        char boot[40]; /* of which boot it is */
 };
 
 struct gpu_note {
-        struct gpu_cordon cordon;
-        uint64_t xids;  /* errors that were told of */
-        usec_t xid_at;  /* realtime of the last, 0: none */
-        bool told_lost; /* that it was lost */
+        const struct gpu_cordon *cordon; /* of gpu_care.c, NULL: it has none */
+        uint64_t xids;                   /* errors that were told of */
+        usec_t xid_at;                   /* realtime of the last, 0: none */
+        bool told_lost;                  /* that it was lost */
+        usec_t chance_at, lost_at;       /* monotonic: an error, a loss that was taken for chance; 0: none */
+        struct gpu_deaths deaths;        /* of instances on it */
 };
 
 struct fleet {
@@ -48,8 +52,9 @@ struct fleet {
         size_t n_gpus;
         struct gpu_note gpu_notes[FLEET_GPUS]; /* what we know besides, place by place */
         struct fleet_load_figures loads;
-        struct gpus *gpu_facts; /* gpus_facts.c */
-        struct places *places;  /* place.c */
+        struct gpus *gpu_facts;    /* gpus_facts.c */
+        struct gpu_care *gpu_care; /* gpu_care.c */
+        struct places *places;     /* place.c */
         unsigned cpus;
         uint64_t memory;         /* bytes of the machine */
         struct cgroups *cgroups; /* NULL: cgroups_why */

@@ -41,6 +41,8 @@ enum gpu_throttle {
 };
 const char *gpu_throttle_name(enum gpu_throttle reason); /* "power_cap" */
 
+enum { GPU_XIDS_KEPT = 16 }; /* of one GPU, until somebody looks */
+
 struct gpu_figures {
         unsigned known;
         double use;                              /* 0 to 1: part of the time in which it computed */
@@ -50,6 +52,11 @@ struct gpu_figures {
         uint64_t ecc_corrected, ecc_uncorrected; /* errors of its memory since the driver was loaded */
         uint64_t xids; /* errors that its driver reported (NVIDIA: Xid), since we look */
         unsigned last_xid;
+        /* Each of them, the last ones: number n (from 0) at n % GPU_XIDS_KEPT. An error makes others that follow from it. */
+        struct gpu_xid_seen {
+                unsigned code;
+                int pid; /* of the program that it hit, 0: not told */
+        } recent[GPU_XIDS_KEPT];
         bool is_lost; /* the driver cannot reach it any more, or it needs a reset */
 };
 

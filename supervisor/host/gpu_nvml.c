@@ -19,6 +19,7 @@ struct device {
         char uuid[NVML_UUID_BYTES], name[NVML_NAME_BYTES], pci[16];
         uint64_t xids;
         unsigned last_xid;
+        struct gpu_xid_seen recent[GPU_XIDS_KEPT];
         bool is_lost;
 };
 
@@ -162,6 +163,12 @@ struct nvml *nvml_close(struct nvml *n)
         return NULL;
 }
 
+static void note_xid(struct device *d, unsigned code, int pid)
+{
+        d->recent[d->xids++ % GPU_XIDS_KEPT] = (struct gpu_xid_seen){.code = code, .pid = pid};
+        d->last_xid = code;
+}
+
 bool nvml_poll(struct nvml *n)
 {
         struct nvml_event event;
@@ -172,8 +179,7 @@ bool nvml_poll(struct nvml *n)
                 r = n->event_wait(n->events, &event, 0);
                 for (size_t k = 0; r == NVML_OK && (event.type & NVML_EVENT_XID) && k < n->n; k++)
                         if (n->devices[k].handle == event.device) {
-                                n->devices[k].xids++;
-                                n->devices[k].last_xid = (unsigned)event.data;
+                                note_xid(n->devices + k, (unsigned)event.data, 0);
                                 news = true;
                         }
         }
@@ -400,6 +406,7 @@ int nvml_sample(struct nvml *n, struct gpu_snapshot *s, atomic_int *at)
                 g->figures.is_lost = is_gone(r);
                 g->figures.xids = d->xids;
                 g->figures.last_xid = d->last_xid;
+                memcpy(g->figures.recent, d->recent, sizeof g->figures.recent);
                 if (is_gone(r))
                         continue; /* each further question may take seconds */
                 read_figures(n, d->handle, &g->figures);

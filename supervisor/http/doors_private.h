@@ -155,6 +155,8 @@ void children_handle(struct call *call); /* children.c */
 /* scrape.c: the format that this request asks for. */
 enum exposition_format exposition_wanted(const struct request *req);
 void gpus_handle(struct call *call); /* gpus.c */
+void gpu_cordon_handle(struct call *call);
+void gpu_uncordon_handle(struct call *call);
 void plan_handle(struct call *call); /* plan.c */
 /* hubs.c */
 void hubs_handle(struct call *call);

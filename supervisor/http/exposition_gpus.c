@@ -110,6 +110,12 @@ static bool is_there(const struct fleet_gpu *g)
         return streq(g->state, "ok") || streq(g->state, "cordoned");
 }
 
+static bool cordoned(const void *sample, double *ret)
+{
+        *ret = gpu_of(sample)->is_cordoned;
+        return true;
+}
+
 static bool total(const void *sample, double *ret)
 {
         const struct fleet_gpu *g = gpu_of(sample);
@@ -178,6 +184,8 @@ static const struct exposition_row rows[] = {
         {PREFIX "info", "gauge", "A GPU, always 1.", .each = each_info},
         {PREFIX "state", "gauge", "1 for the state that the GPU is in, 0 for the others.",
          .each = each_state},
+        {PREFIX "cordoned", "gauge", "1 for a GPU that takes no work until a person says so.",
+         .each = exposition_each_figure, .figure = cordoned},
         {PREFIX "memory_total_bytes", "gauge", "Memory of the GPU.", .each = exposition_each_figure,
          .figure = total},
         {PREFIX "memory_used_bytes", "gauge", "Memory of the GPU in use, by all programs.",

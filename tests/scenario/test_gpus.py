@@ -97,10 +97,10 @@ def test_errors_and_a_lost_gpu(make_daemon, machine):
     two(machine)
     daemon = make_daemon(dict(ONE, **machine.config), env=machine.env)
     daemon.wait_state("qwen", "ready")
-    machine.xid(1, 79)
+    machine.xid(1, 45)
     harness.wait_for(lambda: gpu(daemon, "GPU-aa")["lastError"], what="the error is told")
-    assert gpu(daemon, "GPU-aa")["lastError"]["xid"] == 79 and gpu(daemon, "GPU-bb")["lastError"] is None
-    assert [text for kind, text in kinds(daemon) if kind == "gpu_error"][0].startswith("GPU 0 (GPU-aa): its driver reports error 79")
+    assert gpu(daemon, "GPU-aa")["lastError"]["xid"] == 45 and gpu(daemon, "GPU-bb")["lastError"] is None
+    assert [text for kind, text in kinds(daemon) if kind == "gpu_error"][0].startswith("GPU 0 (GPU-aa): its driver reports error 45")
     machine.gpus[1]["lost"] = True
     machine.write()
     harness.wait_for(lambda: gpu(daemon, "GPU-aa")["state"] == "lost", what="it is lost")

@@ -84,6 +84,7 @@ static const struct row {
         {{DEATH_EXIT, 0, .log = ""}, "exited"},
         {{DEATH_UNKNOWN, 0, .log = ""}, "unknown"},
         {{DEATH_UNRESPONSIVE, 0, .detail = "no answer in time", .log = ""}, "unresponsive"},
+        {{DEATH_GPU, 9, .detail = "Xid 31: a page fault in GPU memory", .log = ""}, "gpu_error"},
         {{DEATH_WEDGED, 0, .detail = "1 request stood still for 20 s", .log = ""}, "wedged"},
         {{DEATH_LOAD_TIMEOUT, 0, .detail = "not ready within 10m00s", .log = ""}, "load_timeout"},
         {{DEATH_SPAWN, ENOENT, .binary = "llama-server"}, "binary_missing"},
@@ -117,7 +118,8 @@ static void every_cause_has_a_row(void **state)
 {
         (void)state;
         for (size_t c = 0; c < cause_count(); c++) {
-                bool found = false;
+                /* Why one is not started at all: no death shows it. */
+                bool found = streq(causes[c].name, "gpu_cordoned") || streq(causes[c].name, "cpu_fallback");
 
                 for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
                         found = found || strcmp(rows[i].cause, causes[c].name) == 0;

@@ -281,6 +281,27 @@ uint64_t fleet_gpus_number(const struct fleet *f)
         return 0;
 }
 
+static int fake_cordon(const char *id, const char *word, char **ret_message)
+{
+        bool is_known = strcmp(id, "GPU-1") == 0;
+
+        *ret_message =
+                is_known ? text_format("GPU %s: %s", id, word) : text_format("there is no GPU \"%s\"", id);
+        return is_known ? 0 : -ENOENT;
+}
+
+int fleet_cordon(struct fleet *f, const char *id, const char *reason, char **ret_message)
+{
+        (void)f;
+        return fake_cordon(id, reason && *reason ? reason : "cordon", ret_message);
+}
+
+int fleet_uncordon(struct fleet *f, const char *id, char **ret_message)
+{
+        (void)f;
+        return fake_cordon(id, "uncordon", ret_message);
+}
+
 void fleet_gpus_hurry(struct fleet *f)
 {
         (void)f;

@@ -1,0 +1,47 @@
+/* gpu_care.h: what is done about GPUs that make trouble (core/gpu_policy.h has the rules), and whether instances run where they were meant to.
+ *
+ * A cordon: nothing is started on that GPU any more, and what runs there goes. It stays over restarts and upgrades of ours (state_dir/gpus.json),
+ * by the uuid of the GPU: a card that is put in for it has none. One for an error of the driver, and one of a person's, ends by a person alone; one for
+ * deaths or for a GPU that was lost twice also ends when the machine is booted. A lost GPU takes no work either, without a cordon, until it is back.
+ *
+ * What must have a GPU that takes no work is barred: its state is `error`, and it comes back by itself with the GPU. What may run on another one
+ * is restarted: in turn, with its work let finish, where the GPU still works; at once where it does not. */
+#ifndef LSV_FLEET_GPU_CARE_H
+#define LSV_FLEET_GPU_CARE_H
+
+#include "core/gpu_policy.h"
+#include "fleet/private.h"
+
+enum { GPU_WHY_MAX = 512 };
+
+/* Reads what was cordoned before. -ENOMEM. */
+int gpu_care_new(struct fleet *f, struct gpu_care **ret);
+struct gpu_care *gpu_care_free(struct gpu_care *c);
+/* In fleet_settle, before turns to load are granted: cordons for deaths, and who may come back. */
+void gpu_care_settle(struct fleet *f, usec_t now);
+
+/* --- facts (gpus_facts.c, explain.c) */
+void gpu_care_found(struct fleet *f); /* the list of GPUs is another one, or may be */
+void gpu_care_xid(struct fleet *f, size_t place, const struct gpu_xid_seen *xid, usec_t now);
+void gpu_care_lost(struct fleet *f, size_t place, usec_t now);
+void gpu_care_back(struct fleet *f);
+void gpu_care_death(struct member *m, usec_t now); /* m->cause tells which */
+
+/* --- who may run */
+/* It may not be started now, for the sake of its GPUs; why. */
+bool gpu_care_bars(struct member *m, char *why, size_t size);
+/* PENDING, its turn has come, but it is barred: FAILED, with why. */
+void gpu_care_bar(struct member *m, enum member_bar bar, const char *why, usec_t now);
+
+/* --- gpu_verify.c: are they where they were meant to be? Looked at once for each process, when it has become ready. */
+void gpu_verify_all(struct fleet *f, usec_t now); /* after each snapshot */
+/* Before a start: its program sees no GPU at all. */
+bool gpu_verify_bars(struct member *m, const char *binary, char *why, size_t size);
+
+/* gpus_facts.c */
+struct member *gpus_member_of(const struct fleet *f, pid_t pid);
+uint64_t gpus_told(const struct fleet *f);    /* bit by place: the driver tells processes, and lately */
+uint64_t gpus_peopled(const struct fleet *f); /* it shows one that we can see */
+const char *gpus_name(const struct gpu *g);   /* uuid, or the PCI address */
+
+#endif
