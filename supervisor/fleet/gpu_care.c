@@ -194,6 +194,7 @@ static void take_off(struct member *m, bool breaks, const char *why, usec_t now)
         if (is_going(m))
                 return;
         if (breaks) {
+                m->in.want_again = m->in.want_up; /* it is not its fault: no try of its own is used up */
                 member_give_up(m, DEATH_GPU, why, now);
         } else if (m->in.want_up && !m->in.want_again) {
                 log_info(m->name, "leaves its GPU: %s", why);

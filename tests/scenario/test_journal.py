@@ -200,11 +200,14 @@ def test_it_tells_what_the_history_tells(start, journald, folder, fake_llama_ser
     daemon.wait_state("broken", "error")
     assert daemon.api("POST", "/v1/chat/completions", {"model": "rests", "messages": [{"role": "user", "content": "x"}]}).status == 200
     journald.wait("unload")
-    machine.xid(0, 31)
+    machine.xid(0, 45)
     journald.wait("gpu_error")
     machine.gpus[0]["lost"] = True
     machine.write()
-    journald.wait("gpu_lost")
+    journald.wait("barred")
+    machine.gpus[0]["lost"] = False
+    machine.write()
+    journald.wait("gpu_back")
     for text, event in (('{"keys": [}', "keys_failed"), ('{"keys": [ ]}', "keys")):
         with open(keys, "w", encoding="utf-8") as f:
             f.write(text)
@@ -218,7 +221,7 @@ def test_it_tells_what_the_history_tells(start, journald, folder, fake_llama_ser
     daemon.wait_state("a-1", "ready")
     harness.wait_for(lambda: len(journald.of("stopped")) == 2, what="both are stopped")
     kinds = compare(daemon, journald, translated())
-    assert kinds >= {"daemon_started", "started", "ready", "died", "gave_up", "load", "unload", "stopped", "gpu_error", "gpu_lost", "hub_up",
+    assert kinds >= {"daemon_started", "started", "ready", "died", "gave_up", "load", "unload", "stopped", "gpu_error", "gpu_lost", "gpu_back", "barred", "hub_up",
                      "keys", "keys_failed", "reload", "reload_failed"}, kinds
     # The feed, over the API and in the events.
     said = {"ready": "ready", "stopped": "initial", "gave_up": "error", "unload": "idle"}
