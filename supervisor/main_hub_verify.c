@@ -33,23 +33,28 @@ static char *local_url(const char *path, char **ret_why)
         return NULL;
 }
 
-/* 0: it has the file; -EACCES: it has not, all the time; else it cannot be asked, as *ret_why says. */
+/* 0: it has the file; -EACCES: it had not when it was asked last; else it cannot be asked, as *ret_why says. */
 static int knock(const struct nats_admin_spec *given, usec_t until, char **ret_why)
 {
         struct nats_admin_spec spec = *given;
         struct nats_admin *a = NULL;
+        bool was_refused = false;
         int r;
 
         for (;;) {
                 usec_t now = time_monotonic();
 
-                spec.timeout = until > now ? until - now : USEC_PER_MSEC;
+                spec.timeout = MAX(until > now ? until - now : 0, USEC_PER_SEC);
                 free(steal_ptr(*ret_why));
                 r = nats_admin_open(&spec, &a, ret_why);
                 if (r == 0)
                         break;
-                if ((r != -EACCES && r != -ENOTCONN) || time_monotonic() >= until)
+                was_refused |= r == -EACCES;
+                if (r != -EACCES && r != -ENOTCONN)
                         return r;
+                /* A refusal that was cut short, by the server or by our own deadline, is none of libnats's. */
+                if (time_monotonic() >= until)
+                        return was_refused ? -EACCES : r;
                 (void)poll(NULL, 0, AGAIN_MS);
         }
 #ifdef LSV_HAVE_NATS
