@@ -174,7 +174,11 @@ static bool listen_equal(const struct config *a, const struct config *b)
         return true;
 }
 
-static bool elements_equal(enum config_place place, const void *a, size_t n_a, const void *b, size_t n_b)
+/* Which rows of an element count. */
+enum rows { ROWS_ALL, ROWS_RESTART, ROWS_RELOAD };
+
+static bool elements_equal(enum config_place place, enum rows rows, const void *a, size_t n_a, const void *b,
+                           size_t n_b)
 {
         const struct config_place_info *info = config_places + place;
         const char *x = a, *y = b;
@@ -182,10 +186,23 @@ static bool elements_equal(enum config_place place, const void *a, size_t n_a, c
         if (n_a != n_b)
                 return false;
         for (size_t i = 0; i < n_a; i++)
-                for (size_t k = 0; k < info->n_keys; k++)
+                for (size_t k = 0; k < info->n_keys; k++) {
+                        bool restart = info->keys[k].flags & KEY_RESTART;
+
+                        if (rows != ROWS_ALL && restart != (rows == ROWS_RESTART))
+                                continue;
                         if (!config_value_equal(info->keys + k, x + i * info->size, y + i * info->size))
                                 return false;
+                }
         return true;
+}
+
+/* Some keys of a hub are taken as they come, as long as it is the same hub. */
+static bool hubs_equal(const struct config *a, const struct config *b, enum rows rows)
+{
+        if (rows == ROWS_RELOAD && !hubs_equal(a, b, ROWS_RESTART))
+                return true;
+        return elements_equal(PLACE_HUB, rows, a->hubs, a->n_hubs, b->hubs, b->n_hubs);
 }
 
 static bool top_equal(const struct config_key *key, const struct config *a, const struct config *b)
@@ -196,9 +213,7 @@ static bool top_equal(const struct config_key *key, const struct config *a, cons
         case PLACE_LISTEN:
                 return listen_equal(a, b);
         case PLACE_GROUP:
-                return elements_equal(PLACE_GROUP, a->groups, a->n_groups, b->groups, b->n_groups);
-        case PLACE_HUB:
-                return elements_equal(PLACE_HUB, a->hubs, a->n_hubs, b->hubs, b->n_hubs);
+                return elements_equal(PLACE_GROUP, ROWS_ALL, a->groups, a->n_groups, b->groups, b->n_groups);
         default:
                 return true; /* instances are compared one by one */
         }
@@ -213,9 +228,11 @@ int config_changes(const struct config *a, const struct config *b, bool restart,
         for (size_t i = 0; r == 0 && i < info->n_keys; i++) {
                 const struct config_key *key = info->keys + i;
 
-                if ((key->flags & KEY_INHERITED) || restart != !!(key->flags & KEY_RESTART))
+                bool is_hubs = key->type == TYPE_OBJECTS && key->element == PLACE_HUB;
+
+                if ((key->flags & KEY_INHERITED) || (!is_hubs && restart != !!(key->flags & KEY_RESTART)))
                         continue;
-                if (!top_equal(key, a, b))
+                if (is_hubs ? !hubs_equal(a, b, restart ? ROWS_RESTART : ROWS_RELOAD) : !top_equal(key, a, b))
                         r = text_list_add(&list, key->path);
         }
         if (r < 0) {

@@ -80,6 +80,20 @@ static void settle_due(struct connector *c)
         }
 }
 
+/* Renewals that fell due meanwhile came to nothing, and the next ones may come too late. */
+static void renew_all(struct connector *c)
+{
+        LIST_FOREACH(&c->jobs, it)
+        {
+                struct job *j = LIST_ENTRY(it, struct job, node);
+
+                if (j->renew_at == USEC_INFINITY)
+                        continue;
+                j->renew_at = now_of(c);
+                job_arm(j);
+        }
+}
+
 static void on_state(void *owner)
 {
         struct connector *c = owner;
@@ -94,8 +108,10 @@ static void on_state(void *owner)
                 return;
         }
         connector_enter(c, s.state, s.why);
-        if (c->state == HUB_UP && !was_up)
+        if (c->state == HUB_UP && !was_up) {
                 settle_due(c);
+                renew_all(c);
+        }
 }
 
 /* --- claims ---------------------------------------------------------------------------------------------------------------- */
@@ -216,6 +232,13 @@ static enum ticket_priority priority_of(const struct config_hub *hub)
         return hub->priority == CONFIG_HUB_HIGH ? TICKET_HIGH : TICKET_NORMAL;
 }
 
+void connector_take_settings(struct connector *c, const struct config_hub *hub)
+{
+        c->weight = hub && hub->weight > 0 ? hub->weight : 1;
+        c->max_jobs = hub ? hub->max_jobs : 0;
+        c->priority = priority_of(hub);
+}
+
 /* The host's name, as far as it is fit to be one. */
 static char *make_worker(const struct config_hub *hub)
 {
@@ -252,9 +275,7 @@ int connector_new(const struct connector_spec *spec, struct connector **ret)
         c->kind = spec->hub ? spec->hub->driver : 0;
         c->works = !spec->hub || spec->hub->work;
         c->submits = spec->hub && spec->hub->submit && spec->driver && spec->driver->caps & HUB_CAP_SUBMIT;
-        c->weight = spec->hub && spec->hub->weight > 0 ? spec->hub->weight : 1;
-        c->max_jobs = spec->hub ? spec->hub->max_jobs : 0;
-        c->priority = priority_of(spec->hub);
+        connector_take_settings(c, spec->hub);
         c->state = HUB_CONNECTING;
         c->since = now_of(c);
         c->lock = -1;

@@ -171,6 +171,8 @@ struct connector_spec {
 
 /* --- connector.c */
 int connector_new(const struct connector_spec *spec, struct connector **ret);
+/* Of its configuration, at birth and after a reload: what can be taken over while it lives. hub: NULL for the spool. */
+void connector_take_settings(struct connector *c, const struct config_hub *hub);
 struct connector *connector_free(struct connector *c);
 void connector_drain(struct connector *c, usec_t now, usec_t until);
 void connector_hurry(struct connector *c);

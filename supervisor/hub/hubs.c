@@ -67,15 +67,15 @@ static void check_drained(struct hubs *h, usec_t now)
                 h->on_drained(h->drained_owner);
 }
 
-/* A reload may give other weights; everything else of a hub needs a restart. */
-static void take_weights(struct hubs *h)
+/* Those keys of a hub that need no restart. */
+static void take_settings(struct hubs *h)
 {
         const struct config *config = fleet_config(h->fleet);
 
         for (size_t i = 0; i < h->n; i++)
                 for (size_t k = 0; k < config->n_hubs; k++)
                         if (!h->list[i]->is_spool && streq(config->hubs[k].name, h->list[i]->name))
-                                h->list[i]->weight = config->hubs[k].weight;
+                                connector_take_settings(h->list[i], config->hubs + k);
 }
 
 static void on_turn(void *owner, usec_t now)
@@ -88,7 +88,7 @@ static void on_turn(void *owner, usec_t now)
         if (config != h->config_seen) {
                 h->config_seen = config;
                 h->dirty = true;
-                take_weights(h);
+                take_settings(h);
         }
         /* Contexts and the like change without a lease. */
         if (seen != h->fleet_seen || now >= usec_add(h->looked_at, LOOK_EVERY))

@@ -484,6 +484,35 @@ static void the_digest_stays_what_it_was(void **state)
         config_free(c);
 }
 
+#define HUB(members) "{\"hubs\": [{\"driver\": \"nats\", \"url\": \"tls://h:1\"" members "}]}"
+
+/* Of a hub some keys are taken over live, as long as it is the same hub. */
+static void changes_of_hubs(void **state)
+{
+        struct config *a = good(HUB("")), *b = good(HUB(", \"weight\": 3, \"max_jobs\": 1")),
+                      *c = good(HUB(", \"weight\": 3, \"worker\": \"w\""));
+        static const struct {
+                bool restart;
+                int from;
+                const char *want;
+        } cases[] = {{false, 0, "hubs"}, {true, 0, ""}, {false, 1, ""}, {true, 1, "hubs"}};
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_free_ char *text = NULL;
+                char **list;
+
+                assert_int_equal(
+                        config_changes(cases[i].from ? b : a, cases[i].from ? c : b, cases[i].restart, &list),
+                        0);
+                text = joined(list);
+                assert_string_equal(text, cases[i].want);
+        }
+        config_free(a);
+        config_free(b);
+        config_free(c);
+}
+
 #define PAIR(more)                                                                                           \
         "{\"instances\": [{\"name\": \"a\", \"model\": \"a.gguf\", \"on_demand\": {}}, {\"name\": \"b\", "   \
         "\"model\": \"a.gguf\", \"on_demand\": {}}]" more "}"
@@ -778,6 +807,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(differences_are_known),
                 cmocka_unit_test(the_digest_stays_what_it_was),
                 cmocka_unit_test(changes_of_the_daemon_are_known),
+                cmocka_unit_test(changes_of_hubs),
                 cmocka_unit_test(the_effective_configuration_is_printed_without_secrets),
                 cmocka_unit_test(the_sample_is_the_default),
                 cmocka_unit_test(malformed_ones_are_refused_at_the_right_place),

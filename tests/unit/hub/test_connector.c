@@ -369,6 +369,25 @@ static void a_lease_is_renewed(void **state)
         finish(&s);
 }
 
+/* Renewals of the time without a link came to nothing: the next one in its turn could be too late. */
+static void a_lease_is_renewed_at_once_when_the_hub_is_back(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+
+        begin_ready(&s, *state, SLOW);
+        claim.lease = USEC_PER_HOUR;
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        script_state(&s.script, HUB_DOWN, "the cable");
+        assert_int_equal(s.script.renewals, 0);
+        script_state(&s.script, HUB_UP, NULL);
+        WAIT(&s, s.script.renewals == 1);
+        s.script.events->on_cancel(s.script.owner, "j1");
+        wait_quiet(&s);
+        finish(&s);
+}
+
 /* llama-server dies in the middle of the answer: once more, from nothing, with the claim kept. */
 static void a_death_is_run_again_once(void **state)
 {
@@ -772,6 +791,7 @@ int main(void)
                 T(who_asked_may_cancel),
                 T(deadlines_end_a_job),
                 T(a_lease_is_renewed),
+                T(a_lease_is_renewed_at_once_when_the_hub_is_back),
                 T(a_death_is_run_again_once),
                 T(a_hub_that_appends_is_told_once),
                 T(who_dies_twice_is_given_up),

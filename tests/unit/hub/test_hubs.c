@@ -146,6 +146,34 @@ static void local_work_goes_first(void **state)
         free(b);
 }
 
+/* weight, max_jobs and priority need no restart. */
+static void a_reload_gives_new_shares(void **state)
+{
+        static const char base[] = "\"spool\": {\"enabled\": false}, \"hubs\": [{\"driver\": \"nats\", "
+                                   "\"name\": \"two\", \"url\": \"nats://127.0.0.1:1\"%s}], ";
+        struct both *b = calloc(1, sizeof(*b));
+        struct world *w = *state;
+        _cleanup_free_ char *more =
+                text_format(base, ", \"weight\": 5, \"max_jobs\": 1, \"priority\": \"normal\"");
+        struct connector *one, *two;
+
+        assert_non_null(b);
+        begin_both(b, w, ONE_MODEL, (const double[]){3, 1});
+        one = b->hubs->list[0];
+        two = b->hubs->list[1];
+        two->is_spool = false; /* it was made without a configuration */
+        w->more = more;
+        write_config(w, ONE_MODEL);
+        reload(w);
+        WAIT(b, two->max_jobs == 1);
+        assert_true(two->weight > 4.9 && two->weight < 5.1);
+        assert_int_equal(two->priority, TICKET_NORMAL);
+        assert_true(one->weight > 2.9 && one->weight < 3.1 && one->max_jobs == 0);
+        WAIT(b, b->scripts[1].total == 1);
+        finish_both(b);
+        free(b);
+}
+
 static void a_hub_without_a_driver_is_down_with_its_reason(void **state)
 {
         struct world *w = *state;
@@ -169,11 +197,9 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-                T(idle_hubs_are_offered_everything),
-                T(busy_hubs_share_by_weight),
-                T(held_hubs_are_offered_nothing),
-                T(local_work_goes_first),
-                T(a_hub_without_a_driver_is_down_with_its_reason),
+                T(idle_hubs_are_offered_everything), T(busy_hubs_share_by_weight),
+                T(held_hubs_are_offered_nothing),    T(local_work_goes_first),
+                T(a_reload_gives_new_shares),        T(a_hub_without_a_driver_is_down_with_its_reason),
 #undef T
         };
 
