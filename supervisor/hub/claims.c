@@ -435,7 +435,9 @@ static void remove_orphans(struct claims *c)
                 size_t n = strlen(*p) - strlen(".end");
 
                 (*p)[n] = '\0';
-                if (is_key(*p, n) && faccessat(c->dir, name_of(*p, CLAIMS_CLAIM, name), F_OK, 0) < 0)
+                /* A finished answer goes only when there is certainly no claim. */
+                if (is_key(*p, n) && faccessat(c->dir, name_of(*p, CLAIMS_CLAIM, name), F_OK, 0) < 0 &&
+                    errno == ENOENT)
                         (void)unlinkat(c->dir, name_of(*p, CLAIMS_END, name), 0);
         }
         (void)text_list_free(names);

@@ -195,12 +195,16 @@ void connector_start(struct connector *c, bool again)
                 begin_later(c, r, why);
                 return;
         }
-        c->starts = 0;
         r = open_link(c, &why);
-        if (r < 0) { /* it will not be better later */
+        if (r == -EINVAL) { /* what is configured: it will not be better later */
                 connector_enter(c, HUB_DOWN, why ? why : strerror(-r));
                 return;
         }
+        if (r < 0) { /* an address that is taken, or not there yet; a disk that is full */
+                begin_later(c, r, why ? why : strerror(-r));
+                return;
+        }
+        c->starts = 0;
         take_over(c, again);
         tell_unread(c);
         connector_events.on_state(c);

@@ -49,8 +49,10 @@ struct script {
 
         /* How it answers. */
         enum hub_settled how;
-        bool silent;            /* orders are not answered */
-        int adopt;              /* what adopt returns */
+        bool silent; /* orders are not answered */
+        int adopt;   /* what adopt returns */
+        int open;    /* what open returns, the next open_refusals times */
+        unsigned open_refusals;
         unsigned progress_busy; /* so many chunks are not taken */
         struct timer *timer;
 };
@@ -95,7 +97,11 @@ static inline int script_open(const struct hub_open *with, struct hub_link **ret
 {
         struct script *s = the_script;
 
-        (void)ret_why;
+        if (s->open_refusals) {
+                s->open_refusals--;
+                *ret_why = text_dup("the script refuses");
+                return s->open;
+        }
         s->events = with->events;
         s->owner = with->owner;
         (void)snprintf(s->dir, sizeof(s->dir), "%s", with->dir);

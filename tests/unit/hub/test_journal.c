@@ -90,6 +90,38 @@ static void a_journal_has_one_owner(void **state)
         finish(&s);
 }
 
+/* An address that is taken, a network that is not there yet: the hub is opened when it can be, and what an earlier daemon left is settled
+ * then. What is configured wrongly stays so. */
+static void a_hub_that_cannot_be_opened_is_opened_later(void **state)
+{
+        struct scene s;
+        struct hub_claim claim = script_claim("j1", LONG);
+
+        begin_ready(&s, *state, SLOW);
+        assert_int_equal(script_deliver(&s.script, &claim), 0);
+        WAIT(&s, count_records(&s, ".claim") == 1);
+        drop_hubs(&s);
+        script_forget(&s.script);
+        s.script.open = -EADDRINUSE;
+        s.script.open_refusals = 1;
+        open_hubs(&s, false);
+        rest(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_DOWN);
+        assert_string_equal(hubs_report(s.hubs, 0)->why, "the script refuses");
+        assert_true(hubs_report(s.hubs, 0)->retry_at != USEC_INFINITY);
+        (void)wait_orders(&s, 2); /* adopted, and given back */
+        wait_quiet(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_UP);
+        drop_hubs(&s);
+        s.script.open = -EINVAL;
+        s.script.open_refusals = 1;
+        open_hubs(&s, false);
+        rest(&s);
+        assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_DOWN);
+        assert_true(hubs_report(s.hubs, 0)->retry_at == USEC_INFINITY);
+        finish(&s);
+}
+
 /* As after an exec: the descriptor of the program before is the lock; a stranger's is not. */
 static void the_lock_is_had_from_the_program_before(void **state)
 {
@@ -247,6 +279,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
                 T(a_journal_has_one_owner),
+                T(a_hub_that_cannot_be_opened_is_opened_later),
                 T(the_lock_is_had_from_the_program_before),
                 T(what_cannot_be_read_now_is_read_later),
                 T(what_cannot_be_adopted_now_is_adopted_later),
