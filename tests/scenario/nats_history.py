@@ -24,13 +24,14 @@ class Job:
 
 
 class History:
-    """wire: a connection that may hear everything; api: another one for questions."""
+    """connect(): a connection that may hear everything. forgets: the hub may lose a leader, and with it to whom a job was given: then the same
+    attempt may be given to another worker, too."""
 
     TRIES = 3
     SUBJECTS = ("llm.out.*", "llm.res.*", "llm.cancel.*", "llm.back.*.*", "$JS.ACK.JOBS.>", "$JS.EVENT.ADVISORY.CONSUMER.>")
 
-    def __init__(self, connect):
-        self.connect = connect
+    def __init__(self, connect, forgets=False):
+        self.connect, self.forgets = connect, forgets
         self.jobs, self.by_seq, self.early, self.advisories, self.faults = {}, {}, [], [], []
         self.lock = threading.Lock()
         self.ended = False
@@ -106,15 +107,25 @@ class History:
             job.acked = (now, attempt)
         elif what == "result":
             job.offered.append((now, attempt, value.get("worker")))
+            if value.get("ok"):             # the end of what others have failed is whose delivery it is
+                self.belongs(job, attempt, value.get("worker"))
         elif what == "chunk":
             job.chunks.append((attempt, value["r"], value["i"], value.get("t", value.get("e"))))
-            job.workers.setdefault(attempt, value.get("w"))
+            self.belongs(job, attempt, value.get("w"))
+            if job.acked and attempt == job.acked[1] and not self.forgets:
+                self.faults.append("%s: work on attempt %d, %.3f s after its acknowledgement" % (job.id, attempt, now - job.acked[0]))
             if attempt in job.naked:
                 self.faults.append("%s: work on attempt %d, %.3f s after it was given back" % (job.id, attempt, now - job.naked[attempt]))
         elif what.startswith("-NAK"):
             job.naked.setdefault(attempt, now)
         elif what == "returned":
             job.returned.setdefault(attempt, now)
+
+    def belongs(self, job, attempt, worker):
+        """An attempt is one delivery, to one worker."""
+        first = job.workers.setdefault(attempt, worker)
+        if worker and first and worker != first and not self.forgets:
+            self.faults.append("%s: attempt %d is worked on by %s and by %s" % (job.id, attempt, first, worker))
 
     # ---- what producers say
 
@@ -162,9 +173,9 @@ class History:
         harness.wait_for(lambda: wire.api("STREAM.INFO.JOBS")["state"]["messages"] == 0, timeout, step=0.05,
                          what=lambda: "an empty queue: %s" % wire.api("STREAM.INFO.JOBS"))
 
-    def prove(self, wire, ok=True):
+    def prove(self, wire, ok=True, timeout=harness.PATIENCE):
         """Everything. ok: no result is an error. Returns the results by job."""
-        self.wait(wire)
+        self.wait(wire, timeout=timeout)
         time.sleep(0.2)         # the witness hears a moment later
         stored = self.stored(wire)
         with self.lock:

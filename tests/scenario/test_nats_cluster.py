@@ -122,7 +122,7 @@ def test_the_leader_dies_under_load(cluster, make_daemon):
         for i, name in enumerate(("one", "two"))]
     for worker in workers:
         worker.wait_state("q", "ready")
-    with History(cluster.wire) as history:
+    with History(cluster.wire, forgets=True) as history:
         names = ["job-%02d" % i for i in range(40)]
         producers = [threading.Thread(target=lambda part=names[k::4]: [hand_in(cluster, history, n) for n in part]) for k in range(4)]
         for producer in producers:
