@@ -325,6 +325,7 @@ static void convex_status(const struct hub_link *l, struct hub_status *ret)
 {
         *ret = (struct hub_status){.state = l->state,
                                    .why = *l->why ? l->why : NULL,
+                                   .limit = l->polling ? l->limit : NULL,
                                    .retry_at = l->retry_at,
                                    .peer = l->state == HUB_UP || l->state == HUB_DRAINED ? l->peer : NULL};
 }

@@ -23,7 +23,9 @@ bool convex_poll_is_busy(const struct hub_link *l)
 
 void convex_poll_stop(struct hub_link *l)
 {
+        l->state_tell |= l->polling;
         l->polling = false;
+        convex_tell_later(l);
         l->poll_at = USEC_INFINITY;
         l->asking = fetch_cancel(l->asking);
 }

@@ -70,7 +70,7 @@ struct hub_link {
         struct hub_driver_counts counts;
 
         enum hub_state state;
-        char why[300], peer[300];
+        char why[300], peer[300], limit[300];
         usec_t retry_at;
         bool state_tell;
         bool heard; /* a frame on this connection */

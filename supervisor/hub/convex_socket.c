@@ -145,9 +145,12 @@ static void on_end(void *owner, const struct wsclient_end *end)
                         convex_settle(l, job, HUB_UNKNOWN);
         }
         if (l->failures >= CONVEX_SOCKET_FAILURES && !fatal) {
+                (void)snprintf(l->limit, sizeof l->limit,
+                               "no WebSocket (%s): plain HTTP stands in, and partial text is not told", end->why);
                 if (!l->polling)
-                        log_info(l->name, "no WebSocket (%s): HTTP stands in", end->why);
-                l->polling = true;
+                        log_info(l->name, "%s", l->limit);
+                l->polling = l->state_tell = true;
+                convex_tell_later(l);
                 l->poll_at = now_of(l);
         }
         if (!l->polling && !fatal)

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <libwebsockets.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <uv.h>
 
@@ -80,6 +81,9 @@ struct wsclient {
         /* What happened inside the library, told when it has returned. */
         bool told_open, drained, ended;
         bool opened, peer_closed, deaf; /* deaf: we said goodbye, and hear nothing more */
+        bool trying;      /* inside lws_client_connect_via_info: what it returns is what counts */
+        bool next_is_due; /* an address has failed: the next one is tried outside the library */
+        bool is_number, number_checked; /* wss:// at an IPv6 address: see check_number */
         unsigned end_code;
         char end_reason[WSCLIENT_REASON_MAX], why[256];
         bool *gone; /* set while events are told: wsclient_free marks it */
@@ -253,7 +257,23 @@ static void tell_failure(struct wsclient *w, const char *in, size_t len)
         finish(w, CLOSE_ABNORMAL, words);
 }
 
-static void try_next(struct wsclient *w);
+/* libwebsockets cuts the name that it verifies at the first ':', so of an IPv6 address it would look for "[". Its own check of the name is off for
+ * those, and this one takes its place, in the verification of the chain: 0 lets it go on. */
+static int check_number(struct wsclient *w, X509_STORE_CTX *chain, bool is_good)
+{
+        X509 *certificate = X509_STORE_CTX_get_current_cert(chain);
+
+        if (!w || !w->is_number || !is_good || X509_STORE_CTX_get_error_depth(chain) != 0)
+                return 0; /* what is wrong already stays wrong */
+        if (certificate && X509_check_ip_asc(certificate, w->url.host, 0) == 1) {
+                w->number_checked = true;
+                return 0;
+        }
+        X509_STORE_CTX_set_error(chain, X509_V_ERR_IP_ADDRESS_MISMATCH);
+        (void)snprintf(tls_complaint, sizeof tls_complaint, "TLS: %s",
+                       X509_verify_cert_error_string(X509_V_ERR_IP_ADDRESS_MISMATCH));
+        return 1;
+}
 
 static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
 {
@@ -272,14 +292,16 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
         case LWS_CALLBACK_WSI_DESTROY:
                 w = user;
                 break;
+        case LWS_CALLBACK_OPENSSL_PERFORM_SERVER_CERT_VERIFICATION:
+                return check_number(lws_wsi_user(wsi), user, len != 0);
         default:
                 return 0;
         }
-        if (!w || !wsi || w->wsi != wsi)
+        if (!w || !wsi || w->wsi != wsi || w->trying)
                 return 0;
         switch ((int)reason) {
         case LWS_CALLBACK_CLIENT_ESTABLISHED:
-                if (w->state != CONNECTING)
+                if (w->state != CONNECTING || (w->is_number && !w->number_checked))
                         return -1;
                 w->state = OPEN;
                 w->opened = w->told_open = true;
@@ -316,7 +338,9 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
         case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
                 w->wsi = NULL;
                 if (w->state == CONNECTING && w->next_address < w->n_addresses) {
-                        try_next(w);
+                        /* From in here a further connection would be begun inside the end of this one. */
+                        w->next_is_due = true;
+                        kick(w);
                         return 0;
                 }
                 tell_failure(w, in, len);
@@ -393,6 +417,8 @@ static void tell(struct wsclient *w)
                 *outer = true;
 }
 
+static void try_next(struct wsclient *w);
+
 static void turn(struct wsclient *w)
 {
         bool gone = false, *outer = w->gone;
@@ -400,8 +426,13 @@ static void turn(struct wsclient *w)
 
         for (unsigned i = 0; i < RUNS_A_TURN; i++) {
                 (void)uv_run(&w->inner, UV_RUN_NOWAIT);
-                if (i && uv_backend_timeout(&w->inner) != 0)
+                if (w->next_is_due) {
+                        w->next_is_due = false;
+                        if (w->state == CONNECTING && !w->wsi && !w->ended)
+                                try_next(w);
+                } else if (i && uv_backend_timeout(&w->inner) != 0) {
                         break;
+                }
         }
         w->gone = &gone;
         tell(w);
@@ -464,10 +495,9 @@ static void on_deadline(void *owner, usec_t now)
 
 /* --- connecting ------------------------------------------------------------------------------------------------ */
 
-static void try_next(struct wsclient *w)
+static struct lws *try_address(struct wsclient *w, const struct endpoint *e)
 {
         char address[INET6_ADDRSTRLEN] = "";
-        const struct endpoint *e = w->addresses + w->next_address;
         struct lws_client_connect_info info = {
                 .context = w->context,
                 .address = address,
@@ -483,22 +513,33 @@ static void try_next(struct wsclient *w)
         };
         struct lws *wsi;
 
-        w->next_address++;
         tls_complaint[0] = '\0';
+        w->number_checked = false;
         if (e->addr.sa.sa_family == AF_INET6)
                 (void)inet_ntop(AF_INET6, &e->addr.in6.sin6_addr, address, sizeof address);
         else
                 (void)inet_ntop(AF_INET, &e->addr.in.sin_addr, address, sizeof address);
         if (url_is_secure(&w->url))
                 info.ssl_connection |= LCCSCF_USE_SSL;
+        if (w->is_number)
+                info.ssl_connection |= LCCSCF_SKIP_SERVER_CERT_HOSTNAME_CHECK;
+        w->trying = true;
         wsi = lws_client_connect_via_info(&info);
-        if (!wsi) {
-                w->wsi = NULL;
-                if (w->next_address < w->n_addresses)
-                        try_next(w);
-                else
-                        finish(w, CLOSE_ABNORMAL, "the connection could not be made");
-        }
+        w->trying = false;
+        return wsi;
+}
+
+/* An attempt that fails at once is told by what the call returns alone. Both versions then tell no CLIENT_CONNECTION_ERROR
+ * (client_suppress_CONNECTION_ERROR in lws_client_connect_via_info), but its WSI_DESTROY may come inside the call, when *pwsi is set already:
+ * on_lws does not listen while `trying`. An attempt that fails later tells CLIENT_CONNECTION_ERROR while it is being closed; the next
+ * address is tried from turn, outside of that. */
+static void try_next(struct wsclient *w)
+{
+        w->wsi = NULL;
+        while (!w->wsi && w->next_address < w->n_addresses)
+                w->wsi = try_address(w, w->addresses + w->next_address++);
+        if (!w->wsi)
+                finish(w, CLOSE_ABNORMAL, "the connection could not be made");
         kick(w);
 }
 
@@ -530,7 +571,7 @@ int wsclient_connect(struct wsclient *w)
         w->counts.attempts++;
         w->state = RESOLVING;
         w->opened = w->told_open = w->drained = w->peer_closed = w->want_ping = w->deaf = w->said_goodbye =
-                false;
+                w->next_is_due = false;
         w->end_code = CLOSE_ABNORMAL;
         w->end_reason[0] = '\0';
         drop_messages(&w->in);
@@ -642,9 +683,7 @@ static int open_url(struct wsclient *w, const char *text)
                 return -EINVAL;
         if (!slice_eq_str(w->url.scheme, "ws") && !slice_eq_str(w->url.scheme, "wss"))
                 return -EINVAL;
-        /* libwebsockets cuts the name that it verifies at the first ':'. */
-        if (w->url.ipv6 && url_is_secure(&w->url))
-                return -EINVAL;
+        w->is_number = w->url.ipv6 && url_is_secure(&w->url);
         w->origin_host = slice_dup(w->url.authority);
         w->path = w->url.path.n && w->url.path.p[0] == '/'
                           ? slice_dup(w->url.path)

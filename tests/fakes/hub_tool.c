@@ -79,7 +79,7 @@ static void on_state(void *owner)
         struct hub_status s;
 
         t->driver->status(t->link, &s);
-        say("state %s %s", hub_state_name(s.state), s.why ? s.why : "-");
+        say("state %s %s", hub_state_name(s.state), s.why ? s.why : s.limit ? s.limit : "-");
 }
 
 static int on_job(void *owner, const struct hub_claim *claim, struct hub_job **ret)

@@ -4,7 +4,8 @@
  *             connect | send TEXT | fill N | close CODE REASON | free | counts
  *     net_tool fetch [ca=FILE] [timeout=MS] [body_max=N]
  *             get URL | post URL TEXT | fill URL N | cancel | counts
- * Two names are answered by itself: slow.test by nobody, after 3 s ("asleep", "slept"); two.test is 127.0.0.2 and then 127.0.0.1.
+ * Names are answered by itself: slow.test by nobody, after 3 s ("asleep", "slept"); two.test is 127.0.0.2 and then 127.0.0.1; none.test and
+ * some.test begin with addresses to which there is no way, as the kernel says at once.
  * EOF on stdin frees everything and ends. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,12 +40,20 @@ static void say(const char *fmt, ...)
         (void)fflush(stdout);
 }
 
+static const struct {
+        const char *name, *addresses[4];
+} names[] = {
+        {"two.test", {"127.0.0.2", "127.0.0.1"}},
+        {"some.test", {"255.255.255.255", "255.255.255.255", "127.0.0.1"}},
+        {"none.test", {"255.255.255.255", "255.255.255.255"}},
+};
+
 /* In the place of the C library's, for libcurl's threads as well. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **ret)
 {
         int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
         void *found = dlsym(RTLD_NEXT, "getaddrinfo");
-        int r;
+        int r = 0;
 
         memcpy(&real, &found, sizeof real);
         if (node && streq(node, "slow.test")) {
@@ -53,10 +62,14 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
                 say("slept");
                 return EAI_AGAIN;
         }
-        if (!node || !streq(node, "two.test"))
-                return real(node, service, hints, ret);
-        r = real("127.0.0.2", service, hints, ret);
-        return r == 0 ? real("127.0.0.1", service, hints, &(*ret)->ai_next) : r;
+        for (size_t i = 0; node && i < ARRAY_SIZE(names); i++) {
+                if (!streq(node, names[i].name))
+                        continue;
+                for (size_t k = 0; r == 0 && names[i].addresses[k]; k++, ret = &(*ret)->ai_next)
+                        r = real(names[i].addresses[k], service, hints, ret);
+                return r;
+        }
+        return real(node, service, hints, ret);
 }
 
 static void on_open(void *owner)

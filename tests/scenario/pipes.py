@@ -146,15 +146,15 @@ class Loop:
 class WsServer(Loop):
     """handler(ws, path) for each connection; url: where it is."""
 
-    def __init__(self, handler, tls=None, **kwargs):
+    def __init__(self, handler, tls=None, address="127.0.0.1", **kwargs):
         super().__init__()
 
         async def start():
-            return await websockets.serve(handler, "127.0.0.1", 0, ssl=server_context(tls) if tls else None, max_size=None,
+            return await websockets.serve(handler, address, 0, ssl=server_context(tls) if tls else None, max_size=None,
                                           compression=None, **kwargs)
         self.server = self.run(start())
         self.port = self.server.sockets[0].getsockname()[1]
-        self.url = "%s://localhost:%d" % ("wss" if tls else "ws", self.port)
+        self.url = "%s://%s:%d" % ("wss" if tls else "ws", "[%s]" % address if ":" in address else "localhost", self.port)
 
     def close(self):
         async def end():

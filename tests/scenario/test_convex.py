@@ -377,7 +377,7 @@ def test_http_stands_in_for_the_websocket_and_gives_way_to_it(hub, worker):
     tool = worker(double)
     name = double.add_job()
     tool.say("credits 1")
-    tool.until("state up")
+    assert "plain HTTP stands in, and partial text is not told" in tool.until("state up")
     assert take(tool) == name
     # No text over HTTP, since it could not be said again safely.
     tool.say("progress", name, 0, "One. ").expect("took -11")
