@@ -4,7 +4,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <libwebsockets.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <uv.h>
 
@@ -15,6 +14,7 @@
 #include "base/text.h"
 #include "core/url.h"
 #include "net/resolve.h"
+#include "net/tls_number.h"
 
 #define CLOSE_DEADLINE (2 * USEC_PER_SEC)
 enum {
@@ -259,20 +259,18 @@ static void tell_failure(struct wsclient *w, const char *in, size_t len)
 
 /* libwebsockets cuts the name that it verifies at the first ':', so of an IPv6 address it would look for "[". Its own check of the name is off for
  * those, and this one takes its place, in the verification of the chain: 0 lets it go on. */
-static int check_number(struct wsclient *w, X509_STORE_CTX *chain, bool is_good)
+static int check_number(struct wsclient *w, void *chain, bool is_good)
 {
-        X509 *certificate = X509_STORE_CTX_get_current_cert(chain);
+        const char *words = NULL;
+        int r = w && w->is_number ? tls_check_number(chain, is_good, w->url.host, &words) : 0;
 
-        if (!w || !w->is_number || !is_good || X509_STORE_CTX_get_error_depth(chain) != 0)
-                return 0; /* what is wrong already stays wrong */
-        if (certificate && X509_check_ip_asc(certificate, w->url.host, 0) == 1) {
-                w->number_checked = true;
-                return 0;
+        if (r < 0) {
+                (void)snprintf(tls_complaint, sizeof tls_complaint, "TLS: %s", words);
+                return 1;
         }
-        X509_STORE_CTX_set_error(chain, X509_V_ERR_IP_ADDRESS_MISMATCH);
-        (void)snprintf(tls_complaint, sizeof tls_complaint, "TLS: %s",
-                       X509_verify_cert_error_string(X509_V_ERR_IP_ADDRESS_MISMATCH));
-        return 1;
+        if (r > 0)
+                w->number_checked = true;
+        return 0;
 }
 
 static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
