@@ -73,6 +73,7 @@ void member_explain_death(struct member *m, const struct death *death, usec_t no
         m->deaths++;
         if (i < MEMBER_CAUSES_MAX)
                 m->deaths_by_cause[i]++;
+        m->died_of = i;
         m->last_death_at = loop_realtime(m->fleet->loop);
         free(m->evidence);
         m->evidence = evidence_json(death, line, line_len);

@@ -949,7 +949,8 @@ int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
                                       .probe_failures = m->probe_failures,
                                       .probe_latency_sum = m->latency_sum,
                                       .causes = names,
-                                      .deaths_by_cause = m->deaths_by_cause};
+                                      .deaths_by_cause = m->deaths_by_cause,
+                                      .restarts_by_cause = m->restarts_by_cause};
         if (m->log) {
                 ret->log_bytes = logfile_counts(m->log)->bytes;
                 ret->log_skipped_bytes = logfile_counts(m->log)->skipped_bytes;

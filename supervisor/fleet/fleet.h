@@ -121,6 +121,7 @@ struct fleet_figures {
         double probe_latency_sum;
         const char *const *causes; /* names of causes, NULL-ended, and deaths of each */
         const uint64_t *deaths_by_cause;
+        const uint64_t *restarts_by_cause; /* the others of restarts were asked for */
 };
 /* From spawn to ready, of all starts since the daemon's; not cumulative, the last is over all bounds. */
 enum { FLEET_LOAD_BUCKETS = 10 };

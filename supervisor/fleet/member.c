@@ -166,6 +166,7 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
 
         if (!m)
                 return -ENOMEM;
+        m->died_of = MEMBER_CAUSES_MAX;
         m->fleet = f;
         list_init(&m->touched);
         list_init(&m->followers);
@@ -405,6 +406,9 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         }
         if (orders & ORDER_SPAWN) {
                 m->restarts += m->has_run;
+                if (m->has_run && m->died_of < MEMBER_CAUSES_MAX)
+                        m->restarts_by_cause[m->died_of]++;
+                m->died_of = MEMBER_CAUSES_MAX;
                 m->has_run = true;
                 member_spawn(m, now);
         }
@@ -517,6 +521,7 @@ static void settle_exit(struct member *m, usec_t now)
         if (expected) {
                 (void)snprintf(text, sizeof text, "stopped (%s)", death_text(&death, how, sizeof how));
                 member_tell(m, LOG_INFO, "stopped", text);
+                m->died_of = MEMBER_CAUSES_MAX;
         } else {
                 member_explain_death(m, &death, now);
         }

@@ -128,6 +128,8 @@ struct member {
 
         /* Counts, kept in state_dir */
         uint64_t seq, restarts, deaths, deaths_by_cause[MEMBER_CAUSES_MAX];
+        uint64_t restarts_by_cause[MEMBER_CAUSES_MAX]; /* of restarts; the others were asked for */
+        size_t died_of; /* what ended it last, an index of causes; MEMBER_CAUSES_MAX: no death */
         uint64_t probes, probe_failures, latency[FLEET_LATENCY_BUCKETS + 1];
         double latency_sum;
 

@@ -448,6 +448,12 @@ void member_save_counts(struct member *m)
                 if (m->deaths_by_cause[i])
                         json_uint(&w, causes[i].name, m->deaths_by_cause[i]);
         json_close_object(&w);
+        json_key(&w, "restartsByCause");
+        json_open_object(&w);
+        for (size_t i = 0; i < cause_count() && i < MEMBER_CAUSES_MAX; i++)
+                if (m->restarts_by_cause[i])
+                        json_uint(&w, causes[i].name, m->restarts_by_cause[i]);
+        json_close_object(&w);
         json_key(&w, "evidence");
         if (m->evidence)
                 json_put_raw(&w, m->evidence, strlen(m->evidence));
@@ -467,7 +473,7 @@ void member_load_counts(struct member *m)
 {
         _cleanup_free_ char *name = record_name(m);
         struct json_value *v = load_json(m->fleet->counts_dir, name);
-        const struct json_value *by_cause;
+        const struct json_value *by_cause, *restarts;
         const char *cause;
 
         if (!v)
@@ -481,8 +487,10 @@ void member_load_counts(struct member *m)
         (void)text_set(&m->last_error, json_get_string(v, "lastError"));
         cause = json_get_string(v, "cause");
         by_cause = json_get(v, "deathsByCause");
+        restarts = json_get(v, "restartsByCause");
         for (size_t i = 0; i < cause_count() && i < MEMBER_CAUSES_MAX; i++) {
                 m->deaths_by_cause[i] = (uint64_t)json_get_int(by_cause, causes[i].name, 0);
+                m->restarts_by_cause[i] = (uint64_t)json_get_int(restarts, causes[i].name, 0);
                 if (streq_ptr(cause, causes[i].name))
                         m->cause = &causes[i];
         }

@@ -23,12 +23,12 @@
 /* One instance at the moment of the snapshot. */
 struct sample {
         struct exposition_sample base; /* instance="…",model="…" */
-        size_t deaths;                 /* first of n_causes counts in deaths[] */
-        const char *const *causes;     /* static names */
+        size_t deaths; /* first of n_causes deaths in counts[], behind which as many restarts are */
+        const char *const *causes; /* static names */
         size_t n_causes;
         size_t status;
         uint64_t uptime, restarts, retries, in_flight, slots, queue, gpu_memory;
-        double tokens_per_second, load_seconds;
+        double tokens_per_second, load_seconds, backoff;
         bool want_up;
         struct report_usage usage;
         struct fleet_figures figures; /* its pointers are not used after the snapshot */
@@ -40,8 +40,8 @@ struct exposition {
         bool ready, reload_failed;
         struct fleet_load_figures loads;
         struct exposition_part part; /* of instances, and of the daemon itself */
-        uint64_t *deaths;
-        size_t n_deaths, max_deaths;
+        uint64_t *counts;            /* by cause */
+        size_t n_counts, max_counts;
         struct exposition_gateway *gateway;
         struct exposition_queue *queue;
         struct exposition_demand *demand;
@@ -94,11 +94,27 @@ static void each_deaths(const struct exposition_part *p, const struct exposition
                         struct buffer *out)
 {
         const struct sample *s = sample;
-        const uint64_t *deaths = exposition_of(p)->deaths + s->deaths;
+        const uint64_t *deaths = exposition_of(p)->counts + s->deaths;
 
         for (size_t i = 0; i < s->n_causes; i++)
                 if (i == 0 || deaths[i])
                         exposition_part_put_count(p, row, s, "cause", s->causes[i], out, deaths[i]);
+}
+
+/* What was asked for is always there: by a person, a reload, on demand. */
+static void each_restarts(const struct exposition_part *p, const struct exposition_row *row,
+                          const void *sample, struct buffer *out)
+{
+        const struct sample *s = sample;
+        const uint64_t *restarts = exposition_of(p)->counts + s->deaths + s->n_causes;
+        uint64_t asked = s->restarts;
+
+        for (size_t i = 0; i < s->n_causes; i++)
+                asked -= MIN(asked, restarts[i]);
+        exposition_part_put_count(p, row, s, "cause", "asked", out, asked);
+        for (size_t i = 0; i < s->n_causes; i++)
+                if (restarts[i])
+                        exposition_part_put_count(p, row, s, "cause", s->causes[i], out, restarts[i]);
 }
 
 static void each_latency(const struct exposition_part *p, const struct exposition_row *row,
@@ -320,11 +336,15 @@ static const struct exposition_row rows[] = {
          .offset = OF_SAMPLE(want_up)},
         {PREFIX "instance_uptime_seconds", "gauge", "For how long the instance has been up, 0 when down.",
          .each = exposition_each_u64, .offset = OF_SAMPLE(uptime)},
-        {PREFIX "restarts_total", "counter", "Times the instance was started again.",
-         .each = exposition_each_u64, .offset = OF_SAMPLE(restarts)},
+        {PREFIX "restarts_total", "counter",
+         "Times the instance was started again, by what it had died of; asked: it had been stopped.",
+         .each = each_restarts},
         {PREFIX "deaths_total", "counter", "Deaths of the instance by cause.", .each = each_deaths},
         {PREFIX "instance_retries", "gauge", "Tries since the instance was last well for long enough.",
          .each = exposition_each_u64, .offset = OF_SAMPLE(retries)},
+        {PREFIX "instance_backoff_seconds", "gauge",
+         "Time until the instance is tried again, 0: no try is due.", .each = exposition_each_double,
+         .offset = OF_SAMPLE(backoff)},
         {PREFIX "instance_load_seconds", "gauge", "From spawn to ready at the last start, 0 unknown.",
          .each = exposition_each_double, .offset = OF_SAMPLE(load_seconds)},
         {PREFIX "load_seconds", "histogram", "From spawn to ready, of all starts.", .once = once_loads},
@@ -456,28 +476,30 @@ bool exposition_more(struct exposition *x, struct buffer *out, size_t enough)
 
 /* --- the snapshot --------------------------------------------------------------------------------------------------- */
 
-static int keep_deaths(struct exposition *x, struct sample *s)
+static int keep_counts(struct exposition *x, struct sample *s)
 {
         const struct fleet_figures *g = &s->figures;
         size_t n = 0;
 
-        while (g->causes && g->deaths_by_cause && g->causes[n])
+        while (g->causes && g->deaths_by_cause && g->restarts_by_cause && g->causes[n])
                 n++;
-        if (x->n_deaths + n > x->max_deaths) {
-                size_t max = MAX(x->max_deaths * 2, x->n_deaths + n);
-                uint64_t *more = reallocarray(x->deaths, max, sizeof(*more));
+        if (x->n_counts + 2 * n > x->max_counts) {
+                size_t max = MAX(x->max_counts * 2, x->n_counts + 2 * n);
+                uint64_t *more = reallocarray(x->counts, max, sizeof(*more));
 
                 if (!more)
                         return -ENOMEM;
-                x->deaths = more;
-                x->max_deaths = max;
+                x->counts = more;
+                x->max_counts = max;
         }
-        if (n)
-                memcpy(x->deaths + x->n_deaths, g->deaths_by_cause, n * sizeof(*x->deaths));
-        s->deaths = x->n_deaths;
+        if (n) {
+                memcpy(x->counts + x->n_counts, g->deaths_by_cause, n * sizeof(*x->counts));
+                memcpy(x->counts + x->n_counts + n, g->restarts_by_cause, n * sizeof(*x->counts));
+        }
+        s->deaths = x->n_counts;
         s->causes = g->causes;
         s->n_causes = n;
-        x->n_deaths += n;
+        x->n_counts += 2 * n;
         return 0;
 }
 
@@ -499,11 +521,13 @@ static int take_sample(struct exposition *x, struct fleet *fleet, size_t i, stru
         s->gpu_memory = r->gpu_memory;
         s->tokens_per_second = r->tokens_per_second;
         s->load_seconds = (double)r->load_time / (double)USEC_PER_SEC;
+        if (r->next_retry_at > x->facts.realtime)
+                s->backoff = (double)(r->next_retry_at - x->facts.realtime) / (double)USEC_PER_SEC;
         s->want_up = r->want_up;
         s->usage = r->usage;
         exposition_part_label(&x->part, "instance", r->instance);
         exposition_part_label(&x->part, "model", r->model);
-        return keep_deaths(x, s);
+        return keep_counts(x, s);
 }
 
 int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,
@@ -555,7 +579,7 @@ struct exposition *exposition_free(struct exposition *x)
         x->gpus = exposition_gpus_free(x->gpus);
         x->hubs = exposition_hubs_free(x->hubs);
         exposition_part_finish(&x->part);
-        free(x->deaths);
+        free(x->counts);
         free(x);
         return NULL;
 }

@@ -48,7 +48,7 @@ struct exposition_facts {
         struct handover_counts upgrades;
         uint64_t router_errors, busy, follow_skipped, scrapes_cut, log_lost;
         unsigned followers;
-        usec_t uptime, started_realtime, loop_lag;
+        usec_t uptime, started_realtime, realtime, loop_lag;
         struct loop_delays loop_delays;
         struct hubs *hubs; /* NULL: none */
 };

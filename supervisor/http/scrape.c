@@ -99,6 +99,7 @@ static void gather(struct doors *d, struct exposition_facts *ret)
                 .followers = d->n_follows,
                 .uptime = usec_sub(loop_now(d->loop), d->started),
                 .started_realtime = d->started_realtime,
+                .realtime = loop_realtime(d->loop),
                 .loop_lag = loop_lag_max(d->loop),
                 .loop_delays = *loop_delays(d->loop),
                 .log_lost = log_lost(),

@@ -7,13 +7,16 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import urllib.parse
+import urllib.request
 
 import pytest
 
 import gpus
 import harness
 import natswire
+from faults import order
 from test_tls import certificate
 
 OPEN = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -212,6 +215,129 @@ def test_requests_in_figures(daemon):
     assert value(text, 'llama_supervisor_gpu_throttled{gpu="GPU-aa",reason="power_cap"}') == 1
     assert value(text, 'llama_supervisor_gpu_ecc_errors_total{gpu="GPU-aa",kind="uncorrected"}') == 1
     assert 'llama_supervisor_gpu_info{gpu="GPU-aa",vendor="nvidia",index="0",name="FAKE"} 1\n' in text
+
+
+def total(text, name, **labels):
+    """The sum of the series of that name which have these labels."""
+    sums = [float(number) for inside, number in re.findall(r"^llama_supervisor_%s(?:\{(.*)\})? (\S+)$" % name, text, re.M)
+            if all('%s="%s"' % pair in (inside or "") for pair in labels.items())]
+    return sum(sums) if sums else None
+
+
+MOVES = {
+    # what issue 7 names: (series, labels, "more" or "other": what it does when it is provoked)
+    "build info": ("build_info", {}, None),
+    "instances by state": ("instances", {"state": "error"}, "more"),
+    "uptime": ("uptime_seconds", {}, "more"),
+    "restarts by cause": ("restarts_total", {"instance": "dies", "cause": "signal"}, "more"),
+    "deaths": ("deaths_total", {"instance": "dies", "cause": "signal"}, "more"),
+    "back-off": ("instance_backoff_seconds", {"instance": "waits"}, "more"),
+    "tries": ("instance_retries", {"instance": "waits"}, "more"),
+    "probe latency": ("probe_latency_seconds_count", {"instance": "good"}, "more"),
+    "load time": ("load_seconds_count", {}, "more"),
+    "load time of the last": ("instance_load_seconds", {"instance": "dies"}, "other"),
+    "log bytes": ("log_bytes_total", {"instance": "loud"}, "more"),
+    "skipped lines": ("log_skipped_bytes_total", {"instance": "loud"}, "more"),
+    "feed subscribers": ("feed_subscribers", {"carrier": "sse"}, "more"),
+    "feed messages": ("feed_messages_total", {}, "more"),
+    "coalesced messages": ("feed_coalesced_total", {}, None),       # moves in unit/http/feed, where readers can be frozen
+    "loop lag": ("loop_delay_seconds_count", {}, "more"),
+    "open fds": (None, {}, "more"),
+    "queue length": ("model_queue", {"model": "slow"}, "more"),
+    "wait": ("model_queue_wait_seconds_count", {"model": "good"}, "more"),
+    "refusals by reason": ("model_refused_total", {"model": "slow", "reason": "queue_full"}, "more"),
+    "refusals of the gateway": ("gateway_refused_total", {"reason": "model"}, "more"),
+    "refusals of the gate": ("http_refused_total", {"reason": "host"}, "more"),
+    "requests by model and outcome": ("requests_total", {"model": "good", "outcome": "ok"}, "more"),
+    "requests by instance and outcome": ("instance_requests_total", {"instance": "bad", "outcome": "failed"}, "more"),
+    "time to first token": ("request_first_token_seconds_count", {"model": "good"}, "more"),
+    "time per output token": ("request_time_per_token_seconds_count", {"model": "good"}, "more"),
+    "tokens in": ("request_tokens_total", {"model": "good", "direction": "in"}, "more"),
+    "tokens out": ("request_tokens_total", {"model": "good", "direction": "out"}, "more"),
+    "retries": ("model_retries_total", {}, "more"),
+    "ejections": ("instance_ejections_total", {"instance": "bad"}, "more"),
+    "cancellations": ("requests_total", {"model": "slow", "outcome": "cancelled"}, "more"),
+    "cancellations by instance": ("instance_requests_total", {"instance": "slow", "outcome": "cancelled"}, "more"),
+    "hub claims": ("hub_claims_total", {"hub": "spool"}, "more"),
+    "hub jobs": ("hub_jobs_total", {"hub": "spool", "outcome": "completed"}, "more"),
+    "hub tokens": ("hub_tokens_total", {"hub": "spool"}, "more"),
+    "hub state": ("hub_state", {"hub": "spool", "state": "up"}, None),
+    "hub credits": ("hub_credits", {"hub": "spool"}, None),
+}
+
+
+def test_each_figure_moves(make_daemon, folder):
+    """Every figure that the issue names is there, and is another one after what it counts has happened."""
+    def entry(name, *args, **more):
+        return dict({"name": name, "model": "tiny.gguf", "args": ["-np", "1", *args]}, **more)
+    bad = ["--status", "500", "--only", "/v1/"]
+    daemon = make_daemon({
+        "spool": {"dir": os.path.join(folder, "spool")}, "restart": {"backoff_initial": "20ms", "backoff_max": "5m", "jitter": 0},
+        "gateway": {"queue": {"max": 1}, "eject": {"failures": 2, "initial": "60s", "max": "60s"}, "default_model": "good"},
+        "instances": [entry("good", aliases=["both"]), entry("bad", *bad, aliases=["both"]), entry("slow", "--prompt-ms", "600000"),
+                      entry("dies"), entry("waits", autostart=False, restart={"backoff_initial": "5m", "max_retries": "forever"},
+                                           env={"FAKE_LLAMA_ARGS": "--die-loading 1"}),
+                      entry("gives-up", autostart=False, restart={"max_retries": 0}, env={"FAKE_LLAMA_ARGS": "--die-loading 1"}),
+                      entry("loud", autostart=False, env={"FAKE_LLAMA_ARGS": "--log-flood 200000000"})]})
+    for name in ("good", "bad", "slow", "dies"):
+        daemon.wait_state(name, "ready")
+    harness.wait_for(lambda: daemon.get("/api/v1/hubs").json["hubs"][0]["state"] == "up", what="the folder is looked after")
+    before = metrics(daemon).text
+
+    # Instances.
+    order(daemon, "start", "loud")
+    pid = daemon.instance("dies")["pid"]
+    os.kill(pid, signal.SIGSEGV)
+    daemon.wait("dies", lambda now: now["status"] == "ready" and now["pid"] != pid)
+    order(daemon, "start", "waits")
+    daemon.wait_state("waits", "crashed")
+    order(daemon, "start", "gives-up")
+    daemon.wait_state("gives-up", "error")
+    harness.wait_for(lambda: total(metrics(daemon).text, "log_skipped_bytes_total", instance="loud"), what="log is skipped")
+    order(daemon, "stop", "loud")
+    # Requests: served, sent elsewhere, refused, waiting, cancelled.
+    for stream in (False, True):
+        assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="good", stream=stream)).status == 200
+    for _ in range(8):
+        assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="both")).status == 200
+    assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="nobody")).status == 404
+    assert daemon.api("GET", "/health", headers={"Host": "elsewhere.example"}).status == 403
+    threads = []
+
+    def running(state):
+        return [r["id"] for r in daemon.get("/api/v1/requests").json["running"] if r["model"] == "slow" and r["state"] == state]
+    for state in ("running", "waiting", "running"):     # the third is refused
+        if len(threads) == 2:
+            assert daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="slow")).status == 429
+            break
+        threads.append(threading.Thread(target=lambda: daemon.api("POST", "/v1/chat/completions", dict(CHAT, model="slow"))))
+        threads[-1].start()
+        harness.wait_for(lambda s=state: running(s), what="one is " + state)
+    # A job, and somebody who listens.
+    with open(os.path.join(folder, "spool", "jobs", "one.json"), "w", encoding="utf-8") as f:
+        json.dump(dict(CHAT, model="good"), f)
+    harness.wait_for(lambda: os.listdir(os.path.join(folder, "spool", "results")), what="the job has a result")
+    with urllib.request.urlopen(daemon.address + "/api/v1/events", timeout=harness.PATIENCE) as feed:
+        assert feed.readline()
+        queued = metrics(daemon).text
+        assert daemon.api("DELETE", "/api/v1/requests/" + running("running")[0]).status == 200
+        harness.wait_for(lambda: total(metrics(daemon).text, "requests_total", model="slow", outcome="cancelled"), what="it is counted")
+        harness.wait_for(lambda: running("running") and not running("waiting"), what="the next one has its slot")
+        assert daemon.api("DELETE", "/api/v1/requests/" + running("running")[0]).status == 200
+        after = metrics(daemon).text
+    for thread in threads:
+        thread.join(harness.PATIENCE)
+
+    wrong = []
+    for what, (name, labels, moves) in MOVES.items():
+        if name is None:
+            first, then = value(before, "process_open_fds"), value(after, "process_open_fds")
+        else:
+            first, then = total(before, name, **labels), total(queued if what == "queue length" else after, name, **labels)
+        ok = then is not None and (moves is None or (then > (first or 0) if moves == "more" else then != first and then > 0))
+        if not ok:
+            wrong.append((what, first, then))
+    assert not wrong
 
 
 def test_names_of_strangers_make_no_series(daemon):

@@ -33,6 +33,7 @@ struct fleet {
         struct report reports[FAKE_MAX];
         struct fleet_figures figures[FAKE_MAX];
         uint64_t deaths[FAKE_MAX][FAKE_CAUSES];
+        uint64_t restarts[FAKE_MAX][FAKE_CAUSES];
         size_t n;
         size_t n_models; /* the models of the first reports; 0: there is "tiny" alone */
         unsigned asked;  /* reports that were looked at */
@@ -71,7 +72,9 @@ static inline void fake_fleet_add(struct fleet *f, const char *name, const char 
                                            .want_up = true,
                                            .endpoint = "unix:/run/x.sock",
                                            .max_retries = 5};
-        f->figures[f->n] = (struct fleet_figures){.causes = fake_causes, .deaths_by_cause = f->deaths[f->n]};
+        f->figures[f->n] = (struct fleet_figures){.causes = fake_causes,
+                                                  .deaths_by_cause = f->deaths[f->n],
+                                                  .restarts_by_cause = f->restarts[f->n]};
         f->n++;
 }
 

@@ -87,6 +87,7 @@ static const struct exposition_facts facts = {
         .follow_skipped = 77,
         .uptime = 90500000,
         .started_realtime = UINT64_C(1795168800250000),
+        .realtime = UINT64_C(1795168890750000),
         .loop_lag = 1500,
         .loop_delays = {.counts = {[1] = 1, [2] = 2, [LOOP_DELAY_BUCKETS] = 1}, .sum = 2.5},
 };
@@ -103,6 +104,8 @@ static void figures_arrive(void **state)
         f->reports[1].load_time = 1500000;
         f->reports[1].tokens_per_second = 41.5;
         f->deaths[1][2] = 3;
+        f->restarts[1][2] = 3;
+        f->reports[1].next_retry_at = facts.realtime + 1500000;
         f->figures[1].probes = UINT64_C(9007199254740991);
         f->figures[1].log_skipped_bytes = 55;
         f->figures[1].probe_latency[0] = 5;
@@ -137,8 +140,14 @@ static void figures_arrive(void **state)
         assert_line(text,
                     "llama_supervisor_instance_state{instance=\"in-0\",model=\"tiny\",state=\"ready\"} 0");
         assert_line(text, "llama_supervisor_instance_uptime_seconds{instance=\"in-1\",model=\"tiny\"} 3600");
-        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-1\",model=\"tiny\"} 4");
-        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-0\",model=\"tiny\"} 0");
+        assert_line(text,
+                    "llama_supervisor_restarts_total{instance=\"in-1\",model=\"tiny\",cause=\"asked\"} 1");
+        assert_line(text,
+                    "llama_supervisor_restarts_total{instance=\"in-1\",model=\"tiny\",cause=\"signal\"} 3");
+        assert_line(text, "llama_supervisor_instance_backoff_seconds{instance=\"in-1\",model=\"tiny\"} 1.5");
+        assert_line(text, "llama_supervisor_instance_backoff_seconds{instance=\"in-0\",model=\"tiny\"} 0");
+        assert_line(text,
+                    "llama_supervisor_restarts_total{instance=\"in-0\",model=\"tiny\",cause=\"asked\"} 0");
         assert_line(text,
                     "llama_supervisor_deaths_total{instance=\"in-1\",model=\"tiny\",cause=\"signal\"} 3");
         assert_line(text,
@@ -305,7 +314,8 @@ static void labels_are_escaped(void **state)
         (void)state;
         f->reports[0].model = "a\"b\\c\nd";
         text = render(f, &facts, 4096, NULL);
-        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-0\",model=\"a\\\"b\\\\c\\nd\"} 0");
+        assert_line(text, "llama_supervisor_restarts_total{instance=\"in-0\",model=\"a\\\"b\\\\c\\nd\",cause="
+                          "\"asked\"} 0");
         free(f);
 }
 
