@@ -198,6 +198,24 @@ def test_open_metrics_rule_by_rule(whole):
         well_formed(metrics(whole, accept=OPEN).text.replace("_bucket{le=", "_bucked{le=", 1))
 
 
+def test_every_family_is_documented(whole):
+    """docs/METRICS.md has each of them, with its type, its labels and its name in OpenTelemetry, and no other."""
+    with open(os.path.join(harness.SOURCE, "docs", "METRICS.md"), encoding="utf-8") as f:
+        rows = {cells[1].strip(" `"): [cell.strip() for cell in cells[2:6]] for cells in (line.split("|") for line in f) if len(cells) == 7
+                and cells[1].startswith(" `")}
+    text = metrics(whole).text
+    types, labels = types_of(text), {}
+    for name, inside in re.findall(r"^([\w:]+)\{(.*)\} \S+$", text, re.M):
+        family = name if name in types else re.sub("_(bucket|sum|count)$", "", name)
+        labels.setdefault(family, set()).update(set(re.findall(r'(\w+)="', inside)) - {"le"})
+    assert set(rows) == set(types), "docs/METRICS.md lacks %s, and has %s" % (sorted(set(types) - set(rows)), sorted(set(rows) - set(types)))
+    for name, (kind, told, help_, otel) in rows.items():
+        assert kind == types[name], name
+        assert name not in labels or set(re.findall(r"`(\w+)`", told)) == labels[name], (name, told, labels[name])
+        assert "# HELP %s %s\n" % (name, help_) in text, (name, help_)
+        assert re.search(r"`[a-z][a-z_]*(\.[a-z_]+)+`", otel), (name, otel)
+
+
 # ---- what is told -------------------------------------------------------------------------------------------------------------
 
 def test_requests_in_figures(daemon):
