@@ -223,6 +223,8 @@ lsv_bootstrap()
                 # Only what matters for reaching a server; mmdebstrap keeps it in the new root.
                 apt-config dump | grep '^Acquire::' | grep -v '^Acquire::\(IndexTargets\|Languages\|CompressionTypes\)' \
                         >"$settings/99machine" || true
+                # One packet lost among some hundred files is no reason to begin anew.
+                echo 'Acquire::Retries "5";' >>"$settings/99machine"
                 if mmdebstrap --quiet --variant=apt --aptopt="$settings/99machine" "$@" "$suite" "$target" \
                         "deb $mirror $suite main" >"$settings/log" 2>&1; then
                         rm -rf "$settings"

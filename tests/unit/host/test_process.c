@@ -193,7 +193,7 @@ static int child_facts(void)
         printf("pid %d pgid %d sid %d\n", getpid(), getpgrp(), getsid(0));
         printf("umask %03o\n", umask(0));
         printf("cwd %s\n", getcwd(link, sizeof link) ? link : "?");
-        for (unsigned i = 0; i < 1000 && getpriority(PRIO_PROCESS, 0) == 0; i++)
+        for (unsigned i = 0; i < 1000 && getpriority(PRIO_PROCESS, 0) != 7; i++)
                 (void)usleep(10000); /* it is given right after the start, when we may be here already */
         printf("nice %d\n", getpriority(PRIO_PROCESS, 0));
         printf("fds");
