@@ -150,7 +150,7 @@ def test_a_revoked_key_shows_on_the_doors(make_daemon, convex):
     convex.keys = {"another"}
     daemon = convex_daemon(make_daemon, convex)
     convex.add_job("hi")
-    wait_for(lambda: "hub convex refuses our key" in daemon.output(), what=daemon.output)
+    wait_for(lambda: "convex: hub refuses our key" in daemon.output(), what=daemon.output)
     hub = daemon.get("/api/v1/hubs").json["hubs"][0]
     assert hub["state"] == "revoked" and "farm.key" in hub["why"] and hub["name"] == "convex"
     daemon.stop()
