@@ -141,6 +141,6 @@ enum { FLEET_METRICS_MAX = 256 * 1024, FLEET_METRICS_AT_ONCE = 64 };
 size_t fleet_ask_metrics(struct fleet *f, usec_t since);
 /* What instance i answered since then: valid until the end of the turn. -ENOENT no such instance, -ENOTCONN not ready, -ENODATA no answer, or
  * it tells none. */
-int fleet_metrics_of(const struct fleet *f, size_t i, usec_t since, struct slice *ret);
+int fleet_metrics_of(const struct fleet *f, const char *instance, usec_t since, struct slice *ret);
 
 #endif

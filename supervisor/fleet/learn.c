@@ -209,13 +209,12 @@ size_t fleet_ask_metrics(struct fleet *f, usec_t since)
         return missing;
 }
 
-int fleet_metrics_of(const struct fleet *f, size_t i, usec_t since, struct slice *ret)
+int fleet_metrics_of(const struct fleet *f, const char *instance, usec_t since, struct slice *ret)
 {
-        const struct member *m;
+        const struct member *m = fleet_member(f, instance);
 
-        if (i >= f->n_members)
+        if (!m)
                 return -ENOENT;
-        m = f->members[i];
         if (m->in.state != INSTANCE_READY)
                 return -ENOTCONN;
         if (m->metrics_at < since || !m->metrics)

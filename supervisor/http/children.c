@@ -1,5 +1,8 @@
 /* children.c: GET /metrics/instances: what the llama-servers tell of themselves (llamacpp:*), with the labels instance and model.
  *
+ * Instances come and go while they are asked and taken apart: who is to be taken is noted by name when the asking is over, and looked up when
+ * its turn comes, so that each is told once, under its own labels, and who went is not.
+ *
  * Those that are ready are asked, FLEET_METRICS_AT_ONCE at a time; what answers in time is taken apart line by line, some instances a
  * turn, and put together by families, as both formats want it. Only families whose names begin with llamacpp: are taken, FAMILIES_MAX at
  * most, and LINES_MAX lines of each instance, so that no server can make series without end. */
@@ -43,7 +46,8 @@ struct children {
         struct timer *timer;
         enum exposition_format format;
         usec_t since, asked_until, give_up;
-        size_t instance; /* the next to be taken */
+        char **names;             /* who is to be taken; NULL: still being asked */
+        size_t n_names, instance; /* the next one */
         struct family families[FAMILIES_MAX];
         size_t n_families;
         struct line *lines;
@@ -59,6 +63,9 @@ static void children_free(struct children *c)
         timer_free(c->timer);
         buffer_finish(&c->arena);
         buffer_finish(&c->up);
+        for (size_t i = 0; i < c->n_names; i++)
+                free(c->names[i]);
+        free(c->names);
         free(c->lines);
         free(c);
 }
@@ -156,13 +163,28 @@ static void take_sample(struct children *c, const struct relabel_line *line, str
         f->last = c->n_lines;
 }
 
-static void take_instance(struct children *c, size_t i)
+static void note_names(struct children *c)
 {
-        const struct report *r = fleet_report(c->doors->fleet, i);
+        struct fleet *f = c->doors->fleet;
+        size_t n = fleet_count(f);
+
+        c->names = calloc(MAX(n, (size_t)1), sizeof(*c->names));
+        for (size_t i = 0; c->names && i < n; i++) {
+                c->names[i] = strdup(fleet_report(f, i)->instance);
+                c->n_names += c->names[i] != NULL;
+                if (!c->names[i])
+                        break;
+        }
+        c->failed = !c->names || c->n_names < n;
+}
+
+static void take_instance(struct children *c, const char *name)
+{
+        const struct report *r = fleet_find(c->doors->fleet, name);
         _cleanup_buffer_ struct buffer labels = {0};
         struct relabel_line line;
         struct slice text;
-        int e = fleet_metrics_of(c->doors->fleet, i, c->since, &text);
+        int e = fleet_metrics_of(c->doors->fleet, name, c->since, &text);
 
         if (e == -ENOTCONN || e == -ENOENT || !r)
                 return;
@@ -258,12 +280,13 @@ static void on_timer(void *owner, usec_t now)
                         return;
                 }
                 c->asked_until = 0;
+                note_names(c);
         }
-        for (unsigned n = 0; n < INSTANCES_A_TURN && c->instance < fleet_count(f); n++)
-                take_instance(c, c->instance++);
+        for (unsigned n = 0; n < INSTANCES_A_TURN && c->instance < c->n_names; n++)
+                take_instance(c, c->names[c->instance++]);
         if (c->failed || c->arena.failed || c->up.failed)
                 cut(c);
-        else if (c->instance < fleet_count(f))
+        else if (c->instance < c->n_names)
                 timer_set(c->timer, now);
         else
                 on_write(c, now);

@@ -35,6 +35,8 @@ struct fleet {
         uint64_t deaths[FAKE_MAX][FAKE_CAUSES];
         uint64_t restarts[FAKE_MAX][FAKE_CAUSES];
         size_t n;
+        void (*on_find)(struct fleet *f);             /* before each fleet_find */
+        const char *(*metrics)(const char *instance); /* what an instance tells; NULL: nothing */
         size_t n_models; /* the models of the first reports; 0: there is "tiny" alone */
         unsigned asked;  /* reports that were looked at */
         const char *reload_error;
@@ -101,6 +103,8 @@ const struct report *fleet_report(struct fleet *f, size_t i)
 
 const struct report *fleet_find(struct fleet *f, const char *name)
 {
+        if (f->on_find)
+                f->on_find(f);
         for (size_t i = 0; i < f->n; i++)
                 if (streq(f->reports[i].instance, name))
                         return f->reports + i;
@@ -243,13 +247,13 @@ size_t fleet_ask_metrics(struct fleet *f, usec_t since)
         return 0;
 }
 
-int fleet_metrics_of(const struct fleet *f, size_t i, usec_t since, struct slice *ret)
+int fleet_metrics_of(const struct fleet *f, const char *instance, usec_t since, struct slice *ret)
 {
-        (void)f;
-        (void)i;
         (void)since;
-        (void)ret;
-        return -ENODATA;
+        if (!f->metrics)
+                return -ENODATA;
+        *ret = slice_str(f->metrics(instance));
+        return 0;
 }
 
 int fleet_put_plan(struct fleet *f, const char *name, struct json_writer *w)

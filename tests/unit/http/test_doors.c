@@ -905,9 +905,82 @@ static void requests(void **state)
         teardown(w);
 }
 
+/* --- the instances' own metrics, while instances come and go ---------------------------------------------------------- */
+
+enum { MANY_INSTANCES = 160, SHIFT_AT = 50 }; /* more than are taken in one turn */
+
+static unsigned found;
+static char told[128];
+
+static const char *tell_name(const char *instance)
+{
+        (void)snprintf(told, sizeof(told), "# TYPE llamacpp:who gauge\nllamacpp:who{is=\"%s\"} 1\n",
+                       instance);
+        return told;
+}
+
+/* A reload between two turns: the first forty go, ten new ones come in front of the others. Their texts are freed, as a fleet's are. */
+static void reload_between(struct fleet *f)
+{
+        if (++found != SHIFT_AT + 1)
+                return;
+        for (size_t i = 0; i < 40; i++) {
+                free((char *)f->reports[i].instance);
+                free((char *)f->reports[i].model);
+        }
+        memmove(f->reports + 10, f->reports + 40, (f->n - 40) * sizeof(f->reports[0]));
+        f->n -= 30;
+        for (size_t i = 0; i < 10; i++) {
+                f->reports[i] = f->reports[10];
+                f->reports[i].instance = text_format("new-%zu", i);
+                f->reports[i].model = text_format("of-new-%zu", i);
+        }
+}
+
+static void ask_children(struct world *w)
+{
+        _cleanup_free_ char *answer = ask(w, "GET", "/metrics/instances", NULL, NULL);
+
+        assert_int_equal(status_of(answer), 200);
+        for (size_t i = 0; i < MANY_INSTANCES; i++) {
+                _cleanup_free_ char *line = text_format(
+                        "llamacpp:who{instance=\"many-%zu\",model=\"of-many-%zu\",is=\"many-%zu\"} 1\n", i, i,
+                        i);
+                const char *first = strstr(answer, line);
+
+                /* All that were there at first and stayed, each once and under its own name. */
+                if (!first || strstr(first + 1, line))
+                        fail_msg("%s: %s", first ? "twice" : "not told", line);
+        }
+        assert_null(strstr(answer, "new-"));
+}
+
+static void children_while_instances_go(void **state)
+{
+        struct world *w = setup();
+
+        (void)state;
+        w->fleet->n = 0;
+        for (size_t i = 0; i < MANY_INSTANCES; i++) {
+                fake_fleet_add(w->fleet, text_format("many-%zu", i), "ready");
+                w->fleet->reports[i].model = text_format("of-many-%zu", i);
+        }
+        w->fleet->metrics = tell_name;
+        w->fleet->on_find = reload_between;
+        found = 0;
+        run(w, ask_children);
+        assert_true(found > SHIFT_AT);
+        for (size_t i = 0; i < w->fleet->n; i++) {
+                free((char *)w->fleet->reports[i].instance);
+                free((char *)w->fleet->reports[i].model);
+        }
+        teardown(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(children_while_instances_go),
                 cmocka_unit_test(routes),
                 cmocka_unit_test(orders),
                 cmocka_unit_test(bodies),
