@@ -311,11 +311,10 @@ static int take_layout(struct hub_call *c, struct nats_provision *p)
         static const struct {
                 const char *option;
                 unsigned bit;
-        } bits[] = {{"replicas", NATS_GIVEN_REPLICAS},
-                    {"lease", NATS_GIVEN_LEASE},
-                    {"tries", NATS_GIVEN_TRIES},
-                    {"max-jobs", NATS_GIVEN_MAX_JOBS},
-                    {"max-age", NATS_GIVEN_MAX_AGE}};
+        } bits[] = {{"replicas", NATS_GIVEN_REPLICAS}, {"lease", NATS_GIVEN_LEASE},
+                    {"tries", NATS_GIVEN_TRIES},       {"max-jobs", NATS_GIVEN_MAX_JOBS},
+                    {"max-age", NATS_GIVEN_MAX_AGE},   {"max-bytes", NATS_GIVEN_MAX_BYTES}};
+        const char *size = options_get(&c->options, "max-bytes");
         uint64_t replicas, tries;
         int r;
 
@@ -336,6 +335,9 @@ static int take_layout(struct hub_call *c, struct nats_provision *p)
                 return r;
         if (p->layout.ack_wait < USEC_PER_SEC || p->layout.ack_wait > USEC_PER_HOUR)
                 return hub_usage("--lease is from 1s to 1h");
+        if (size && (text_parse_size(size, &p->layout.max_bytes) < 0 || p->layout.max_bytes < 1 << 20 ||
+                     p->layout.max_bytes > INT64_MAX))
+                return hub_usage("--max-bytes is a size from 1M on, as 500M or 4G, not \"%s\"", size);
         p->layout.replicas = (unsigned)replicas;
         p->layout.tries = (unsigned)tries;
         for (size_t i = 0; i < ARRAY_SIZE(bits); i++)

@@ -34,7 +34,7 @@ static char *reload_by_pid(const char *file)
         int r = file_read(file, 64, &text, &len);
 
         if (r < 0)
-                return text_format("%s: %s: is the server up, and does its nats.conf say so (pid_file)?",
+                return text_format("%s: %s (is the server up, and does its nats.conf name this pid_file?)",
                                    file, strerror(-r));
         errno = 0;
         pid = strtol(text, &end, 10);
@@ -42,7 +42,7 @@ static char *reload_by_pid(const char *file)
                 return text_format("%s holds no process id", file);
         fd = pidfd_open((pid_t)pid, 0);
         if (fd < 0 || !is_nats_server((pid_t)pid))
-                return text_format("%s names process %ld, which is no nats-server: is the server up?", file,
+                return text_format("%s names process %ld, which is no nats-server (is the server up?)", file,
                                    pid);
         if (pidfd_send_signal(fd, SIGHUP, NULL, 0) < 0)
                 return text_format("process %ld of %s cannot be told: %s", pid, file, strerror(errno));
@@ -133,9 +133,12 @@ int hub_reload_servers(struct hub_call *c, const char *path, const struct nats_u
                 }
                 *ret_told |= !why && !u->reloads[i].is_command;
                 if (why)
-                        r = hub_fail("%s is written, but %s. Until the server reads it (nats-server --signal "
-                                     "reload), the change does not hold there",
-                                     path, why);
+                        r = hub_fail(
+                                "%s is written, but not every server was told: %s. Until a server reads the "
+                                "file "
+                                "(nats-server --signal reload), the change does not hold there; one that is "
+                                "not up reads it when it starts",
+                                path, why);
                 else if (!c->json)
                         hub_note("told: %s", u->reloads[i].what);
         }

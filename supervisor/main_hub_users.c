@@ -124,6 +124,7 @@ static void tell_user(struct hub_call *c, const struct nats_user *user, const st
         else
                 (void)printf(formats[secret->is_password], user->name, nats_roles_text(user->roles, roles),
                              secret->text);
+        (void)fflush(stdout);
         if (!out)
                 hub_note("this %s is shown once: it belongs into a file of mode 0600 on the machine of %s",
                          kind, user->name);

@@ -109,11 +109,13 @@ int hub_write_config(struct hub_call *c)
         char host[HOST_NAME_MAX + 1] = "";
         struct nats_conf conf = {.users_file = HUB_USERS_FILE};
         _cleanup_free_ char *dir = NULL;
+        const char *port;
         int r;
 
         (void)gethostname(host, sizeof(host) - 1);
         conf.server_name = option_or(c, "server-name", *host ? host : "hub");
         conf.listen = option_or(c, "listen", "0.0.0.0:4222");
+        port = strrchr(conf.listen, ':');
         conf.store_dir = option_or(c, "store", "/var/lib/nats");
         conf.pid_file = option_or(c, "pid-file", "/run/nats/nats-server.pid");
         conf.tls_cert = options_get(&c->options, "tls-cert");
@@ -137,5 +139,11 @@ int hub_write_config(struct hub_call *c)
         json_close_object(&c->w);
         if (r != CLI_DONE)
                 buffer_clear(&c->out);
+        else if (!c->json)
+                (void)printf("When it runs: llama-supervisor hub init --url %s://%s:%s --nkey %s/admin.nk "
+                             "--models "
+                             "NAME,NAME\n",
+                             conf.tls_cert ? "tls" : "nats", *host ? host : "HOST", port ? port + 1 : "4222",
+                             dir);
         return r;
 }

@@ -204,6 +204,11 @@ static int make_options(struct nats_admin *a, const struct nats_admin_spec *spec
         return s == NATS_OK ? 0 : -ENOMEM;
 }
 
+static bool has_credentials(const struct nats_admin_spec *spec)
+{
+        return spec->nkey_file || spec->seed || spec->creds_file || spec->user;
+}
+
 /* One server, with options of its own: what its certificate must be made for differs. */
 static int connect_one(struct nats_admin *a, const struct nats_admin_spec *spec, const char *url,
                        char **ret_why)
@@ -213,7 +218,12 @@ static int connect_one(struct nats_admin *a, const struct nats_admin_spec *spec,
         int r = natsOptions_Create(&o) == NATS_OK ? make_options(a, spec, url, o, ret_why) : -ENOMEM;
 
         if (r == 0 && (s = natsConnection_Connect(&a->link, o)) != NATS_OK) {
-                *ret_why = nats_admin_words(s, url);
+                *ret_why = s == NATS_CONNECTION_AUTH_FAILED && !has_credentials(spec)
+                                   ? text_format("%s: the server wants to know who we are: name a key "
+                                                 "(--nkey FILE), "
+                                                 "or a password (--user NAME --password-file FILE)",
+                                                 url)
+                                   : nats_admin_words(s, url);
                 r = s == NATS_CONNECTION_AUTH_FAILED ? -EACCES : s == NATS_SSL_ERROR ? -EPROTO : -ENOTCONN;
         }
         natsOptions_Destroy(o);

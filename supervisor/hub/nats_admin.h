@@ -52,6 +52,7 @@ enum nats_given {
         NATS_GIVEN_TRIES = 1 << 2,
         NATS_GIVEN_MAX_JOBS = 1 << 3,
         NATS_GIVEN_MAX_AGE = 1 << 4,
+        NATS_GIVEN_MAX_BYTES = 1 << 5,
 };
 struct nats_provision {
         struct nats_layout layout;

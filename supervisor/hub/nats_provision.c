@@ -14,6 +14,7 @@
 #define SILENCE (5 * USEC_PER_SEC)
 
 enum { DIFFERENCES_MAX = 2048, CONSUMERS_MAX = 20000, AGAIN_MS = 200, NATS_ERR_UNAVAILABLE = 10008 };
+enum { NATS_ERR_NO_ROOM = 10023, NATS_ERR_NO_STORAGE = 10047 };
 
 struct provision {
         struct nats_admin *a;
@@ -29,7 +30,10 @@ static const char
         off[] = "in nats.conf: jetstream { … } and, in the account, jetstream: enabled; see hub init "
                 "--write-config",
         away[] = "a cluster needs more than half of its servers: bring them up again. A server alone: look "
-                 "into its log";
+                 "into its log",
+        room[] = "the server's disk has no room for that: max_file_store in nats.conf is three quarters of "
+                 "what was free when it started, and --max-bytes (4G) is set aside for waiting jobs. Make "
+                 "room, or say less";
 
 static void tell(struct provision *x, enum nats_level level, const char *what, const char *message,
                  const char *remedy)
@@ -115,7 +119,8 @@ static void adopt_stream(struct provision *x, enum nats_stream s, const struct j
                         l->max_jobs = bound(config, "max_msgs");
                 if (!(given & NATS_GIVEN_MAX_AGE))
                         l->max_age = bound(config, "max_age") / 1000;
-                l->max_bytes = bound(config, "max_bytes");
+                if (!(given & NATS_GIVEN_MAX_BYTES))
+                        l->max_bytes = bound(config, "max_bytes");
                 l->max_message = bound(config, "max_msg_size");
                 l->duplicates = bound(config, "duplicate_window") / 1000;
         }
@@ -145,7 +150,7 @@ static int order(struct provision *x, const char *what, const char *subject, con
         _cleanup_json_ struct json_value *answer = NULL;
         _cleanup_free_ char *why = NULL, *text = NULL;
         const char *error;
-        int r;
+        int r, code;
 
         if (body->failed)
                 return -ENOMEM;
@@ -160,9 +165,12 @@ static int order(struct provision *x, const char *what, const char *subject, con
                      r == -EACCES ? "use an administrator's credentials (--nkey admin.nk)" : NULL);
                 return r;
         }
-        if (nats_admin_error(answer, &error)) {
+        if ((code = nats_admin_error(answer, &error))) {
                 text = text_format("cannot be %s: %s", done, error);
-                tell(x, NATS_WRONG, what, text ? text : error, remedy);
+                tell(x, NATS_WRONG, what, text ? text : error,
+                     code == NATS_ERR_NO_ROOM || code == NATS_ERR_NO_STORAGE ? room
+                     : code == NATS_ERR_NO_STREAM ? "first its stream must be made: see above"
+                                                  : remedy);
                 return 0;
         }
         tell(x, NATS_DONE, what, done, NULL);
@@ -237,11 +245,24 @@ static void look_at_replicas(struct provision *x, const char *what, const struct
 
 static int stream_remedy(const char *name, char *buf, size_t size)
 {
-        return snprintf(
-                buf, size,
-                "what cannot be changed needs the stream made anew: when it is empty, `nats stream rm %s`, "
-                "then hub init",
-                name);
+        return snprintf(buf, size,
+                        "what cannot be changed needs the stream made anew: when it is empty, `nats stream "
+                        "rm %s` (NATS's "
+                        "own tool, natscli), then hub init",
+                        name);
+}
+
+/* How much lies there: results stay, and somebody must look after the disk. */
+static void tell_contents(struct provision *x, const char *what, const struct json_value *state)
+{
+        int64_t n = json_get_int(state, "messages", 0), bytes = json_get_int(state, "bytes", 0);
+        const char *since = json_get_string(state, "first_ts");
+        char size[16];
+        _cleanup_free_ char *text =
+                text_format("as it should be: %lld messages, %s, since %.10s", (long long)n,
+                            text_size((uint64_t)MAX(bytes, 0), size, sizeof(size)), since ? since : "?");
+
+        tell(x, NATS_FINE, what, n && text ? text : "as it should be", NULL);
 }
 
 static int one_stream(struct provision *x, enum nats_stream s)
@@ -263,7 +284,8 @@ static int one_stream(struct provision *x, enum nats_stream s)
         r = ask_info(x, subject, &info, &why);
         if (r < 0) {
                 tell(x, r == -EACCES && x->check ? NATS_WARN : NATS_WRONG, what, why ? why : strerror(-r),
-                     r == -EACCES      ? "look at it with an administrator's or a viewer's credentials"
+                     r == -EACCES && !x->check ? "init needs an administrator's credentials (--nkey admin.nk)"
+                     : r == -EACCES    ? "look at it with an administrator's or a viewer's credentials"
                      : r == -ETIMEDOUT ? away
                                        : NULL);
                 return r == -EACCES && x->check ? 0 : r;
@@ -283,7 +305,7 @@ static int one_stream(struct provision *x, enum nats_stream s)
         if (!code)
                 compare(want, json_get(info, "config"), &differs);
         if (!code && differs.len == 0) {
-                tell(x, NATS_FINE, what, "as it should be", NULL);
+                tell_contents(x, what, json_get(info, "state"));
                 look_at_replicas(x, what, info, json_get_int(json_get(info, "config"), "num_replicas", 1));
                 return 0;
         }

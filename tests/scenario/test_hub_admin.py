@@ -234,6 +234,11 @@ def test_who_cannot_connect_is_told_why(folder, server):
     assert answer.returncode == 1 and "refuses these credentials" in answer.stderr and "hub worker list" in answer.stderr
     answer = hub("check", "--url", "tls://localhost:%d" % server.port, "--nkey", server.admin_file)
     assert answer.returncode == 1 and "TLS" in answer.stderr
+    answer = hub("check", "--url", server.url)
+    assert answer.returncode == 1 and "wants to know who we are" in answer.stderr and "--nkey" in answer.stderr
+    file = add(server, "one")
+    answer = hub("init", *as_user(server, file), "--models", "q")
+    assert answer.returncode == 1 and "init needs an administrator's credentials" in answer.stdout
     with open(stranger, "w", encoding="ascii") as file:
         file.write("SUNONSENSE\n")
     answer = hub("check", "--url", server.url, "--nkey", stranger)
@@ -252,6 +257,38 @@ def test_who_cannot_connect_is_told_why(folder, server):
                         (("init", "--modells", "x"), "did you mean --models")):
         answer = hub(*args)
         assert answer.returncode == 2 and words in answer.stderr, (args, answer)
+
+
+def test_a_small_disk_is_said_and_a_smaller_queue_fits(folder):
+    server = Server(folder)
+    path = os.path.join(server.dir, "nats.conf")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    assert "# max_file_store: 100GB" in text
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace("# max_file_store: 100GB", "max_file_store: 100MB"))
+    server.start()
+    try:
+        told = init(server, "--models", "q", code=1)
+        message, remedy = of(told, "wrong", "stream JOBS")
+        assert "insufficient" in message and "--max-bytes" in remedy and "stream rm" not in remedy
+        assert "first its stream" in of(told, "wrong", "consumer q_hi")[1]
+        assert init(server, "--models", "q", "--max-bytes", "50M")["wrong"] == 0
+        init(server, "--models", "other")           # what was chosen stays
+        with server.wire() as wire:
+            assert wire.api("STREAM.INFO.JOBS")["config"]["max_bytes"] == 50 << 20
+            assert "seq" in json.loads(wire.request("llm.res.j1", {"ok": True}, {"Nats-Expected-Last-Subject-Sequence": "0"}).data)
+            told = check(server, code=0)
+            assert "1 messages, " in of(told, "ok", "stream RESULTS")[0]
+            # As the page says for an empty stream: the administrator's own doing, and all is as before.
+            assert wire.api("STREAM.DELETE.RESULTS")["success"]
+            assert "is not there" in of(check(server, code=1), "wrong", "stream RESULTS")[0]
+            assert init(server)["changed"] == 1 and check(server, code=0)["wrong"] == 0
+            assert wire.api("STREAM.INFO.RESULTS")["config"]["deny_delete"]
+        for size in ("1k", "", "much", "-1"):
+            assert hub("init", "--max-bytes", size).returncode == 2, size
+    finally:
+        server.stop()
 
 
 # ---- users --------------------------------------------------------------------------------------------------------------
