@@ -83,19 +83,20 @@ static bool anybody_leaves(const struct demand *d)
         return false;
 }
 
-void demand_make_room(struct member *m, usec_t now)
+bool demand_make_room(struct member *m, usec_t now)
 {
         struct demand *d = m->fleet->demand;
         struct place_files files = place_files_of(m->fleet, 0);
         struct place_need n;
         struct room r = {.d = d};
         char why[CONFIG_NAME_MAX + 32];
-        bool *stays;
+        bool *stays, made = false;
 
         demand_count(d);
-        if (d->n == 0 || anybody_leaves(d) ||
-            place_find_need(m->entry, &files, m->fleet->places->learned, &n) < 0)
-                return;
+        if (anybody_leaves(d))
+                return true;
+        if (d->n == 0 || place_find_need(m->entry, &files, m->fleet->places->learned, &n) < 0)
+                return false;
         r.need = n.need;
         r.go = calloc(d->n, sizeof *r.go);
         stays = calloc(d->n, sizeof *stays);
@@ -103,7 +104,8 @@ void demand_make_room(struct member *m, usec_t now)
                 place_gpus(m->fleet, m, r.gpus, r.names);
                 collect(&r, m, now);
         }
-        if (r.n > 0 && fits_without(&r, stays)) {
+        made = r.n > 0 && fits_without(&r, stays);
+        if (made) {
                 (void)snprintf(why, sizeof why, "evicted for %s", m->name);
                 /* Whoever is not needed for it stays, the last used first. */
                 for (size_t i = r.n; i-- > 0;) {
@@ -116,4 +118,5 @@ void demand_make_room(struct member *m, usec_t now)
         }
         free(r.go);
         free(stays);
+        return made;
 }

@@ -272,14 +272,13 @@ static enum place_verdict wait_for_room(struct member *m, const char *why, usec_
         if (!h->waits_since) {
                 h->waits_since = now;
                 f->places->figures.waited++;
-                log_warn(m->name, "%s", text);
         }
-        say(m, text);
         fleet_gpus_hurry(f);
         if (now < usec_add(h->waits_since, patience)) {
-                demand_make_room(m, now);
-                if (timer_due(f->places->timer) == USEC_INFINITY)
-                        timer_set(f->places->timer, usec_add(now, USEC_PER_SEC));
+                if (!demand_make_room(m, now) && !h->why)
+                        log_warn(m->name, "%s", text); /* later the sum changes with every reading */
+                say(m, text);
+                tick(f, now);
                 return PLACE_WAIT;
         }
         (void)snprintf(text, sizeof text, "waited %s for GPU memory: %s",
@@ -420,8 +419,16 @@ enum place_verdict place_member(struct member *m, usec_t now)
                 m->hold = place_forget(m->hold);
                 return PLACE_GO;
         }
-        if (!hold_of(m) || !is_fresh(f, now))
+        if (!hold_of(m))
                 return PLACE_WAIT;
+        /* The loop turns thousands of times a second under load. */
+        if (now < m->hold->look_at && (m->hold->waits_since || !fleet_may_load(m))) {
+                tick(f, now);
+                return PLACE_WAIT;
+        }
+        if (!is_fresh(f, now))
+                return PLACE_WAIT;
+        m->hold->look_at = usec_add(now, TICK);
         if (!is_auto) {
                 r = fleet_pin(m, &env, detail, sizeof detail);
                 text_list_free(env);

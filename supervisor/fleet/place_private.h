@@ -21,6 +21,7 @@ struct hold {
         bool is_whole;              /* what it holds is what it needs: its context is not made smaller … */
         uint64_t context;           /* … or if it has that many tokens */
         usec_t waits_since;         /* for room; 0: it does not */
+        usec_t look_at;             /* not decided again before, while nothing can have come of it */
         bool waits_for_back;        /* counted: for memory of the last one */
         char *why;                  /* our words in lastError */
         bool warned;                /* that it may not fit where a person put it, or is not placed */
