@@ -136,7 +136,12 @@ static void facts_of_a_model(void **state)
         struct gguf g;
 
         (void)state;
-        begin(&m, 3, 2, 15);
+        begin(&m, 3, 2, 20);
+        pair_u32(&m, "qwen2.expert_used_count", 8);
+        pair_u32(&m, "qwen2.expert_feed_forward_length", 768);
+        pair_u32(&m, "qwen2.feed_forward_length", 18944);
+        pair_u32(&m, "qwen2.full_attention_interval", 4);
+        pair_u32(&m, "qwen2.attention.kv_lora_rank", 512);
         pair_text(&m, "general.architecture", "qwen2");
         pair_text(&m, "general.type", "model");
         pair_text(&m, "general.name", "Qwen2.5 7B Instruct");
@@ -181,6 +186,12 @@ static void facts_of_a_model(void **state)
         assert_int_equal(g.heads, 28);
         assert_int_equal(g.heads_kv, 4);
         assert_int_equal(g.heads_kv_sum, 4 * 28);
+        assert_int_equal(g.experts_used, 8);
+        assert_int_equal(g.expert_feed_forward, 768);
+        assert_int_equal(g.feed_forward, 18944);
+        assert_int_equal(g.full_attention_interval, 4);
+        assert_int_equal(g.latent, 512);
+        assert_int_equal(g.input_bytes, 0); /* token_embd.weight is the output, too */
         assert_int_equal(g.key_length, 128);
         assert_int_equal(g.value_length, 128);
         assert_int_equal(g.sliding_window, 4096);
@@ -637,6 +648,8 @@ static void tiny_models(void **state)
         assert_int_equal(g.heads_kv_sum, 4);
         assert_int_equal(g.key_length, 16);
         assert_in_range(g.vocabulary, 300, 1000);
+        assert_int_equal(g.feed_forward, 128);
+        assert_int_equal(g.input_bytes, 2 * 64 * g.vocabulary); /* it has an output of its own */
         assert_true(g.has_chat_template);
         assert_false(gguf_is_cut_off(&g));
         parameters = g.parameters;
