@@ -46,7 +46,7 @@ enum instance_event {
         EV_DRAINED, /* no work is left on it */
         EV_RESUME,  /* wanted up again while it drains: it stays */
         EV_EXITED,  /* the process is gone (or could not be spawned), wanted, tries left */
-        EV_EXHAUSTED, /* the same, no tries left; of one that waits for its turn: it does not fit into the GPUs */
+        EV_EXHAUSTED, /* the same, no tries left; of one that is not there yet: it does not fit into the GPUs */
         EV_GONE,      /* the process is gone, and it is not wanted */
         EV_AGAIN,     /* the process is gone, and a restart was asked for */
         EV_DEADLINE, /* the state's deadline is over */

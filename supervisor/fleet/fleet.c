@@ -420,7 +420,8 @@ static void grant_turns(struct fleet *f, usec_t now)
                                 gpu_care_bar(m, BAR_GPU, detail, now);
                                 continue;
                         }
-                        if (place_member(m, now) != PLACE_GO)
+                        /* At a fixed address somebody may answer who needs no place: looked for first. */
+                        if (!m->entry->endpoint.len && place_member(m, now) != PLACE_GO)
                                 continue;
                         r = fleet_pin(m, &env, detail, sizeof detail);
                         text_list_free(env);

@@ -391,8 +391,9 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         }
         if (event == EV_EXITED && m->in.state == INSTANCE_WAITING)
                 tell_retry(m, now);
-        /* From PENDING it was refused, with words of its own. */
-        if (event == EV_EXHAUSTED && m->in.state != from && from != INSTANCE_PENDING)
+        /* From PENDING and SEEKING it was refused, with words of its own. */
+        if (event == EV_EXHAUSTED && m->in.state != from && from != INSTANCE_PENDING &&
+            from != INSTANCE_SEEKING)
                 gave_up(m);
         if (m->in.state != from && (m->in.state == INSTANCE_OFF || m->in.state == INSTANCE_IDLE))
                 place_calm(m);
@@ -617,8 +618,10 @@ static void seek(struct member *m, const struct probe_answer *a, usec_t now)
         if (a->kind == PROBE_LOCAL)
                 return;
         if (a->kind == PROBE_REFUSED && !member_is_foreign_only(m)) {
+                if (m->in.state == INSTANCE_SEEKING && place_member(m, now) != PLACE_GO)
+                        return; /* nobody is there, and it waits for memory: the next answer will do; or it was refused */
                 if (m->in.state == INSTANCE_SEEKING && !fleet_may_load(m))
-                        return; /* nobody is there, and somebody else loads on its GPU: the next answer will do */
+                        return; /* somebody else loads on its GPU */
                 member_step(m, EV_ABSENT, now);
                 return;
         }
