@@ -353,13 +353,13 @@ def test_who_waits_for_a_busy_one_is_told_in_the_end(place, machine):
     assert "for GPU memory: needs 13.6G" in told["lastError"]
 
 
-def test_who_answers_already_needs_no_place(place, make_server, fake_llama_server):
+def test_who_answers_already_needs_no_place(place, make_server, fake_llama_server, tiny_model):
     """A fixed address is asked first; only when nobody answers there the GPUs are weighed, and the same words are said."""
     port, other = harness.free_port(), harness.free_port()
-    server = make_server(fake_llama_server, "--port", str(port))
+    make_server(fake_llama_server, "-m", tiny_model, "--port", str(port), host="127.0.0.1").wait_ready()
     daemon = place([2], {"huge": 60}, [entry("there", "huge", endpoint="http://127.0.0.1:%d" % port),
                                        entry("absent", "huge", endpoint="http://127.0.0.1:%d" % other)])
     daemon.wait_state("there", "ready")
     assert daemon.wait_state("absent", "error")["lastError"].startswith("does not fit into the GPUs: needs 61.6G")
     assert len([e for e in kinds(daemon) if e[0] == "refused"]) == 1
-    assert daemon.instance("there")["lastError"] is None and server
+    assert daemon.instance("there")["lastError"] is None
