@@ -31,21 +31,21 @@ enum instance_state {
 };
 
 enum instance_event {
-        EV_START,   /* wanted up: at boot, by a person, by a reload */
-        EV_STOP,    /* wanted down, or down and up again (want_again) */
-        EV_DRAIN,   /* the same, but what runs on it may end, within drain_for */
-        EV_GRANTED, /* its turn to load has come, and it is ours to spawn */
-        EV_SEEK,    /* its turn has come, and its endpoint may be answered already */
-        EV_ADOPTED, /* a living process of an earlier daemon was taken over */
-        EV_LOADING, /* the probe was told "loading model" */
-        EV_HEALTHY, /* the probe was answered well; of one that comes up: and it was asked for its models */
-        EV_SICK,    /* the probe failed, below the limit */
-        EV_DEAD,    /* the probe failed for good, and the process is ours to kill */
-        EV_ABSENT,  /* nobody answers at its endpoint, and we know how to start one */
-        EV_LOST,    /* nobody answers at its endpoint, and it is not ours to start */
-        EV_DRAINED, /* no work is left on it */
-        EV_RESUME,  /* wanted up again while it drains: it stays */
-        EV_EXITED,  /* the process is gone (or could not be spawned), wanted, tries left */
+        EV_START,     /* wanted up: at boot, by a person, by a reload */
+        EV_STOP,      /* wanted down, or down and up again (want_again) */
+        EV_DRAIN,     /* the same, but what runs on it may end, within drain_for */
+        EV_GRANTED,   /* its turn to load has come, and it is ours to spawn */
+        EV_SEEK,      /* its turn has come, and its endpoint may be answered already */
+        EV_ADOPTED,   /* a living process of an earlier daemon was taken over */
+        EV_LOADING,   /* the probe was told "loading model" */
+        EV_HEALTHY,   /* the probe was answered well; of one that comes up: and it was asked for its models */
+        EV_SICK,      /* the probe failed, below the limit */
+        EV_DEAD,      /* the probe failed for good, and the process is ours to kill */
+        EV_ABSENT,    /* nobody answers at its endpoint, and we know how to start one */
+        EV_LOST,      /* nobody answers at its endpoint, and it is not ours to start */
+        EV_DRAINED,   /* no work is left on it */
+        EV_RESUME,    /* wanted up again while it drains: it stays */
+        EV_EXITED,    /* the process is gone (or could not be spawned), wanted, tries left */
         EV_EXHAUSTED, /* the same, no tries left; of one that is not there yet: it does not fit into the GPUs */
         EV_GONE,      /* the process is gone, and it is not wanted */
         EV_AGAIN,     /* the process is gone, and a restart was asked for */
