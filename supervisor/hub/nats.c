@@ -95,7 +95,7 @@ static void on_up(void *owner, const char *peer, size_t max_payload)
 
         l->state = HUB_UP;
         l->counts.connects++;
-        l->retry_at = USEC_INFINITY;
+        l->retry_at = l->hurry_at = USEC_INFINITY;
         l->why[0] = '\0';
         (void)text_copy(l->peer, sizeof(l->peer), peer);
         log_info(l->name, "connected to %s as %s, messages of %zu bytes at most", l->peer, l->worker,
@@ -113,12 +113,32 @@ static void on_up(void *owner, const char *peer, size_t max_payload)
         l->events->on_state(l->owner);
 }
 
+/* A lease must not run out in one of the wire's pauses: who holds claims tries again sooner. */
+static usec_t longest_pause(const struct hub_link *l)
+{
+        usec_t least = USEC_INFINITY;
+
+        LIST_FOREACH(&l->claims, it)
+        {
+                const struct claim *c = LIST_ENTRY(it, const struct claim, node);
+
+                least = MIN(least, c->lease / 6);
+        }
+        return MAX(least, PAUSE_MIN);
+}
+
 static void on_down(void *owner, const char *why, bool refused, usec_t retry_at)
 {
         struct hub_link *l = owner;
         bool was_up = l->state == HUB_UP;
+        usec_t soon = usec_add(loop_now(l->loop), longest_pause(l));
 
         l->state = refused ? HUB_REVOKED : HUB_DOWN;
+        l->hurry_at = USEC_INFINITY;
+        if (!refused && soon < retry_at) {
+                retry_at = l->hurry_at = soon;
+                link_wake(l, soon);
+        }
         l->retry_at = retry_at;
         l->counts.disconnects += was_up;
         if (!streq(why, l->why) || was_up)
@@ -219,7 +239,11 @@ static void on_time(void *owner, usec_t now)
                 else
                         link_wake(l, l->beat_at);
         }
-        link_wake(l, submissions_tick(l, now));
+        if (l->hurry_at <= now) {
+                l->hurry_at = USEC_INFINITY;
+                nats_wire_hurry(l->wire);
+        }
+        link_wake(l, MIN(l->hurry_at, submissions_tick(l, now)));
         if (l->draining && !l->drained && (!link_is_up(l) || !pulls_busy(l))) {
                 l->drained = true;
                 l->events->on_state(l->owner);
@@ -286,7 +310,7 @@ static int link_open(const struct hub_open *with, struct hub_link **ret, char **
         l->loop = with->loop;
         l->events = with->events;
         l->owner = with->owner;
-        l->retry_at = USEC_INFINITY;
+        l->retry_at = l->hurry_at = USEC_INFINITY;
         l->beat_at = USEC_INFINITY;
         l->began = loop_now(with->loop);
         l->name = text_dup(with->name);

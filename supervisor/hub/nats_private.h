@@ -42,6 +42,7 @@ enum {
         (20 * USEC_PER_SEC) /* for a hub that cannot say whether a result is there: it elects a leader, say */
 #define LOOK_EVERY   (300 * USEC_PER_MSEC)
 #define STORE_TIME   (10 * USEC_PER_SEC)   /* a result that is stored; a leader may be elected meanwhile */
+#define PAUSE_MIN    (100 * USEC_PER_MSEC) /* between tries to connect, however short the leases */
 #define ASK_WAIT     (500 * USEC_PER_MSEC) /* for another runner's word */
 #define BEAT_EVERY   (10 * USEC_PER_SEC)
 #define NEW_JOB      (1 * USEC_PER_SEC)  /* nobody can have done a job that is younger */
@@ -139,7 +140,7 @@ struct hub_link {
         bool drained;
         bool ordered; /* by llm.ctl: claims nothing until it is told so */
         char why[WHY_MAX], peer[256], note[WHY_MAX];
-        usec_t retry_at;
+        usec_t retry_at, hurry_at;
         struct hub_driver_counts counts;
 
         struct request *requests;

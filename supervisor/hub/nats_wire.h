@@ -7,6 +7,7 @@
  * Reconnecting is ours as well, not libnats': nothing that was written for one connection is sent on the next by surprise (a pull whose
  * inbox is gone would swallow a job), and a refused key is known as such. A round tries every URL, in an order of chance; between
  * rounds full jitter over 100 ms × 2^n, at most 16 s; 5 s × 2^n ± 20 %, at most 5 min, when the server refused our key (no storm).
+ * (Who holds claims hurries it: nats.c.)
  * Credentials are read from their file at every connection: a new key needs no restart.
  *
  * Subscriptions live as long as a connection: on_up says when to make them. All callbacks come from the loop, none from inside the functions

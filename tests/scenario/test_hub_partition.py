@@ -4,15 +4,18 @@ who works on the job then, what becomes of the late result, and that both daemon
 import os
 import shutil
 import signal
+import time
 
 import pytest
 
+from convex_double import ConvexDouble
 from harness import request, wait_for
 from link import Link
-from natswire import hub
+from test_hub_workers import convex_daemon, done, whole_text
 from test_nats import Farm, args, claims
 
-pytestmark = pytest.mark.skipif(not shutil.which("nats-server"), reason="there is no nats-server")
+pytestmark = [pytest.mark.skipif(not shutil.which("nats-server"), reason="there is no nats-server"),
+              pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 class Yard(Farm):
@@ -69,6 +72,51 @@ def make_link(nothing_left):
     yield make
     for link in made:
         link.close()
+
+
+def sleep_until(when):
+    time.sleep(max(0, when - time.monotonic()))
+
+
+def test_a_link_that_is_cut_for_less_than_the_lease(make_yard, make_link):
+    """Both renewals that fall into the cut are lost; the worker must not wait for the third, which would come with the end of the lease."""
+    lease = 15
+    yard = make_yard("%ds" % lease)
+    link = make_link(yard.server.port)
+    one = yard.slow("one", 10, link)
+    yard.put("job", tokens=10 * 2 * lease)      # two leases long
+    yard.begun("job")
+    began = yard.job("job").begun[1]
+    two = yard.slow("two", 200)
+    sleep_until(began + 0.3 * lease)
+    link.cut()
+    wait_for(lambda: hub_of(one)["state"] == "down", what=one.output)
+    sleep_until(began + 0.7 * lease)
+    link.mend()
+    wait_for(lambda: hub_of(one)["state"] == "up", what=one.output)
+    result = yard.prove()["job"]
+    assert (result["worker"], result["attempt"], result["run"]) == ("one", 1, 1), (result, one.output())
+    assert result["answer"]["usage"]["completion_tokens"] == 20 * lease and list(yard.job("job").begun) == [1]
+    assert jobs_of(one)["completed"] == 1 and not jobs_of(one)["lost"]
+    assert not jobs_of(two)["claimed"] and not two.get("/api/v1/requests").json["recent"]
+
+
+def test_a_convex_hub_hears_at_once_after_a_cut(make_daemon, nothing_left):
+    """Its heartbeats are twenty seconds apart, and the job is over sooner: the one that it hears is of the reconnect."""
+    double = ConvexDouble()
+    try:
+        daemon = convex_daemon(make_daemon, double, "--tok-s", "10", "--tokens", "60")
+        name = double.add_job("hi")
+        wait_for(lambda: double.jobs[name]["pieces"], what=lambda: str(double.jobs))
+        assert not double.jobs[name]["beats"]
+        double.drop()
+        wait_for(lambda: double.jobs[name]["beats"], what=lambda: str(double.jobs) + daemon.output())
+        assert double.jobs[name]["status"] == "inProgress"
+        done(double, name)
+        assert double.jobs[name]["claims"] == 1 and double.jobs[name]["text"] == whole_text(daemon)
+        daemon.stop()
+    finally:
+        double.close()
 
 
 def test_a_link_that_is_cut_for_longer_than_the_lease(make_yard, make_link):
