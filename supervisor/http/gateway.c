@@ -352,7 +352,7 @@ int errand_fill_spec(const struct errand *e, const char *model, const struct con
         return 0;
 }
 
-static void start(struct errand *e, const struct config_instance *entry)
+void errand_start(struct errand *e, const struct config_instance *entry)
 {
         _cleanup_buffer_ struct buffer target = {0};
         struct relay_spec spec;
@@ -404,9 +404,9 @@ void errand_go(struct errand *e, struct slice body, const struct peek *p)
         if (!errand_hold(e, peek_pieces_copied(&e->pieces) + (e->set ? strlen(e->set) : 0)))
                 return;
         if (!only && !submit_is_better(e, entry, p != NULL))
-                start(e, entry);
+                errand_start(e, entry);
         else if (!submit_start(e, entry))
-                start(e, entry);
+                errand_start(e, entry);
 }
 
 /* --- JSON bodies ----------------------------------------------------------------------------------------------------------- */

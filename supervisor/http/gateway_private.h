@@ -102,6 +102,9 @@ void errand_free(struct errand *e);
  * is. The errand may be gone after. */
 void errand_go(struct errand *e, struct slice body, const struct peek *p);
 
+/* Its body, in pieces, into the line of our own instances. It may be gone after. */
+void errand_start(struct errand *e, const struct config_instance *entry);
+
 /* What keys may still do now: takes one request more. False: refused. */
 bool errand_take_allowance(struct errand *e);
 /* The entry of the errand's model. False: refused. */

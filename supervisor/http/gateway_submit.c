@@ -25,6 +25,7 @@ struct handed {
         struct usage *usage;
         char id[ACTIVITY_ID_MAX];
         char job[JOB_ID_MAX]; /* the hub's, "" until it is durable there */
+        bool has_way_back;    /* our own instances have the model, too */
 };
 
 /* --- which ------------------------------------------------------------------------------------------------------------- */
@@ -341,6 +342,24 @@ static void answer_whole(struct handed *h, const struct submit_end *end)
         errand_free(e);
 }
 
+/* The hub never took it, and nobody has worked on it: our own instances do, when one is free. False: they cannot. */
+static bool go_back(struct handed *h, const struct submit_end *end)
+{
+        struct errand *e = h->errand;
+        const struct config_instance *entry;
+
+        if (!h->has_way_back || h->job[0] || end->status == 200 || end->status == 504 ||
+            e->told == TOLD_ANSWER || dispatch_resolve(e->gateway->doors->fleet, e->model, &entry) < 0)
+                return false;
+        log_info(NULL, "%s: the hub did not take it (%s): it waits for an instance of ours", h->id,
+                 end->code);
+        end_record(h, end->code, end->status, end);
+        list_remove(&e->node);
+        submit_free(e);
+        errand_start(e, entry);
+        return true;
+}
+
 static void on_end(void *owner, const struct submit_end *end)
 {
         static const struct errand_error gap = {
@@ -356,6 +375,8 @@ static void on_end(void *owner, const struct submit_end *end)
                                            .retry_after = end->retry_after};
 
         h->submission = NULL;
+        if (go_back(h, end))
+                return;
         if (end->status == 200 && e->streams && e->told == TOLD_ANSWER) {
                 end_record(h, "ok", 200, end);
                 request_end(e->req);
@@ -419,6 +440,7 @@ bool submit_start(struct errand *e, const struct config_instance *entry)
         trace_of(request_head(e->req)->headers, request_head(e->req)->n_headers, &trace);
         if (h) {
                 spec.owner = h;
+                h->has_way_back = entry != NULL;
                 e->handed = h;
                 r = hubs_submit(d->hubs, &spec, &h->submission);
         }

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import threading
 
 import pytest
@@ -327,11 +328,11 @@ def test_our_own_instances_come_first_and_the_hub_when_they_are_busy(make_peer, 
 
 
 def test_a_hub_that_is_away(make_peer, make_worker, make_front, server):
-    local, far = slow_peer(make_peer), slow_peer(make_peer)
-    local.go.set()
+    local, far = make_peer(slots=1, name="here"), slow_peer(make_peer)
     far.go.set()
-    worker, front = make_worker("gpu-1", adopted(far)), make_front()
+    worker, front = make_worker("gpu-1", adopted(far)), make_front({"instances": [{"name": "here", "adopt": local.address}]})
     worker.wait_state("qwen", "ready")
+    front.wait_state("here", "ready")
     wait_offered(front)
     assert front.api("POST", CHAT, ask()).status == 200
     server.kill()
@@ -342,6 +343,8 @@ def test_a_hub_that_is_away(make_peer, make_worker, make_front, server):
         return answer.status == 503 and answer.json["error"]["code"] == "hub_down" and answer
     answer = wait_for(refused, what="503 hub_down")
     assert answer.headers["Retry-After"]
+    # What is ours is served as ever.
+    assert front.api("POST", CHAT, ask(model="here")).json == {"ok": True} and len(local.requests) == 1
     server.start()
     wait_for(lambda: front.api("POST", CHAT, ask()).status == 200, HEARD)
 
@@ -363,3 +366,50 @@ def test_the_trace_of_a_request_goes_with_it(make_worker, make_front):
             assert [r["trace"] for r in found] == [passed and trace] * 2, found
         for daemon in (front, worker):
             wait_for(lambda d=daemon: len([line for line in d.output(1 << 20).splitlines() if "trace " + trace in line]) == 1, what=daemon.output)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_hub_that_never_takes_it(make_peer, make_worker, make_front, server, streams):
+    """It stands still, and its link looks well. Who was sent there because our own instance is busy waits for that one after all."""
+    local, far = slow_peer(make_peer), slow_peer(make_peer)
+    far.go.set()
+    stream_it = local.answer
+    local.answer = lambda request: stream_it(request) if request.json.get("stream") else reply(
+        {"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "one two"}}]})
+    worker, front = make_worker("gpu-1", adopted(far)), make_front({"instances": adopted(local)}, work=False)
+    worker.wait_state("qwen", "ready")
+    front.wait_state("qwen", "ready")
+    wait_offered(front)
+    here = Stream(front)
+    here.wait("one")
+    answers = []
+
+    def second():
+        if not streams:
+            answers.append(front.api("POST", CHAT, ask(), timeout=2 * harness.PATIENCE))
+            return
+        stream = Stream(front)
+        stream.end()
+        answers.append(stream)
+    server.process.send_signal(signal.SIGSTOP)
+    waiting = threading.Thread(target=second)
+    try:
+        waiting.start()
+        wait_for(lambda: any(r["source"] == "submitted" for r in front.get("/api/v1/requests").json["running"]),
+                 what=lambda: front.get("/api/v1/requests").text)
+        refused = ended(front, lambda r: r["source"] == "submitted")
+        assert (refused["outcome"], refused["status"]) == ("hub_down", 503), refused
+        wait_for(lambda: [r for r in front.get("/api/v1/requests").json["running"] if r["source"] == "http" and r["state"] == "waiting"],
+                 what=lambda: front.get("/api/v1/requests").text)
+        assert not answers and len(local.requests) == 1
+        local.go.set()
+        assert words(here.end()) == "one two"
+        waiting.join(2 * harness.PATIENCE)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+        local.go.set()
+    assert answers and answers[0].status == 200 and len(local.requests) == 2, answers
+    if streams:
+        assert words(answers[0].text) == "one two" and not answers[0].broken and answers[0].text.rstrip().endswith("[DONE]"), answers[0].text
+    else:
+        assert answers[0].json["choices"][0]["message"]["content"] == "one two", answers
