@@ -493,6 +493,17 @@ static void on_deadline(void *owner, usec_t now)
 
 /* --- connecting ------------------------------------------------------------------------------------------------ */
 
+/* An address that no route leads to (IPv6 on a host without it) is refused by the kernel inside connect(), and then libwebsockets 4.1 leaves a handle
+ * on its loop for good, so it is not given one. To connect a datagram socket sends nothing. 0 or -errno. */
+static int find_way(const struct endpoint *e)
+{
+        _cleanup_close_ int fd = socket(e->addr.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        if (fd < 0)
+                return -errno;
+        return connect(fd, &e->addr.sa, e->len) < 0 ? -errno : 0;
+}
+
 static struct lws *try_address(struct wsclient *w, const struct endpoint *e)
 {
         char address[INET6_ADDRSTRLEN] = "";
@@ -533,11 +544,20 @@ static struct lws *try_address(struct wsclient *w, const struct endpoint *e)
  * address is tried from turn, outside of that. */
 static void try_next(struct wsclient *w)
 {
+        const char *why = "the connection could not be made";
+
         w->wsi = NULL;
-        while (!w->wsi && w->next_address < w->n_addresses)
-                w->wsi = try_address(w, w->addresses + w->next_address++);
+        while (!w->wsi && w->next_address < w->n_addresses) {
+                const struct endpoint *e = w->addresses + w->next_address++;
+                int r = find_way(e);
+
+                if (r == 0)
+                        w->wsi = try_address(w, e);
+                else
+                        why = strerror(-r);
+        }
         if (!w->wsi)
-                finish(w, CLOSE_ABNORMAL, "the connection could not be made");
+                finish(w, CLOSE_ABNORMAL, why);
         kick(w);
 }
 
