@@ -2,7 +2,8 @@
 #include <stdio.h>
 
 #include "base/macros.h"
-#include "fleet/private.h"
+#include "fleet/gpu_care.h"
+#include "fleet/gpus.h"
 #include "fleet/seat.h"
 
 /* A canary must have failed before the limit is over. */
@@ -11,22 +12,37 @@ enum { CANARY_PART = 4 };
 /* Threads are looked at only when nothing else moves. */
 static const usec_t LOOK_CLOSER_AFTER = USEC_PER_SEC;
 
-static void look_at_gpus(const struct member *m, struct wedge_fact *fact)
+/* Snapshots come every 5 s, or every second, and take a moment themselves. */
+static const usec_t GPU_KNOWN_FOR = 7 * USEC_PER_SEC, GPU_ACTIVE_FOR = 2 * USEC_PER_SEC;
+
+/* Those that it was seen on, and those that it is pinned to and whose driver does not tell who is on them (AMD, some containers). */
+static uint64_t gpus_of(const struct member *m)
 {
-        const struct fleet *f = m->fleet;
-        uint64_t mask = m->gpu_seen ? m->gpu_seen : m->gpu_mask;
+        return m->gpu_seen ? m->gpu_seen | (m->gpu_mask & ~gpus_told(m->fleet)) : m->gpu_mask;
+}
+
+/* Figures are of the last snapshot: every 5 s, and every second while something stands still. What they say is true for as long as nothing newer
+ * could be there; older ones are no evidence. That a GPU computed is told by its snapshot for a moment alone, so that one look at a GPU that
+ * worked is not taken for work over and over. */
+static void look_at_gpus(const struct member *m, bool stands, struct wedge_fact *fact, usec_t now)
+{
+        struct fleet *f = m->fleet;
+        uint64_t mask = gpus_of(m);
+        usec_t at = fleet_gpus_at(f), age = at ? usec_sub(now, at) : USEC_INFINITY;
 
         if (!mask)
                 return;
+        if (stands)
+                fleet_gpus_hurry(f);
         fact->uses_gpu = fact->gpu_known = true;
         for (size_t i = 0; i < f->n_gpus; i++) {
                 const struct gpu_figures *g = &f->gpus[i].figures;
-                bool known = g->known & GPU_KNOWS_USE && fleet_gpus_are_fresh(f);
+                bool known = g->known & GPU_KNOWS_USE && age <= GPU_KNOWN_FOR;
 
                 if (!(mask >> i & 1))
                         continue;
                 fact->gpu_known = fact->gpu_known && known;
-                fact->gpu_active = fact->gpu_active || (known && g->use >= 0.01);
+                fact->gpu_active = fact->gpu_active || (known && age <= GPU_ACTIVE_FOR && g->use >= 0.01);
         }
 }
 
@@ -55,7 +71,7 @@ static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
 {
         usec_t limit = m->entry->health.standstill;
         usec_t fresh = usec_add(m->entry->health.interval * 2, m->entry->health.timeout);
-        bool told = m->slots_at && usec_sub(now, m->slots_at) < fresh;
+        bool told = m->slots_at && usec_sub(now, m->slots_at) < fresh, stands;
 
         *ret = (struct wedge_fact){
                 .work = MAX(seat_owed(m->seat), told ? m->busy : 0),
@@ -73,11 +89,9 @@ static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
         /* On a socket of TCP nobody says who answers. */
         if (!m->has_company && limit && wedge_rests(&m->wedge, now) >= limit / 4)
                 m->has_company = process_group_count(m->process) > 0;
-        (void)member_cpu_time(m, &ret->cpu,
-                              wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, limit / 4)
-                                      ? &ret->wants_to_run
-                                      : NULL);
-        look_at_gpus(m, ret);
+        stands = wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, limit / 4);
+        (void)member_cpu_time(m, &ret->cpu, stands ? &ret->wants_to_run : NULL);
+        look_at_gpus(m, stands, ret, now);
         if (computes_elsewhere(m)) {
                 ret->uses_gpu = true;
                 ret->gpu_known = false;
