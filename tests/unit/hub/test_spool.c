@@ -511,8 +511,8 @@ static void a_long_survey_is_no_silent_disk(void **state)
 
         put_names(s, "results/17_r%u.json", 1200);
         rest(s);
-        spool_stuck = 500 * USEC_PER_MSEC;
-        spool_walk_delay = 2 * USEC_PER_MSEC; /* some 2.5 s for all of them */
+        spool_stuck = 3 * USEC_PER_SEC;
+        spool_walk_delay = 4 * USEC_PER_MSEC; /* some five seconds for all of them */
         scene_put(s, "retry/x.1", "");        /* asks for a survey of all */
         (void)scene_asks(s, was_down, 1);     /* it has begun */
         scene_put(s, "jobs/a.json", "{\"prompt\": \"x\", \"configuration\": {\"model\": \"q\"}}");
@@ -520,7 +520,7 @@ static void a_long_survey_is_no_silent_disk(void **state)
         assert_int_equal(scene_state(s->core), HUB_UP);
         assert_int_equal(s->core->n, 1);
         /* … and one that gives none is. */
-        spool_walk_delay = 3 * USEC_PER_SEC;
+        spool_walk_delay = 6 * USEC_PER_SEC;
         s->core->n = 0;
         free(s->core->given[0]->body);
         free(s->core->given[0]);
