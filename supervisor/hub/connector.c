@@ -443,7 +443,9 @@ const struct hub_report *connector_report(struct connector *c)
         r->url = c->url;
         r->worker = c->worker;
         r->state = c->state;
-        r->why = c->state == HUB_DOWN || c->state == HUB_REVOKED ? c->why : c->state == HUB_UP ? s.limit : NULL;
+        r->why = c->state == HUB_DOWN || c->state == HUB_REVOKED ? c->why
+                 : c->state == HUB_UP                            ? s.limit
+                                                                 : NULL;
         r->since = c->since;
         r->retry_at = s.retry_at;
         r->last_error = c->last_error;

@@ -146,7 +146,8 @@ static void on_end(void *owner, const struct wsclient_end *end)
         }
         if (l->failures >= CONVEX_SOCKET_FAILURES && !fatal) {
                 (void)snprintf(l->limit, sizeof l->limit,
-                               "no WebSocket (%s): plain HTTP stands in, and partial text is not told", end->why);
+                               "no WebSocket (%s): plain HTTP stands in, and partial text is not told",
+                               end->why);
                 if (!l->polling)
                         log_info(l->name, "%s", l->limit);
                 l->polling = l->state_tell = true;

@@ -159,10 +159,10 @@ struct hub_driver_counts {
 
 struct hub_status {
         enum hub_state state;
-        const char *why;  /* of DOWN and REVOKED: plain words; NULL */
+        const char *why;   /* of DOWN and REVOKED: plain words; NULL */
         const char *limit; /* of UP: what does not work as it should; NULL */
-        usec_t retry_at;  /* monotonic; USEC_INFINITY: no try is due */
-        const char *peer; /* the address that we are connected to, without secrets; NULL */
+        usec_t retry_at;   /* monotonic; USEC_INFINITY: no try is due */
+        const char *peer;  /* the address that we are connected to, without secrets; NULL */
 };
 
 struct hub_events {

@@ -22,7 +22,7 @@
               "\"usage\":{\"cache_read_input_tokens\":1,\"input_tokens\":9,\"output_tokens\":0}}")
 #define TEXT_START(i)                                                                                        \
         EVENT("content_block_start", ",\"index\":" #i ",\"content_block\":{\"type\":\"text\",\"text\":"      \
-                                                      "\"\"}")
+                                     "\"\"}")
 #define END                                                                                                  \
         EVENT("message_delta", ",\"delta\":{\"stop_reason\":\"max_tokens\",\"stop_sequence\":null},"         \
                                "\"usage\":{\"output_tokens\":4}")                                            \
@@ -151,9 +151,8 @@ static void thinking_and_tools_are_one_piece(void **state)
                                         ",\"index\":2,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t1\","
                                         "\"name\":\"f\",\"input\":{}}")
                                         DELTA(2, "{\"type\":\"input_json_delta\",\"partial_json\":\"{"
-                                                 "\\\"a\\\":\"}") DELTA(
-                                                2, "{\"type\":\"input_json_delta\",\"partial_json\":\"1}\"}")
-                                                END;
+                                                 "\\\"a\\\":\"}") DELTA(2, "{\"type\":\"input_json_delta\","
+                                                                           "\"partial_json\":\"1}\"}") END;
         struct run x = put_together(ASSEMBLE_MESSAGES, ASSEMBLE_TELL_TEXT, stream, sizeof(stream) - 1, 11);
 
         (void)state;
