@@ -264,8 +264,10 @@ static struct hub_link *link_close(struct hub_link *l)
         l->wire = nats_wire_free(l->wire);
         submissions_finish(l);
         claims_finish(l);
+        settle_finish(l);
         pulls_finish(l);
         requests_finish(l);
+        places_finish(&l->numbers);
         l->farm = farm_free(l->farm);
         free(l->name);
         free(l->worker);
@@ -410,6 +412,8 @@ static void link_complete(struct hub_link *l, struct hub_job *job, const struct 
 
         if (c)
                 settle_result(c, job, result);
+        else
+                settle_unknown_later(l, job);
 }
 
 static void link_fail(struct hub_link *l, struct hub_job *job, enum hub_fail how, usec_t retry_after,
@@ -423,8 +427,8 @@ static void link_fail(struct hub_link *l, struct hub_job *job, enum hub_fail how
         struct claim *c = claim_of(l, job);
 
         if (!c)
-                return;
-        if (how != HUB_FAIL_RETRY && how != HUB_FAIL_NO_MODEL)
+                settle_unknown_later(l, job);
+        else if (how != HUB_FAIL_RETRY && how != HUB_FAIL_NO_MODEL)
                 settle_error(c, statuses[how], hub_fail_name(how), why);
         else if (job->blame != HUB_BLAME_NOBODY && claim_is_last_try(c))
                 /* It would not be tried again: who waits need not wait for that. */
@@ -441,6 +445,8 @@ static void link_release(struct hub_link *l, struct hub_job *job)
         if (c)
                 claim_nak(c, l->draining || job->blame == HUB_BLAME_JOB ? 0 : claim_patience(),
                           job->blame == HUB_BLAME_JOB);
+        else
+                settle_unknown_later(l, job);
 }
 
 static struct farm *link_farm(struct hub_link *l)

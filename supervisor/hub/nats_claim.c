@@ -48,12 +48,12 @@ static struct claim *claim_new(struct hub_link *l, const char *id, const char *a
         if (!c)
                 return NULL;
         c->ack = text_dup(ack);
-        if (!c->ack) {
+        if (!c->ack || places_put(&l->numbers, c, &c->number) < 0) {
+                free(c->ack);
                 free(c);
                 return NULL;
         }
         c->link = l;
-        c->number = l->next_number++;
         c->attempt = attempt;
         c->returned = attempt == 1 ? 0 : -1;
         c->renewed_at = loop_now(l->loop);
@@ -77,6 +77,7 @@ struct claim *claim_free(struct claim *c)
         if (l->wire)
                 nats_wire_unsubscribe(l->wire, TAG(TAG_CANCEL, c->number));
         request_forget(l, c);
+        places_drop(&l->numbers, c->number);
         list_remove(&c->node);
         list_remove(&c->settled);
         l->n_claims--;
@@ -331,6 +332,7 @@ static int look_up(struct claim *c)
                         : request(c->link, api, NULL, 0, b.data, b.len, QUESTION_TIME / 2, looked_up, c);
 }
 
+/* There are few: as many as slots. */
 static struct claim *find(struct hub_link *l, const char *id)
 {
         LIST_FOREACH(&l->claims, it)
@@ -449,13 +451,13 @@ static void know_consumer(struct claim *c)
 
 struct claim *claim_of(struct hub_link *l, struct hub_job *job)
 {
-        struct claim *c = job->mark;
-        struct nats_ack a;
+        struct claim *c;
 
+        if (settle_is_untold(l, job))
+                return NULL;
+        c = job->mark;
         if (c)
                 return c;
-        if (!job->token || nats_ack_parse(job->token, &a) < 0 || !nats_is_id(job->id))
-                return NULL;
         c = claim_new(l, job->id, job->token, job->attempt);
         if (!c)
                 return NULL;
@@ -567,25 +569,20 @@ static void lose(struct claim *c, unsigned to)
 
 void claim_cancel_message(struct hub_link *l, uint64_t number, const struct nats_message *m)
 {
+        struct claim *c = places_get(&l->numbers, number);
         enum nats_cancel what;
         unsigned below = 0;
 
-        LIST_FOREACH(&l->claims, it)
-        {
-                struct claim *c = LIST_ENTRY(it, struct claim, node);
-
-                if (c->number != number)
-                        continue;
-                if (nats_cancel_parse(m->data, m->len, &what, &below) < 0)
-                        l->counts.errors++;
-                else if (what == NATS_CANCEL_ALL && c->job)
-                        l->events->on_cancel(l->owner, c->id);
-                else if (what == NATS_CANCEL_BELOW && below > c->attempt && !c->lost)
-                        lose(c, below);
-                else if (what == NATS_CANCEL_ASKS && !c->lost && c->sure)
-                        say(c, NATS_CANCEL_BELOW, c->attempt);
+        if (!c)
                 return;
-        }
+        if (nats_cancel_parse(m->data, m->len, &what, &below) < 0)
+                l->counts.errors++;
+        else if (what == NATS_CANCEL_ALL && c->job)
+                l->events->on_cancel(l->owner, c->id);
+        else if (what == NATS_CANCEL_BELOW && below > c->attempt && !c->lost)
+                lose(c, below);
+        else if (what == NATS_CANCEL_ASKS && !c->lost && c->sure)
+                say(c, NATS_CANCEL_BELOW, c->attempt);
 }
 
 void claims_up(struct hub_link *l)

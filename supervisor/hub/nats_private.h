@@ -22,6 +22,7 @@
 #include "core/farm.h"
 #include "core/nats_layout.h"
 #include "hub/driver.h"
+#include "hub/nats_places.h"
 #include "hub/nats_wire.h"
 #include "hub/submit.h"
 
@@ -154,14 +155,15 @@ struct hub_link {
 
         struct list claims, settled;
         unsigned n_claims, n_held;
-        uint64_t next_number;
+        struct places numbers;  /* of claims and submissions */
+        struct hub_job *untold; /* of which nothing is known for want of memory; chained by `mark` */
 
         usec_t beat_at, began;
         uint64_t claimed, completed, failed, released, lost, tokens;
 
         struct farm *farm; /* NULL: we do not hand in */
         struct list submissions;
-        unsigned n_submissions;
+        unsigned n_submissions, n_cancelled; /* all; those that nobody waits for */
 };
 
 /* nats.c */
@@ -199,8 +201,8 @@ void pulls_finish(struct hub_link *l);
 
 /* nats_claim.c */
 void claim_arrived(struct hub_link *l, struct consumer *c, const struct nats_message *m);
-struct claim *claim_of(struct hub_link *l,
-                       struct hub_job *job); /* also one that we have forgotten; NULL: no memory, no token */
+/* Also one that we have forgotten. NULL: no memory. */
+struct claim *claim_of(struct hub_link *l, struct hub_job *job);
 int claim_adopt(struct hub_link *l, struct hub_job *job);
 void claim_renew(struct claim *c);
 /* "-NAK", as soon as it is sure that the claim is ours. blames: it was one of the job's tries. */
@@ -221,6 +223,10 @@ void claims_finish(struct hub_link *l);
 /* nats_settle.c */
 /* on_settled, at the next turn; then the claim is forgotten. */
 void settle_later(struct claim *c, enum hub_settled how);
+/* The same for a job that there is no memory for. */
+void settle_unknown_later(struct hub_link *l, struct hub_job *job);
+void settle_finish(struct hub_link *l);
+bool settle_is_untold(const struct hub_link *l, const struct hub_job *job);
 void settle_now(struct claim *c, enum hub_settled how); /* from the loop's callbacks alone */
 void settle_tick(struct hub_link *l);
 /* "+ACK" or "-NAK …": on_settled with how when it is acknowledged; else with `else_how`. */

@@ -24,8 +24,53 @@ void settle_later(struct claim *c, enum hub_settled how)
         link_wake(c->link, loop_now(c->link->loop));
 }
 
+/* A ring needs no end that could be taken for none. */
+void settle_unknown_later(struct hub_link *l, struct hub_job *job)
+{
+        job->mark = l->untold ? l->untold->mark : job;
+        if (l->untold)
+                l->untold->mark = job;
+        l->untold = job;
+        link_wake(l, loop_now(l->loop));
+}
+
+bool settle_is_untold(const struct hub_link *l, const struct hub_job *job)
+{
+        const struct hub_job *at = l->untold;
+
+        if (at)
+                do {
+                        if (at == job)
+                                return true;
+                        at = at->mark;
+                } while (at != l->untold);
+        return false;
+}
+
+static struct hub_job *take_untold(struct hub_link *l)
+{
+        struct hub_job *first = l->untold ? l->untold->mark : NULL;
+
+        if (!first)
+                return NULL;
+        if (first == l->untold)
+                l->untold = NULL;
+        else
+                l->untold->mark = first->mark;
+        first->mark = NULL;
+        return first;
+}
+
+void settle_finish(struct hub_link *l)
+{
+        while (take_untold(l))
+                ;
+}
+
 void settle_tick(struct hub_link *l)
 {
+        for (struct hub_job *job; (job = take_untold(l));)
+                l->events->on_settled(l->owner, job, HUB_UNKNOWN);
         while (!list_is_empty(&l->settled)) {
                 struct claim *c = LIST_ENTRY(l->settled.next, struct claim, settled);
 

@@ -3,7 +3,8 @@
  *   PUBLISHING  sent under one message id, again and again until acknowledged: JetStream keeps one
  *   ACCEPTED    llm.out.JOB tells text; llm.res.JOB only rings: that a result was published does not say that it was stored, so …
  *   FETCHING    … it is read from the stream, which is the truth; also after a reconnect, and now and then
- *   CANCELLED   nobody waits for it any more, but a worker may begin it: it is told when it speaks
+ *   CANCELLED   nobody waits for it any more, but a worker may begin it: it is told when it speaks. Also what was not acknowledged in time: the
+ *               hub may have it all the same. Of these the oldest are forgotten when there are too many; their deadline ends them, too
  *
  * Text comes at most once and in order; a chunk that is missing ends the telling of that run, and what follows it comes from the result
  * (nats_rest.h). A greater attempt or run begins from nothing (on_restart). */
@@ -21,12 +22,13 @@
 #include "core/trace.h"
 #include "hub/nats_rest.h"
 
-enum { SUBMISSIONS_MAX = 4096, TOLD_MAX = 16 << 20 };
+enum { SUBMISSIONS_MAX = 4096, CANCELLED_MAX = 4096, TOLD_MAX = 16 << 20 };
 #define PUBLISH_FOR  (15 * USEC_PER_SEC) /* then the hub counts as down */
 #define PUBLISH_WAIT (250 * USEC_PER_MSEC)
 #define FETCH_SOON                                                                                           \
         (20 * USEC_PER_MSEC) /* after the ring: the stream is a moment behind; then twice as long each time */
 #define FETCH_AGAIN (15 * USEC_PER_SEC) /* without a ring: one may have been lost */
+#define FETCH_IDLY  (60 * USEC_PER_SEC) /* of what nobody waits for */
 #define RETRY_AFTER 5
 
 enum submission_state { PUBLISHING, ACCEPTED, FETCHING, CANCELLED, ENDED };
@@ -74,8 +76,10 @@ static struct hub_submission *submission_free(struct hub_submission *s)
                 nats_wire_unsubscribe(s->link->wire, TAG(TAG_RESULT, s->number));
         }
         request_forget(s->link, s);
+        places_drop(&s->link->numbers, s->number);
         list_remove(&s->node);
         s->link->n_submissions--;
+        s->link->n_cancelled -= s->state == CANCELLED;
         s->assemble = assemble_free(s->assemble);
         buffer_finish(&s->told);
         free(s->path);
@@ -85,13 +89,19 @@ static struct hub_submission *submission_free(struct hub_submission *s)
         return NULL;
 }
 
+static void let_go(struct hub_submission *s);
+
 /* After each callback: false when the asker has gone meanwhile. */
 static bool back(struct hub_submission *s)
 {
         s->inside--;
         if (!s->dead || s->inside)
                 return !s->dead;
-        (void)submission_free(s);
+        s->dead = false;
+        if (s->sent)
+                let_go(s);
+        else
+                (void)submission_free(s);
         return false;
 }
 
@@ -122,6 +132,56 @@ static void end_badly(struct hub_submission *s, int status, const char *code, co
                                .retry_after = status == 429 || status == 503 ? RETRY_AFTER : 0};
 
         end(s, &e);
+}
+
+static void cancel(struct hub_submission *s)
+{
+        char subject[NATS_SUBJECT_MAX];
+
+        if (s->sent && link_is_up(s->link))
+                (void)nats_wire_publish(s->link->wire, nats_subject(NATS_CANCEL, s->id, subject), NULL, NULL,
+                                        0, NULL, 0);
+}
+
+/* Nobody waits for it any more: who has it is told, and who takes it later when he speaks. */
+static void let_go(struct hub_submission *s)
+{
+        struct hub_link *l = s->link;
+
+        for (struct list *it = l->submissions.next;
+             it != &l->submissions && l->n_cancelled >= CANCELLED_MAX;) {
+                struct hub_submission *old = LIST_ENTRY(it, struct hub_submission, node);
+
+                it = it->next;
+                if (old->state == CANCELLED)
+                        (void)submission_free(old);
+        }
+        s->state = CANCELLED;
+        l->n_cancelled++;
+        s->events = NULL;
+        free(s->body);
+        s->body = NULL;
+        cancel(s);
+        due(s, loop_now(l->loop) + FETCH_IDLY);
+}
+
+/* The hub did not say that it has the job, which does not say that it has not. */
+static void give_up(struct hub_submission *s)
+{
+        struct submit_end e = {.status = 503,
+                               .code = "hub_down",
+                               .message = "the hub did not take the job",
+                               .retry_after = RETRY_AFTER};
+
+        if (!s->sent) {
+                end(s, &e);
+                return;
+        }
+        s->state = ENDED;
+        s->inside++;
+        s->events->on_end(s->owner, &e);
+        s->inside--;
+        let_go(s);
 }
 
 /* From a function of the driver: told at the next turn. */
@@ -305,7 +365,7 @@ static void fetched(struct hub_link *l, void *arg, const struct nats_message *m)
         } else {
                 if (s->state == FETCHING)
                         s->state = ACCEPTED;
-                due(s, loop_now(l->loop) + FETCH_AGAIN);
+                due(s, loop_now(l->loop) + (s->state == CANCELLED ? FETCH_IDLY : FETCH_AGAIN));
         }
 }
 
@@ -341,7 +401,7 @@ static void publish_again(struct hub_submission *s)
         usec_t now = loop_now(s->link->loop);
 
         if (now >= s->began + PUBLISH_FOR)
-                end_badly(s, 503, "hub_down", "the hub did not take the job");
+                give_up(s);
         else
                 due(s, now + PUBLISH_WAIT);
 }
@@ -449,7 +509,7 @@ int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_s
 
         if (!link_is_up(l) || l->draining)
                 return -EHOSTDOWN;
-        if (l->n_submissions >= SUBMISSIONS_MAX || nats_wire_fill(l->wire) > 50)
+        if (l->n_submissions - l->n_cancelled >= SUBMISSIONS_MAX || nats_wire_fill(l->wire) > 50)
                 return -EAGAIN;
         s = calloc(1, sizeof(*s));
         if (!s)
@@ -457,13 +517,16 @@ int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_s
         s->link = l;
         s->events = spec->events;
         s->owner = spec->owner;
-        s->number = l->next_number++;
         s->began = loop_now(l->loop);
         s->due = USEC_INFINITY;
         buffer_init(&s->told, TOLD_MAX);
         list_append(&l->submissions, &s->node);
         l->n_submissions++;
-        r = prepare(s, spec);
+        r = places_put(&l->numbers, s, &s->number);
+        if (r < 0)
+                s->number = UINT64_MAX;
+        else
+                r = prepare(s, spec);
         if (r >= 0)
                 r = follow(s);
         if (r >= 0) {
@@ -483,48 +546,22 @@ int nats_submit(struct hub_link *l, const struct submit_spec *spec, struct hub_s
         return 0;
 }
 
-static void cancel(struct hub_submission *s)
-{
-        char subject[NATS_SUBJECT_MAX];
-
-        if (s->sent && link_is_up(s->link))
-                (void)nats_wire_publish(s->link->wire, nats_subject(NATS_CANCEL, s->id, subject), NULL, NULL,
-                                        0, NULL, 0);
-}
-
 void nats_submit_cancel(struct hub_link *l, struct hub_submission *s)
 {
         (void)l;
-        if (!s || s->state == ENDED)
+        if (!s || s->state == ENDED || s->state == CANCELLED)
                 return;
-        cancel(s);
-        if (s->inside || !s->sent || s->code) {
+        if (s->inside)
+                s->dead = true;
+        else if (!s->sent || s->code)
                 (void)submission_free(s);
-                return;
-        }
-        /* Who takes it later is told when he speaks. */
-        s->state = CANCELLED;
-        s->events = NULL;
-        free(s->body);
-        s->body = NULL;
-        due(s, loop_now(l->loop) + FETCH_AGAIN);
-}
-
-static struct hub_submission *find(struct hub_link *l, uint64_t number)
-{
-        LIST_FOREACH(&l->submissions, it)
-        {
-                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
-
-                if (s->number == number)
-                        return s;
-        }
-        return NULL;
+        else
+                let_go(s);
 }
 
 void submissions_message(struct hub_link *l, enum tag tag, uint64_t number, const struct nats_message *m)
 {
-        struct hub_submission *s = find(l, number);
+        struct hub_submission *s = places_get(&l->numbers, number);
 
         if (!s || s->code)
                 return;
@@ -546,6 +583,8 @@ void submissions_up(struct hub_link *l)
 
                 /* What was said meanwhile is lost: a gap shows by its number, a result is asked for. */
                 (void)follow(s);
+                if (s->state == CANCELLED)
+                        cancel(s);
                 s->pause = FETCH_AGAIN;
                 due(s, loop_now(l->loop));
         }
@@ -578,7 +617,7 @@ static void act(struct hub_submission *s, usec_t now)
                         end_badly(s, 504, "hub_timeout", "no worker answered in time");
         } else if (s->state == PUBLISHING) {
                 if (!link_is_up(l) || now >= s->began + PUBLISH_FOR)
-                        end_badly(s, 503, "hub_down", "the hub did not take the job");
+                        give_up(s);
                 else if (publish(s) < 0)
                         publish_again(s);
         } else if (link_is_up(l)) {
@@ -589,24 +628,32 @@ static void act(struct hub_submission *s, usec_t now)
 usec_t submissions_tick(struct hub_link *l, usec_t now)
 {
         usec_t next = USEC_INFINITY;
-        bool again;
+        struct list late;
 
-        /* A callback may end others, too. */
-        do {
-                again = false;
-                next = USEC_INFINITY;
-                LIST_FOREACH(&l->submissions, it)
-                {
-                        struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
+        /* A callback may end others, too: those that are due wait in a list that they leave by themselves then. */
+        list_init(&late);
+        LIST_FOREACH(&l->submissions, it)
+        {
+                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
 
-                        if (MIN(s->due, s->deadline) <= now) {
-                                act(s, now);
-                                again = true;
-                                break;
-                        }
-                        next = MIN(next, MIN(s->due, s->deadline));
+                if (MIN(s->due, s->deadline) <= now) {
+                        list_remove(&s->node);
+                        list_append(&late, &s->node);
                 }
-        } while (again);
+        }
+        while (!list_is_empty(&late)) {
+                struct hub_submission *s = LIST_ENTRY(late.next, struct hub_submission, node);
+
+                list_remove(&s->node);
+                list_append(&l->submissions, &s->node);
+                act(s, now);
+        }
+        LIST_FOREACH(&l->submissions, it)
+        {
+                struct hub_submission *s = LIST_ENTRY(it, struct hub_submission, node);
+
+                next = MIN(next, MIN(s->due, s->deadline));
+        }
         return next;
 }
 

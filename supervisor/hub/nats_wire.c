@@ -22,9 +22,10 @@
 #define STEADY     (10 * USEC_PER_SEC) /* a connection that lived so long was a good one */
 #define RECENT     (2 * USEC_PER_SEC)  /* such a complaint is why the connection ended */
 #define GOODBYE_MS 1000
-#define JOIN       (3 * USEC_PER_SEC)
-#define FINISH     (5 * USEC_PER_SEC) /* for libnats to call us for the last time */
-enum { WHY_MAX = 320, DISPATCH_MAX = 256 };
+#define JOIN       (100 * USEC_PER_MSEC) /* of a thread that is told to end: the loop has others to serve */
+#define LAST_WAIT  (3 * USEC_PER_SEC)    /* for those that took longer, when the process ends */
+#define FINISH     (5 * USEC_PER_SEC)    /* for libnats to call us for the last time */
+enum { WHY_MAX = 320, DISPATCH_MAX = 256, SUB_BUCKETS = 1024 };
 
 static const struct backoff_policy refused = {5 * USEC_PER_SEC, 5 * USEC_PER_MIN, 0.2};
 
@@ -66,12 +67,12 @@ struct session {
         char why[WHY_MAX];    /* the last complaint … */
         usec_t complained_at; /* … and when */
         struct nats_session_events events;
-        struct list subs;
+        struct list subs, by_tag[SUB_BUCKETS];
         unsigned n_subs;
 };
 
 struct sub {
-        struct list node; /* in session.subs, as long as it can be named by its tag */
+        struct list node, tagged; /* in session.subs and by_tag, as long as it can be named by its tag */
         struct session *session;
         natsSubscription *nats; /* our reference; NULL: given up */
         uint64_t tag;
@@ -181,6 +182,36 @@ static struct event *event_new(enum event_type type, unsigned epoch, const char 
         return e;
 }
 
+/* Threads that were not waited for: what they have to say to their hub may take as long as the process needs to end, and some time more. */
+static struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cond;
+        unsigned n;
+        bool registered;
+} orphans = {.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static void wait_for_orphans(void)
+{
+        usec_t at = time_realtime() + LAST_WAIT;
+        struct timespec t = {.tv_sec = (time_t)(at / USEC_PER_SEC),
+                             .tv_nsec = (long)(at % USEC_PER_SEC) * 1000};
+
+        (void)pthread_mutex_lock(&orphans.mu);
+        while (orphans.n && pthread_cond_timedwait(&orphans.cond, &orphans.mu, &t) == 0)
+                ;
+        (void)pthread_mutex_unlock(&orphans.mu);
+}
+
+static void orphan_count(int by)
+{
+        (void)pthread_mutex_lock(&orphans.mu);
+        orphans.n += (unsigned)by;
+        if (!orphans.registered)
+                orphans.registered = atexit(wait_for_orphans) == 0;
+        (void)pthread_cond_broadcast(&orphans.cond);
+        (void)pthread_mutex_unlock(&orphans.mu);
+}
+
 /* --- libnats' threads --------------------------------------------------------------------------------------------- */
 
 static void message(natsConnection *nc, natsSubscription *nats, natsMsg *msg, void *closure)
@@ -210,6 +241,12 @@ static void message(natsConnection *nc, natsSubscription *nats, natsMsg *msg, vo
         (void)pthread_mutex_unlock(&w->mu);
 }
 
+static void forget_tag(struct sub *s)
+{
+        list_remove(&s->node);
+        list_remove(&s->tagged);
+}
+
 /* The last call for a subscription. */
 static void complete(void *closure)
 {
@@ -222,7 +259,7 @@ static void complete(void *closure)
         /* Our reference is given up once: hang_up and end_sub may want to at this moment. */
         (void)pthread_mutex_lock(&w->mu);
         nats = steal_ptr(s->nats);
-        list_remove(&s->node);
+        forget_tag(s);
         (void)pthread_mutex_unlock(&w->mu);
         natsSubscription_Destroy(nats);
         (void)pthread_mutex_lock(&w->mu);
@@ -280,11 +317,16 @@ static void wait_until(struct nats_wire *w, usec_t at)
                 (void)pthread_cond_timedwait(&w->cond, &w->mu, &t);
 }
 
+static struct list *bucket_of(struct session *s, uint64_t tag)
+{
+        return &s->by_tag[tag * UINT64_C(0x9E3779B97F4A7C15) >> 54];
+}
+
 static struct sub *find_sub(struct session *s, uint64_t tag)
 {
-        LIST_FOREACH(&s->subs, it)
+        LIST_FOREACH(bucket_of(s, tag), it)
         {
-                struct sub *sub = LIST_ENTRY(it, struct sub, node);
+                struct sub *sub = LIST_ENTRY(it, struct sub, tagged);
 
                 if (sub->tag == tag)
                         return sub;
@@ -304,6 +346,7 @@ static void subscribe(struct session *session, natsConnection *nc, const struct 
         s->tag = o->tag;
         (void)pthread_mutex_lock(&w->mu);
         list_append(&session->subs, &s->node);
+        list_append(bucket_of(session, s->tag), &s->tagged);
         session->n_subs++;
         (void)pthread_mutex_unlock(&w->mu);
         ns = natsConnection_Subscribe(&s->nats, nc, o->subject, message, s);
@@ -311,7 +354,7 @@ static void subscribe(struct session *session, natsConnection *nc, const struct 
                 return;
         /* The connection ends just now. */
         (void)pthread_mutex_lock(&w->mu);
-        list_remove(&s->node);
+        forget_tag(s);
         session->n_subs--;
         (void)pthread_mutex_unlock(&w->mu);
         if (ns == NATS_OK)
@@ -333,7 +376,7 @@ static void end_sub(struct session *session, const struct order *o, bool drain)
         if (s) {
                 s->wants_word = drain;
                 nats = steal_ptr(s->nats);
-                list_remove(&s->node);
+                forget_tag(s);
         }
         (void)pthread_mutex_unlock(&w->mu);
         if (!nats)
@@ -407,7 +450,7 @@ static void hang_up(struct session *s, natsConnection *nc)
                 struct sub *sub = LIST_ENTRY(s->subs.next, struct sub, node);
                 natsSubscription *nats = steal_ptr(sub->nats);
 
-                list_remove(&sub->node);
+                forget_tag(sub);
                 (void)pthread_mutex_unlock(&w->mu);
                 natsSubscription_Destroy(nats);
                 (void)pthread_mutex_lock(&w->mu);
@@ -493,6 +536,8 @@ static struct session *session_new(struct nats_wire *w, unsigned epoch)
         s->epoch = epoch;
         s->events = (struct nats_session_events){on_closed, on_complaint, s};
         list_init(&s->subs);
+        for (size_t i = 0; i < SUB_BUCKETS; i++)
+                list_init(&s->by_tag[i]);
         return s;
 }
 
@@ -575,8 +620,10 @@ static void *run(void *arg)
         w->ended = true;
         orphan = w->orphan;
         (void)pthread_mutex_unlock(&w->mu);
-        if (orphan)
+        if (orphan) {
                 wire_destroy(w);
+                orphan_count(-1);
+        }
         return NULL;
 }
 
@@ -914,10 +961,12 @@ struct nats_wire *nats_wire_free(struct nats_wire *w)
         (void)pthread_mutex_unlock(&w->mu);
         joined = pthread_timedjoin_np(w->thread, NULL, &t) == 0;
         if (!joined) {
-                /* It is inside libnats, which tries to connect: it ends when that does. */
+                /* It is inside libnats, which tries to connect, or to say goodbye: it ends when that does. */
                 (void)pthread_mutex_lock(&w->mu);
                 joined = w->ended;
                 w->orphan = !joined;
+                if (w->orphan)
+                        orphan_count(1);
                 (void)pthread_detach(w->thread);
                 (void)pthread_mutex_unlock(&w->mu);
         }

@@ -69,7 +69,7 @@ struct nats_header {
 
 /* Copies everything; connects in the background. 0, -ENOMEM, -errno of what the kernel refuses; -EINVAL: a URL is none. */
 int nats_wire_new(struct loop *loop, const struct nats_wire_spec *spec, struct nats_wire **ret);
-/* What was ordered before is still sent, for a second at most. Always NULL. */
+/* What was ordered before is still sent, for a second at most; it waits a tenth of that itself, then the process' end does. Always NULL. */
 struct nats_wire *nats_wire_free(struct nats_wire *w);
 /* The next try is made now. */
 void nats_wire_hurry(struct nats_wire *w);

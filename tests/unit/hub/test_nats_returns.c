@@ -357,6 +357,51 @@ static void test_too_large_for_the_stream(void **state)
         scene_end(&s);
 }
 
+/* No memory for a claim that was forgotten meanwhile: the connector is told that nothing is known, and orders again. */
+static void test_no_memory(void **state)
+{
+        uint64_t number;
+        struct scene s;
+        int thing = 0;
+
+        (void)state;
+        scene_usual(&s, 10 * USEC_PER_MIN);
+        up(&s, &s.a, "gpu1");
+        credits(&s.a, 3, "tiny", 3);
+        for (unsigned i = 0; i < 3; i++) {
+                char id[8];
+
+                (void)snprintf(id, sizeof(id), "m%u", i);
+                (void)hand_in(&s, "tiny", NATS_LO, id, "{}", NULL);
+        }
+        WAIT_FOR(&s, s.a.n == 3);
+        server_kill(&s, SIGKILL);
+        WAIT_FOR(&s, status_of(&s.a).state == HUB_DOWN);
+        for (unsigned i = 0; i < 3; i++) {
+                complete(&s.a, i, "{}");
+                SETTLED(&s, &s.a, i, HUB_UNKNOWN);
+                assert_null(s.a.jobs[i].job.mark);
+        }
+        server_start(&s);
+        WAIT_FOR(&s, status_of(&s.a).state == HUB_UP);
+        while (places_put(&s.a.link->numbers, &thing, &number) == 0)
+                ;
+        complete(&s.a, 0, "{}");
+        s.a.jobs[1].settled = s.a.jobs[2].settled = false;
+        (hub_driver_nats.fail)(s.a.link, &s.a.jobs[1].job, HUB_FAIL_RETRY, 0, "no memory");
+        hub_driver_nats.release(s.a.link, &s.a.jobs[2].job);
+        hub_driver_nats.renew(s.a.link, &s.a.jobs[1].job);
+        for (unsigned i = 0; i < 3; i++) {
+                SETTLED(&s, &s.a, i, HUB_UNKNOWN);
+                assert_null(s.a.jobs[i].job.mark);
+        }
+        places_finish(&s.a.link->numbers);
+        complete(&s.a, 0, "{}");
+        WAIT_FOR(&s, s.a.jobs[0].settled);
+        assert_int_equal(s.a.jobs[0].how, HUB_STORED);
+        scene_end(&s);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -369,6 +414,7 @@ int main(void)
                 cmocka_unit_test(test_back_before_the_word),
                 cmocka_unit_test(test_other_hubs),
                 cmocka_unit_test(test_too_large_for_the_stream),
+                cmocka_unit_test(test_no_memory),
         };
         int r;
 

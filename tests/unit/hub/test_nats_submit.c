@@ -4,6 +4,7 @@
 
 #include <sys/uio.h>
 
+#include "hub/nats_private.h"
 #include "hub/nats_rest.h"
 #include "hub/submit.h"
 
@@ -355,6 +356,93 @@ static void test_hub_dies(void **state)
         scene_end(&s);
 }
 
+/* The hub's word that it has the job is lost for so long that it counts as down, and it has the job all the same: who takes it is told that
+ * nobody wants it. */
+static void test_given_up(void **state)
+{
+        static const char users[] =
+                "accounts { A { jetstream: on, users: [ {user: root, password: pw}, {user: gpu1, password: "
+                "pw}, "
+                "{user: front, password: pw, permissions: {subscribe: {deny: \"_INBOX.front.>\"}}} ] } }";
+        struct nats_layout l = NATS_LAYOUT_DEFAULT;
+        struct scene s;
+        struct asker a;
+        char path[128];
+        FILE *f;
+
+        (void)state;
+        scene_begin(&s, users, "root", "pw");
+        provision(&s, &l, usual_models);
+        (void)snprintf(path, sizeof(path), "%s/password", s.dir);
+        f = fopen(path, "we");
+        assert_non_null(f);
+        (void)fputs("pw\n", f);
+        (void)fclose(f);
+        worker_open(&s, &s.a, "front", "front", path);
+        worker_open(&s, &s.b, "gpu1", "gpu1", path);
+        WAIT_FOR(&s, status_of(&s.a).state == HUB_UP && status_of(&s.b).state == HUB_UP);
+        (void)ask(&s, &a, true, 10 * USEC_PER_MIN);
+        WAIT_FOR(&s, a.ended);
+        assert_int_equal(a.accepted, 0);
+        assert_int_equal(a.status, 503);
+        assert_string_equal(a.code, "hub_down");
+        credits(&s.b, 1, "tiny", 1);
+        WAIT_FOR(&s, s.b.n == 1);
+        run_for(&s, 200 * USEC_PER_MSEC);
+        assert_false(s.b.jobs[0].cancelled);
+        say(&s.b, 0, 0, EVENT("one "));
+        WAIT_FOR(&s, s.b.jobs[0].cancelled);
+        (hub_driver_nats.fail)(s.b.link, &s.b.jobs[0].job, HUB_FAIL_CANCELLED, 0, "cancelled");
+        SETTLED(&s, &s.b, 0, HUB_STORED);
+        assert_int_equal(a.ended, 1);
+        assert_int_equal(s.a.link->n_cancelled, 1);
+        scene_end(&s);
+}
+
+/* What nobody waits for any more takes nobody's place, and is forgotten when there is too much of it. */
+static void test_many_cancelled(void **state)
+{
+        struct scene s;
+        struct asker a;
+
+        (void)state;
+        scene_usual(&s, 10 * USEC_PER_MIN);
+        up(&s, &s.a, "front");
+        for (unsigned i = 0; i < 4200; i++) {
+                while (nats_wire_fill(s.a.link->wire) > 25)
+                        run_for(&s, USEC_PER_MSEC);
+                (void)ask(&s, &a, false, 10 * USEC_PER_MIN);
+                hub_driver_nats.submit_cancel(s.a.link, a.submission);
+        }
+        assert_int_equal(s.a.link->n_cancelled, 4096);
+        (void)ask(&s, &a, false, 10 * USEC_PER_MIN);
+        WAIT_FOR(&s, a.accepted);
+        assert_int_equal(s.a.link->n_submissions, 4097);
+        scene_end(&s);
+}
+
+/* A hub that does not listen gets its goodbye from a thread: the loop serves others meanwhile. (It used to wait a second each time.) */
+static void test_close_does_not_wait(void **state)
+{
+        usec_t least = USEC_INFINITY;
+        struct scene s;
+
+        (void)state;
+        scene_usual(&s, 10 * USEC_PER_MIN);
+        for (unsigned i = 0; i < 4; i++) {
+                usec_t began;
+
+                up(&s, &s.a, "front");
+                (void)kill(s.server, SIGSTOP);
+                began = time_monotonic();
+                worker_close(&s.a);
+                least = MIN(least, time_monotonic() - began);
+                (void)kill(s.server, SIGCONT);
+        }
+        assert_true(least < 800 * USEC_PER_MSEC);
+        scene_end(&s);
+}
+
 static void test_rest(void **state)
 {
         _cleanup_buffer_ struct buffer out;
@@ -385,11 +473,18 @@ static void test_rest(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_rest),     cmocka_unit_test(test_stream),
-                cmocka_unit_test(test_whole),    cmocka_unit_test(test_gap),
-                cmocka_unit_test(test_cancel),   cmocka_unit_test(test_second_attempt),
-                cmocka_unit_test(test_failures), cmocka_unit_test(test_hub_dies),
+                cmocka_unit_test(test_rest),
+                cmocka_unit_test(test_stream),
+                cmocka_unit_test(test_whole),
+                cmocka_unit_test(test_gap),
+                cmocka_unit_test(test_cancel),
+                cmocka_unit_test(test_second_attempt),
+                cmocka_unit_test(test_failures),
+                cmocka_unit_test(test_hub_dies),
                 cmocka_unit_test(test_forged),
+                cmocka_unit_test(test_given_up),
+                cmocka_unit_test(test_close_does_not_wait),
+                cmocka_unit_test(test_many_cancelled),
         };
         int r;
 
