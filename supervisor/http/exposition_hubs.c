@@ -43,6 +43,25 @@ static void each_end(const struct exposition_part *p, const struct exposition_ro
                                           r->failed[i]);
 }
 
+static void each_submit_end(const struct exposition_part *p, const struct exposition_row *row,
+                            const void *sample, struct buffer *out)
+{
+        const struct sample *s = sample;
+
+        for (unsigned i = 0; i < SUBMIT_OUTCOMES; i++)
+                exposition_part_put_count(p, row, s, "outcome", submit_outcome_name((enum submit_outcome)i),
+                                          out, s->report.submit_ends[i]);
+}
+
+static void each_first_text(const struct exposition_part *p, const struct exposition_row *row,
+                            const void *sample, struct buffer *out)
+{
+        const struct sample *s = sample;
+
+        exposition_part_put_histogram(p, row, s, activity_bounds, ACTIVITY_BUCKETS, s->report.submit_first,
+                                      s->report.submit_first_sum, out);
+}
+
 /* Of a gauge (unsigned) and of a counter (64 bits). */
 #define GAUGE(m) .each = exposition_each_unsigned, .offset = offsetof(struct sample, report.m)
 #define COUNT(m) .each = exposition_each_u64, .offset = offsetof(struct sample, report.m)
@@ -66,7 +85,13 @@ static const struct exposition_row rows[] = {
         {PREFIX "tokens_total", "counter", "Tokens generated in completed jobs.", COUNT(tokens)},
         {PREFIX "submissions_total", "counter", "Requests of our gateway handed in.", COUNT(submitted)},
         {PREFIX "submissions_failed_total", "counter", "Of these, those that failed.", COUNT(submit_failed)},
-        {PREFIX "submissions_open", "gauge", "Of these, those that are under way.", GAUGE(submitting)},
+        {PREFIX "submissions_open", "gauge", "Of these, those that are under way.", COUNT(submitting)},
+        {PREFIX "submissions_ended_total", "counter", "Requests handed in by what became of them.",
+         .each = each_submit_end},
+        {PREFIX "submission_restarts_total", "counter",
+         "Times that another attempt began behind text of theirs.", COUNT(submit_restarts)},
+        {PREFIX "submission_first_text_seconds", "histogram",
+         "From the handing in of a request that streams to its first text.", .each = each_first_text},
         {PREFIX "link_connects_total", "counter", "Connections made.", COUNT(link.connects)},
         {PREFIX "link_disconnects_total", "counter", "Connections lost.", COUNT(link.disconnects)},
         {PREFIX "link_errors_total", "counter", "Errors of the link.", COUNT(link.errors)},

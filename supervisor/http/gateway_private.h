@@ -23,6 +23,7 @@ struct gateway {
         struct list waiting; /* errands of streaming clients that have no answer yet */
         struct timer *tick;  /* armed while there are any */
         struct list handed;  /* those that are at a hub (gateway_submit.c) */
+        size_t held;         /* bytes of their answers that wait for slow readers */
         struct buffer lines; /* of the head that is being made */
 };
 

@@ -3,7 +3,10 @@
  * Local first: it goes to the hub when the model is known there alone, or when our own instances of it are busy or down while a worker has room.
  * A client that streams gets the worker's events as they come. When the worker is lost in the middle and another one begins anew, the
  * client cannot be made to forget what it has: it is told so, by an error (hub_restarted), and the second try is cancelled. As long as no
- * token was told, and for clients that do not stream, it goes unnoticed. */
+ * token was told, and for clients that do not stream, it goes unnoticed.
+ *
+ * A worker cannot be told to wait. What its reader does not take is held here, within bounds, and goes when there is room; beyond them the
+ * worker is told to stop, and the client has an error behind what it takes (client_slow). */
 #include <errno.h>
 #include <stdio.h>
 
@@ -15,7 +18,12 @@
 #include "http/respond.h"
 #include "hub/hubs.h"
 
-enum { LINES_MAX = 256, JOB_ID_MAX = 160 };
+enum {
+        LINES_MAX = 256,
+        JOB_ID_MAX = 160,
+        HELD_MAX = 4 << 20, /* of one answer, beside what the connection has queued */
+        HELD_SUM_MAX = 64 << 20,
+};
 
 struct handed {
         struct list node; /* in gateway.handed */
@@ -26,6 +34,8 @@ struct handed {
         char id[ACTIVITY_ID_MAX];
         char job[JOB_ID_MAX]; /* the hub's, "" until it is durable there */
         bool has_way_back;    /* our own instances have the model, too */
+        struct buffer held;   /* what the client has no room for yet */
+        bool over, breaks;    /* nothing follows what is held; it is no whole answer */
 };
 
 /* --- which ------------------------------------------------------------------------------------------------------------- */
@@ -140,9 +150,9 @@ static struct activity_record *begin_record(struct errand *e, const char *model)
 /* The list of requests keeps static texts. */
 static const char *static_code(const char *code)
 {
-        static const char *const codes[] = {"ok",          "hub_full",    "hub_down",  "hub_timeout",
-                                            "hub_gap",     "hub_failed",  "cancelled", "hub_restarted",
-                                            "client_gone", "client_error"};
+        static const char *const codes[] = {"ok",          "hub_full",     "hub_down",   "hub_timeout",
+                                            "hub_gap",     "hub_failed",   "cancelled",  "hub_restarted",
+                                            "client_gone", "client_error", "client_slow"};
 
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
                 if (streq_ptr(codes[i], code))
@@ -184,6 +194,8 @@ void submit_free(struct errand *e)
                 submission_cancel(e->gateway->doors->hubs, steal_ptr(h->submission));
         end_record(h, "client_gone", 0, NULL);
         list_remove(&h->node);
+        e->gateway->held -= h->held.len;
+        buffer_finish(&h->held);
         free(h->usage);
         free(h);
 }
@@ -195,6 +207,7 @@ static struct handed *handed_new(struct errand *e)
         if (!h)
                 return NULL;
         list_init(&h->node);
+        buffer_init(&h->held, 0);
         h->errand = e;
         h->usage = malloc(sizeof(*h->usage));
         if (!h->usage) {
@@ -249,11 +262,88 @@ static void begin_answer(struct handed *h, unsigned attempt)
         memset(e->last, '\n', sizeof(e->last));
 }
 
+/* --- a reader that is slower than the worker --- */
+
+static void on_room(void *owner, struct request *req)
+{
+        struct handed *h = owner;
+        struct errand *e = h->errand;
+        int r;
+
+        if (!h->held.len)
+                return;
+        r = request_write(req, h->held.data, h->held.len); /* as much as it is, since nothing is queued */
+        if (r == -EPIPE)
+                return; /* on_gone follows */
+        e->gateway->held -= h->held.len;
+        buffer_finish(&h->held);
+        buffer_init(&h->held, 0);
+        if (r >= 0 && !h->over)
+                return;
+        if (r < 0 || h->breaks)
+                request_break(req);
+        else
+                request_end(req);
+        errand_free(e);
+}
+
+/* 0, -ENOBUFS, -ENOMEM. */
+static int hold(struct handed *h, const char *data, size_t len)
+{
+        struct gateway *g = h->errand->gateway;
+
+        if (h->held.len + len > HELD_MAX || g->held + len > HELD_SUM_MAX)
+                return -ENOBUFS;
+        if (buffer_append(&h->held, data, len) < 0)
+                return -ENOMEM;
+        g->held += len;
+        request_on_drain(h->errand->req, on_room, h);
+        return 0;
+}
+
+/* Behind what is held, if anything is; the errand lives until it has gone. */
+static void fail_behind(struct handed *h, const struct errand_error *error)
+{
+        struct errand *e = h->errand;
+        size_t before = h->held.len;
+
+        if (!before) {
+                errand_fail(e, error);
+                return;
+        }
+        if (!(e->last[0] == '\n' && e->last[1] == '\n'))
+                (void)buffer_puts(&h->held, "\n\n");
+        (void)buffer_puts(&h->held, e->anthropic ? "event: error\ndata: " : "data: ");
+        errand_put_error(e, error, &h->held);
+        (void)buffer_puts(&h->held, "\n\n");
+        e->gateway->held += h->held.len - before;
+        h->over = h->breaks = true;
+        if (h->submission)
+                submission_cancel(e->gateway->doors->hubs, steal_ptr(h->submission));
+}
+
+static void too_slow(struct handed *h)
+{
+        static const struct errand_error error = {.status = 503,
+                                                  .code = "client_slow",
+                                                  .message = "this client takes the answer more slowly than "
+                                                             "the worker makes it, and more of it waits "
+                                                             "than is kept: "
+                                                             "read faster, or ask without \"stream\""};
+        struct log_about about;
+
+        activity_about(h->record, &about);
+        log_about(LOG_WARNING, &about,
+                  "%s: its client reads too slowly: %zu bytes wait for it, and the rest is given up", h->id,
+                  request_queued(h->errand->req) + h->held.len);
+        end_record(h, "client_slow", 200, NULL);
+        fail_behind(h, &error);
+}
+
 static void on_events(void *owner, const char *events, size_t len, unsigned attempt)
 {
         struct handed *h = owner;
         struct errand *e = h->errand;
-        struct log_about about;
         int r;
 
         if (!e->streams || len == 0)
@@ -263,16 +353,13 @@ static void on_events(void *owner, const char *events, size_t len, unsigned atte
         (void)usage_feed(h->usage, events, len);
         if (h->usage->token && !h->record->first_byte)
                 h->record->first_byte = loop_now(e->gateway->doors->loop);
-        r = request_write(e->req, events, len);
+        r = h->held.len ? -ENOBUFS : request_write(e->req, events, len);
         if (r == -EPIPE)
                 return; /* on_gone follows */
+        if (r == -ENOBUFS)
+                r = hold(h, events, len);
         if (r < 0) {
-                /* A worker cannot be told to wait: what its reader does not take in time is lost. */
-                activity_about(h->record, &about);
-                log_about(LOG_WARNING, &about, "%s: the answer was cut: %s", h->id,
-                          r == -ENOBUFS ? "its client reads too slowly" : strerror(-r));
-                request_break(e->req);
-                errand_free(e);
+                too_slow(h);
                 return;
         }
         e->last[0] = len > 1 ? events[len - 2] : e->last[1];
@@ -293,7 +380,7 @@ static void on_restart(void *owner, unsigned attempt)
         if (e->told == TOLD_ANSWER && h->usage->token) {
                 e->gateway->counts.restarted++;
                 end_record(h, "hub_restarted", 200, NULL);
-                errand_fail(e, &error);
+                fail_behind(h, &error);
                 return;
         }
         usage_init(h->usage, e->streams);
@@ -379,6 +466,10 @@ static void on_end(void *owner, const struct submit_end *end)
                 return;
         if (end->status == 200 && e->streams && e->told == TOLD_ANSWER) {
                 end_record(h, "ok", 200, end);
+                if (h->held.len) {
+                        h->over = true;
+                        return;
+                }
                 request_end(e->req);
                 errand_free(e);
         } else if (end->status == 200 && e->streams) {
@@ -386,7 +477,7 @@ static void on_end(void *owner, const struct submit_end *end)
                 errand_fail(e, &gap);
         } else if (end->status == 200 && end->body_len) {
                 answer_whole(h, end);
-        } else if (end->status >= 400 && end->body_len && !e->anthropic) {
+        } else if (end->status >= 400 && end->body_len && !e->anthropic && !h->held.len) {
                 pass_error(h, end);
         } else {
                 end_record(h,
@@ -394,7 +485,7 @@ static void on_end(void *owner, const struct submit_end *end)
                            : is_theirs        ? "client_error"
                                               : end->code,
                            end->status, end);
-                errand_fail(e, end->status == 200 ? &gap : &error);
+                fail_behind(h, end->status == 200 ? &gap : &error);
         }
 }
 
@@ -487,7 +578,7 @@ bool gateway_cancel_submitted(struct gateway *g, const char *id, const char *why
                         continue;
                 submission_cancel(g->doors->hubs, steal_ptr(h->submission));
                 end_record(h, "cancelled", 499, NULL);
-                errand_fail(h->errand, &error);
+                fail_behind(h, &error);
                 return true;
         }
         return false;

@@ -80,7 +80,11 @@ struct hub_job {
         unsigned attempt;     /* from 1: how often the hub has given it away */
         unsigned run;         /* from 1: our local tries of this attempt */
         enum hub_blame blame; /* of the order that is given */
-        void *mark;           /* the driver's own */
+        /* Of `fail` for good: what llama-server itself answered (a JSON object), and its status. NULL: nothing, or it is not known any more. */
+        const char *said;
+        size_t said_len;
+        int said_status;
+        void *mark; /* the driver's own */
 };
 
 /* What on_job tells of a new claim; the connector copies. */

@@ -9,7 +9,34 @@ struct handed {
         struct hub_submission *inner;
         const struct submit_events *events;
         void *owner;
+        usec_t began;
+        bool heard; /* text of it came */
 };
+
+static enum submit_outcome outcome_of(const struct submit_end *end)
+{
+        if (end->status >= 400 && end->status < 500 &&
+            streq_ptr(end->code, submit_outcome_name(SUBMIT_FAILED)))
+                return SUBMIT_CLIENT_ERROR;
+        for (unsigned i = 0; i < SUBMIT_OUTCOMES; i++)
+                if (streq_ptr(end->code, submit_outcome_name((enum submit_outcome)i)))
+                        return (enum submit_outcome)i;
+        return SUBMIT_FAILED;
+}
+
+static void count_first(struct handed *x)
+{
+        struct hub_report *r = &x->connector->report;
+        double seconds =
+                (double)usec_sub(loop_now(x->connector->hubs->loop), x->began) / (double)USEC_PER_SEC;
+        size_t i = 0;
+
+        x->heard = true;
+        while (i < ACTIVITY_BUCKETS && seconds > activity_bounds[i])
+                i++;
+        r->submit_first[i]++;
+        r->submit_first_sum += seconds;
+}
 
 static void on_accepted(void *owner, const char *id)
 {
@@ -23,6 +50,8 @@ static void on_events(void *owner, const char *events, size_t len, unsigned atte
 {
         struct handed *x = owner;
 
+        if (!x->heard)
+                count_first(x);
         x->events->on_events(x->owner, events, len, attempt);
 }
 
@@ -30,6 +59,7 @@ static void on_restart(void *owner, unsigned attempt)
 {
         struct handed *x = owner;
 
+        x->connector->report.submit_restarts++;
         x->events->on_restart(x->owner, attempt);
 }
 
@@ -39,6 +69,7 @@ static void on_end(void *owner, const struct submit_end *end)
         struct connector *c = x->connector;
 
         c->submitting--;
+        c->report.submit_ends[outcome_of(end)]++;
         c->report.submit_failed += end->status >= 500 || end->status == 429;
         connector_touch(c, true);
         x->events->on_end(x->owner, end);
@@ -93,7 +124,8 @@ int hubs_submit(struct hubs *h, const struct submit_spec *spec, struct hub_submi
         x = calloc(1, sizeof(*x));
         if (!x)
                 return -ENOMEM;
-        *x = (struct handed){.connector = c, .events = spec->events, .owner = spec->owner};
+        *x = (struct handed){
+                .connector = c, .events = spec->events, .owner = spec->owner, .began = loop_now(h->loop)};
         inner.events = &events;
         inner.owner = x;
         r = c->driver->submit(c->link, &inner, &x->inner);
@@ -116,6 +148,7 @@ void submission_cancel(struct hubs *h, struct hub_submission *s)
         (void)h;
         c->driver->submit_cancel(c->link, x->inner);
         c->submitting--;
+        c->report.submit_ends[SUBMIT_CANCELLED]++;
         connector_touch(c, true);
         free(x);
 }

@@ -8,8 +8,9 @@
 #define LSV_HUB_HUBS_H
 
 #include "base/json.h"
-#include "fleet/fleet.h"
 #include "core/farm.h"
+#include "fleet/activity.h"
+#include "fleet/fleet.h"
 #include "hub/driver.h"
 #include "hub/submit.h"
 
@@ -50,6 +51,11 @@ struct hub_report {
         uint64_t claimed, completed, failed[HUB_FAILS], released, lost, already, rerun, adopted, refused;
         uint64_t tokens;
         uint64_t submitted, submit_failed, submitting;
+        uint64_t submit_ends[SUBMIT_OUTCOMES], submit_restarts;
+        uint64_t submit_first
+                [ACTIVITY_BUCKETS +
+                 1]; /* from its handing in to its first text, of those that had some before their end */
+        double submit_first_sum;
         struct hub_driver_counts link;
 };
 size_t hubs_count(const struct hubs *h);

@@ -177,6 +177,12 @@ void settle_error(struct claim *c, int status, const char *code, const char *why
                                 .message = why,
                                 .finished_at = (int64_t)(loop_realtime(l->loop) / 1000)};
 
+        /* What llama-server refuses goes to whoever asked as it was said. */
+        if (c->job && c->job->said && streq(code, hub_fail_name(HUB_FAIL_PERMANENT))) {
+                r.status = c->job->said_status;
+                r.answer = c->job->said;
+                r.answer_len = c->job->said_len;
+        }
         l->failed++;
         c->storing = 0;
         if (store(c, &r) < 0)

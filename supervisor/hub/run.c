@@ -81,12 +81,19 @@ static char *error_words(const char *body, size_t len, int status)
         return ret;
 }
 
+enum { SAID_MAX = 64 << 10 };
+
 /* What an answer that is no result means: whether the job is wrong, or this was the wrong place or moment for it. */
 static void judge_status(struct job *j, int status, const char *body, size_t len)
 {
         _cleanup_free_ char *words = error_words(body, len, status);
         const char *why = words ? words : "llama-server answered with an error";
 
+        if (len && len <= SAID_MAX && *body == '{' && json_check(body, len, NULL) == 0) {
+                j->pub.said = body;
+                j->pub.said_len = len;
+                j->pub.said_status = status;
+        }
         if (status == 501) /* of this model, wherever it runs */
                 job_fail(j, HUB_FAIL_PERMANENT, 0, "%s", why);
         else if (status == 401 || status == 403 || status == 408 || status == 429 || status == 503)
@@ -95,6 +102,8 @@ static void judge_status(struct job *j, int status, const char *body, size_t len
                 job_fail(j, HUB_FAIL_PERMANENT, 0, "%s", why);
         else
                 job_fail(j, HUB_FAIL_RETRY, RETRY_SOON, "%s", why);
+        /* The body is the caller's; who needs it has copied it. */
+        j->pub.said = NULL;
 }
 
 static void end_whole(struct job *j, const struct relay *r, usec_t now)

@@ -19,6 +19,20 @@
 struct hubs;
 struct hub_submission;
 
+/* What became of them, for figures: a metric's label. */
+enum submit_outcome {
+        SUBMIT_OK,
+        SUBMIT_CLIENT_ERROR, /* what llama-server refuses, 4xx */
+        SUBMIT_FULL,
+        SUBMIT_DOWN,
+        SUBMIT_TIMEOUT,
+        SUBMIT_GAP,
+        SUBMIT_FAILED,
+        SUBMIT_CANCELLED,
+        SUBMIT_OUTCOMES,
+};
+const char *submit_outcome_name(enum submit_outcome o); /* "ok" "client_error" "hub_full" … */
+
 struct submit_end {
         int status; /* fit for the client: 200; 4xx of the worker's llama-server; 429 the hub is full; 502, 503, 504; 499 cancelled */
         const char

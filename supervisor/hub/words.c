@@ -1,6 +1,7 @@
 /* words.c: the words of the drivers' seam. */
 #include "base/macros.h"
 #include "hub/driver.h"
+#include "hub/submit.h"
 
 static const char *const states[] = {
         [HUB_CONNECTING] = "connecting", [HUB_UP] = "up",           [HUB_DOWN] = "down",
@@ -35,4 +36,21 @@ _Static_assert(ARRAY_SIZE(settleds) == HUB_SETTLEDS, "each end has its word");
 const char *hub_settled_name(enum hub_settled s)
 {
         return settleds[s];
+}
+
+static const char *const outcomes[] = {
+        [SUBMIT_OK] = "ok",
+        [SUBMIT_CLIENT_ERROR] = "client_error",
+        [SUBMIT_FULL] = "hub_full",
+        [SUBMIT_DOWN] = "hub_down",
+        [SUBMIT_TIMEOUT] = "hub_timeout",
+        [SUBMIT_GAP] = "hub_gap",
+        [SUBMIT_FAILED] = "hub_failed",
+        [SUBMIT_CANCELLED] = "cancelled",
+};
+_Static_assert(ARRAY_SIZE(outcomes) == SUBMIT_OUTCOMES, "each outcome has its word");
+
+const char *submit_outcome_name(enum submit_outcome o)
+{
+        return outcomes[o];
 }

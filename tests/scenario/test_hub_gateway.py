@@ -4,9 +4,12 @@ as they are made; what happens when a client leaves, when a worker dies in the m
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import threading
+import time
 
 import pytest
 
@@ -141,6 +144,12 @@ def ended(daemon, question, what="such a request"):
                     what=lambda: what + ": " + daemon.get("/api/v1/requests").text)
 
 
+def submissions(front):
+    """What became of what was handed in, by outcome."""
+    lines = re.findall(r'^llama_supervisor_hub_submissions_ended_total\{.*outcome="(\w+)"\} (\d+)$', front.get("/metrics").text, re.M)
+    return {outcome: int(n) for outcome, n in lines}
+
+
 def test_a_public_host_in_front_of_gpus_that_nobody_can_reach(make_worker, make_front):
     worker, front = make_worker("gpu-1"), make_front()
     worker.wait_state("qwen", "ready")
@@ -181,12 +190,12 @@ def test_what_llama_server_refuses_comes_as_it_said_it(make_peer, make_worker, m
     worker.wait_state("qwen", "ready")
     wait_offered(front)
     answer = front.api("POST", CHAT, ask())
-    assert answer.status == 400 and answer.json["error"]["message"] == words_["error"]["message"], answer
-    assert answer.json["error"]["code"] == 400
+    assert answer.status == 400 and answer.json == words_, answer       # its type, too, by which programs know what to do
     record = ended(front, lambda r: r["status"] == 400)
     assert (record["outcome"], record["tries"]) == ("client_error", 1) and len(peer.requests) == 1
     text = Stream(front).end()
-    assert "exceeds the available context" in text, text
+    assert "exceeds the available context" in text and '"exceed_context_size_error"' in text, text
+    assert submissions(front)["client_error"] == 2, submissions(front)
 
 
 def test_what_no_worker_has_is_not_there(make_worker, make_front):
@@ -255,6 +264,62 @@ def test_tokens_come_as_they_are_made_and_who_leaves_ends_the_work(make_peer, ma
     peer.wait(3).wait_gone()
     peer.go.set()
     assert front.api("DELETE", "/api/v1/requests/" + request).status == 404
+
+
+class SlowReader:
+    """Asks for a stream, and takes nothing of the answer until it is told to."""
+
+    def __init__(self, daemon):
+        host, port = daemon.address.split("//")[1].split(":")
+        self.connection = http.client.HTTPConnection(host, int(port))
+        self.connection.sock = socket.socket()
+        self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.connection.sock.settimeout(harness.PATIENCE)
+        self.connection.sock.connect((host, int(port)))
+        self.connection.request("POST", CHAT, json.dumps(ask(stream=True)), {"Content-Type": "application/json"})
+
+    def read(self):
+        """The answer, and whether it was a whole one."""
+        try:
+            return self.connection.getresponse().read().decode(), True
+        except http.client.IncompleteRead as e:
+            return e.partial.decode(), False
+        finally:
+            self.connection.close()
+
+
+def test_a_reader_that_is_slower_than_the_worker(make_peer, make_worker, make_front):
+    """A worker cannot be told to wait: what its reader does not take is kept for it; what is more than is kept is said to be lost."""
+    peer = make_peer(slots=1, name="qwen")
+    text = "x" * 60000
+    event = 'data: {"choices":[{"index":0,"delta":{"content":"%s"}}],"object":"chat.completion.chunk"}\n\n' % text
+
+    def answer(request):
+        try:
+            request.socket.sendall(STREAM_HEAD)
+            for _ in range(peer.events):
+                request.socket.sendall(chunk(event.encode()))
+                time.sleep(0.005)
+        except OSError:         # it was cut
+            return b""
+        return chunk(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n') + STREAM_END
+    peer.answer, peer.events = answer, 66        # 4 MB: more than the connection queues
+    worker, front = make_worker("gpu-1", adopted(peer)), make_front()
+    worker.wait_state("qwen", "ready")
+    wait_offered(front)
+    reader = SlowReader(front)
+    ended(front, lambda r: r["outcome"] == "ok")
+    said, whole = reader.read()
+    assert whole and said.rstrip().endswith("data: [DONE]") and words(said) == text * 66
+    peer.events = 400                            # 24 MB
+    reader = SlowReader(front)
+    ended(front, lambda r: r["outcome"] == "client_slow")
+    wait_for(lambda: not worker.get("/api/v1/requests").json["running"], what="the worker was told")
+    said, whole = reader.read()
+    assert not whole and "[DONE]" not in said and '"code":"client_slow"' in said.replace(" ", ""), said[-300:]
+    assert submissions(front)["ok"] == 1 and submissions(front)["cancelled"] == 1
+    count = re.search(r"^llama_supervisor_hub_submission_first_text_seconds_count\S* (\d+)$", front.get("/metrics").text, re.M)
+    assert count and int(count.group(1)) == 2, front.get("/metrics").text
 
 
 def test_a_worker_that_dies_in_the_middle(make_peer, make_worker, make_front):
