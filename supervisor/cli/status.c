@@ -159,6 +159,11 @@ static void put_one(struct buffer *out, const struct screen *s, const struct jso
         }
         put_field(out, s, "endpoint", row->endpoint);
         put_field(out, s, "gpu", row->gpu);
+        if (streq_ptr(json_get_string(v, "gpuVerified"), "wrong") ||
+            streq_ptr(json_get_string(v, "gpuVerified"), "cpu"))
+                put_field(out, s, "runs on",
+                          streq(json_get_string(v, "gpuVerified"), "cpu") ? "the CPU"
+                                                                          : "other GPUs than those");
         if (fabs(weight - 1) > 1e-6) {
                 (void)snprintf(text, sizeof(text), "%g", weight);
                 put_field(out, s, "weight", text);

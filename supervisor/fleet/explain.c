@@ -132,6 +132,7 @@ void member_put_why(struct member *m, struct json_writer *w)
         json_string(w, "cause", m->cause ? m->cause->name : NULL);
         json_string(w, "words", m->cause ? m->cause->words : NULL);
         json_string(w, "hint", m->cause || r.last_error ? hint_of(m) : NULL);
+        json_string(w, "gpuVerified", r.gpu_verified);
         json_uint(w, "retries", r.retries);
         if (r.max_retries < 0)
                 json_null(w, "maxRetries");

@@ -49,7 +49,7 @@ static void on_binary_known(void *owner, usec_t now)
         struct fleet *f = owner;
 
         (void)now;
-        loop_wake(f->loop);
+        gpu_care_back(f); /* who waits for a program that sees a GPU */
 }
 
 static void on_modelfile(void *owner, const char *path)
@@ -416,10 +416,8 @@ static void grant_turns(struct fleet *f, usec_t now)
                 if (!member_is_foreign_only(m)) {
                         if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
                                 continue;
-                        if (!m->entry->endpoint.len && gpu_care_bars(m, detail, sizeof detail)) {
-                                gpu_care_bar(m, BAR_GPU, detail, now);
+                        if (!gpu_care_lets(m, now))
                                 continue;
-                        }
                         /* At a fixed address somebody may answer who needs no place: looked for first. */
                         if (!m->entry->endpoint.len && place_member(m, now) != PLACE_GO)
                                 continue;

@@ -458,19 +458,43 @@ static void come_back(struct member *m, usec_t now)
         member_touch(m);
 }
 
-void gpu_care_bar(struct member *m, enum member_bar bar, const char *why, usec_t now)
+static void bar(struct member *m, enum member_bar kind, const char *why, usec_t now)
 {
-        m->bar = bar;
-        m->cause = cause_named(bar == BAR_CPU ? "cpu_fallback" : "gpu_cordoned");
+        m->bar = kind;
+        m->cause = cause_named(kind == BAR_GPU ? "gpu_cordoned" : "cpu_fallback");
         m->load_failed = true;
         member_set_error(m, why);
         member_tell(m, LOG_ERR, "barred", why);
         member_step(m, EV_BARRED, now);
 }
 
+/* 0, or why not. */
+static int judge(struct member *m, enum member_bar *ret, char *why, size_t size)
+{
+        *ret = BAR_GPU;
+        return gpu_care_bars(m, why, size) ? -ENODEV : gpu_verify_before(m, ret, why, size);
+}
+
+bool gpu_care_lets(struct member *m, usec_t now)
+{
+        enum member_bar kind;
+        char why[GPU_WHY_MAX];
+        int r;
+
+        if (m->entry->endpoint.len)
+                return true; /* somebody may answer there already */
+        r = judge(m, &kind, why, sizeof why);
+        if (r == -ENODEV)
+                bar(m, kind, why, now);
+        else if (r == 0)
+                m->bar = BAR_NONE;
+        return r == 0;
+}
+
 void gpu_care_settle(struct fleet *f, usec_t now)
 {
         struct gpu_care *c = f->gpu_care;
+        enum member_bar kind;
         char why[GPU_WHY_MAX];
 
         for (size_t i = 0; c->suspects && i < f->n_gpus; i++)
@@ -483,8 +507,8 @@ void gpu_care_settle(struct fleet *f, usec_t now)
         for (size_t i = 0; i < f->n_members; i++) {
                 struct member *m = f->members[i];
 
-                if (m->bar == BAR_GPU && m->in.state == INSTANCE_FAILED && !m->removed &&
-                    !gpu_care_bars(m, why, sizeof why))
+                if (m->bar && m->in.state == INSTANCE_FAILED && !m->removed &&
+                    judge(m, &kind, why, sizeof why) == 0)
                         come_back(m, now);
         }
 }

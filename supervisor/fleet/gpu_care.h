@@ -30,13 +30,14 @@ void gpu_care_death(struct member *m, usec_t now); /* m->cause tells which */
 /* --- who may run */
 /* It may not be started now, for the sake of its GPUs; why. */
 bool gpu_care_bars(struct member *m, char *why, size_t size);
-/* PENDING, its turn has come, but it is barred: FAILED, with why. */
-void gpu_care_bar(struct member *m, enum member_bar bar, const char *why, usec_t now);
+/* PENDING, and its turn has come. False: it waits, or it is barred and FAILED now, with why. */
+bool gpu_care_lets(struct member *m, usec_t now);
 
 /* --- gpu_verify.c: are they where they were meant to be? Looked at once for each process, when it has become ready. */
 void gpu_verify_all(struct fleet *f, usec_t now); /* after each snapshot */
-/* Before a start: its program sees no GPU at all. */
-bool gpu_verify_bars(struct member *m, const char *binary, char *why, size_t size);
+/* Before a start: 0; -EINPROGRESS: its program is being asked; -ENODEV: it sees no GPU, or it ran on the CPU the last time: why, and *ret says
+ * which. */
+int gpu_verify_before(struct member *m, enum member_bar *ret, char *why, size_t size);
 
 /* gpus_facts.c */
 struct member *gpus_member_of(const struct fleet *f, pid_t pid);

@@ -201,6 +201,7 @@ void fleet_read_gpus(struct fleet *f)
 
         if (!f->gpu_facts && !(f->gpu_facts = calloc(1, sizeof *f->gpu_facts)))
                 return;
+        gpu_care_back(f); /* what is configured may be another thing */
         if (f->gpu_facts->watch)
                 return; /* it finds what came meanwhile by itself */
         n = gpu_watch_new(f->loop, c->gpus_root, c->gpus_nvml, on_snapshot, f, &f->gpu_facts->watch);

@@ -248,7 +248,6 @@ void member_follow_process(struct member *m, struct process *process)
         m->process = process;
         m->gpu_memory = m->gpu_seen = m->gpu_was_seen = 0;
         m->gpu_verified = GPU_NOT_VERIFIED;
-        m->bar = BAR_NONE;
         wedge_start(&m->wedge);
         m->canary = CANARY_NONE;
         m->has_company = false;
@@ -868,6 +867,7 @@ void member_fill_report(struct member *m, struct report *ret, usec_t now)
                 .pid = m->process ? process_pid(m->process) : 0,
                 .gpu = m->gpu,
                 .gpu_memory = m->process ? m->gpu_memory : 0,
+                .gpu_verified = m->process ? gpu_verified_name(m->gpu_verified) : NULL,
                 .in_flight = seat_in_flight(m->seat),
                 .queue = seat_queue(m->seat),
                 .slots = m->slots,

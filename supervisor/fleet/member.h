@@ -29,7 +29,12 @@ struct follower {
 };
 
 /* Why it may not be started. */
-enum member_bar { BAR_NONE, BAR_GPU, BAR_CPU };
+enum member_bar {
+        BAR_NONE,
+        BAR_GPU,     /* one of its GPUs takes no work */
+        BAR_DEVICES, /* its program sees no GPU */
+        BAR_CPU,     /* it ran on the CPU: until a person starts it, or its settings change */
+};
 
 struct member {
         struct fleet *fleet;

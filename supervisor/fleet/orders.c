@@ -10,6 +10,7 @@
 static void forgive(struct member *m)
 {
         m->in.retries = 0;
+        m->bar = BAR_NONE;
         member_set_error(m, NULL);
 }
 

@@ -182,6 +182,7 @@ void report_put_instance(struct json_writer *w, const struct report *r)
                 json_null(w, "context");
         put_modalities(w, r);
         json_string(w, "build", r->build);
+        json_string(w, "gpuVerified", r->gpu_verified);
         put_uint_or_null(w, "gpuMemory", r->gpu_memory > 0, r->gpu_memory);
         put_limits(w, &r->limits);
         put_usage(w, &r->usage);

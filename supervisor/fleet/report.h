@@ -48,7 +48,9 @@ struct report {
         usec_t next_retry_at; /* realtime, 0: null */
         pid_t pid;            /* 0: null */
         char *const *gpu;     /* NULL-ended, may be NULL */
-        uint64_t gpu_memory;  /* bytes that it really holds on GPUs, 0: none, or not known */
+        const char *
+                gpu_verified; /* "ok": it is on those; "unknown", "wrong", "cpu"; NULL: not looked yet, or none is meant */
+        uint64_t gpu_memory; /* bytes that it really holds on GPUs, 0: none, or not known */
         unsigned in_flight, slots, queue;
         double tokens_per_second;
         /* More for the API and the CLI than the feed needs: */
@@ -80,7 +82,7 @@ void report_put_data(struct json_writer *w, const struct report *r);
 void report_put_message(struct json_writer *w, const struct report *r, usec_t realtime);
 /* One element of GET /api/v1/instances: {"name","model", the feed's data, and "seq","maxRetries" (null: for ever),"restarts",
  * "wantUp","adopted","foreign","dynamic","onDemand","until","stateSince","loadTime" (seconds, null unknown),"endpoint",
- * "modelPath","logPath","weight","context","modalities" (of "vision" "audio" "video", null unknown),"build","gpuMemory" (bytes it holds on GPUs, null unknown),"limits","usage"}: limits {"memory","cpus","pids" (null: none),"problem"},
+ * "modelPath","logPath","weight","context","modalities" (of "vision" "audio" "video", null unknown),"build","gpuVerified" (null: not looked yet, or no GPU is meant),"gpuMemory" (bytes it holds on GPUs, null unknown),"limits","usage"}: limits {"memory","cpus","pids" (null: none),"problem"},
  * usage null without a group, else {"memory","memoryMax","oomKills","cpuSeconds","tasks"}, each null when unknown. */
 void report_put_instance(struct json_writer *w, const struct report *r);
 /* "2026-11-20T10:00:00.123Z", null for 0: for what people count down to. */

@@ -10,12 +10,15 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "core/gpu_policy.h"
 #include "host/process.h"
 
 enum { HELP_MAX = 1024 * 1024, BINARIES_MAX = 64 };
 
 #define HELP_TIMEOUT (15 * USEC_PER_SEC)
 #define HELP_AGAIN   (60 * USEC_PER_SEC)
+
+#define DEVICES_AGAIN (30 * USEC_PER_SEC)
 
 struct binary {
         struct binaries *all;
@@ -27,7 +30,10 @@ struct binary {
         bool known;
         usec_t asked_at;
         struct help help;
-        struct process *process; /* the --help that runs */
+        struct process *process; /* the --help or --list-devices that runs */
+        const char *asks;        /* which of them */
+        int devices;             /* -1: not told */
+        usec_t devices_at;       /* 0: never asked */
         struct timer *timer;
         int output;
 };
@@ -130,28 +136,47 @@ void binaries_on_known(struct binaries *b, binaries_known_fn *fn, void *owner)
         b->owner = owner;
 }
 
-static void read_help(struct binary *bin)
+static char *read_output(const struct binary *bin)
 {
-        _cleanup_free_ char *text = calloc(1, HELP_MAX + 1);
+        char *text = calloc(1, HELP_MAX + 1);
         size_t len = 0;
         ssize_t n;
 
         while (text && len < HELP_MAX && (n = pread(bin->output, text + len, HELP_MAX - len, (off_t)len)) > 0)
                 len += (size_t)n;
+        return text;
+}
+
+static void read_help(struct binary *bin)
+{
+        _cleanup_free_ char *text = read_output(bin);
+
+        bin->known = true;
         if (!text || help_parse(text, &bin->help) < 0)
                 log_warn(NULL, "%s --help could not be understood: it gets no flags of ours and a TCP port",
                          bin->path);
 }
 
-static void on_exit_of_help(void *owner, const struct process_exit *exit, usec_t now)
+static void read_devices(struct binary *bin, const struct process_exit *exit, usec_t now)
+{
+        _cleanup_free_ char *text = read_output(bin);
+        bool ended_well = exit->kind == EXIT_CODE && exit->value == 0;
+        int n = text && ended_well ? gpu_devices_count(text) : -EINVAL;
+
+        bin->devices = MAX(n, -1);
+        bin->devices_at = now;
+}
+
+static void on_answer(void *owner, const struct process_exit *exit, usec_t now)
 {
         struct binary *bin = owner;
         struct binaries *b = bin->all;
 
-        (void)exit;
-        read_help(bin);
+        if (streq(bin->asks, "--help"))
+                read_help(bin);
+        else
+                read_devices(bin, exit, now);
         stop_asking(bin);
-        bin->known = true;
         if (b->on_known)
                 b->on_known(b->owner, now);
 }
@@ -161,24 +186,25 @@ static void on_timeout(void *owner, usec_t now)
         struct binary *bin = owner;
 
         (void)now;
-        log_warn(NULL, "%s --help did not end in 15 s and was killed", bin->path);
-        (void)process_signal_group(bin->process, SIGKILL); /* on_exit follows */
+        log_warn(NULL, "%s %s did not end in 15 s and was killed", bin->path, bin->asks);
+        (void)process_signal_group(bin->process, SIGKILL); /* on_answer follows */
 }
 
-static int start_asking(struct binary *bin)
+static int start_asking(struct binary *bin, const char *option)
 {
         struct binaries *b = bin->all;
-        char *argv[] = {bin->path, (char *)"--help", NULL};
+        char *argv[] = {bin->path, (char *)(uintptr_t)option, NULL};
         struct process_spec spec = {.binary = bin->path, .argv = argv, .envp = b->env, .umask = 077};
         int r;
 
+        bin->asks = option;
         bin->output = memfd_create("help", MFD_CLOEXEC);
         if (bin->output < 0)
                 return -errno;
         spec.output = bin->output;
         r = timer_new(b->loop, on_timeout, bin, &bin->timer);
         if (r == 0)
-                r = process_spawn(b->loop, &spec, on_exit_of_help, bin, &bin->process);
+                r = process_spawn(b->loop, &spec, on_answer, bin, &bin->process);
         if (r < 0) {
                 stop_asking(bin);
                 return r;
@@ -250,6 +276,34 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
         bin->known = false;
         bin->asked_at = loop_now(b->loop);
         help_finish(&bin->help);
-        r = start_asking(bin);
+        bin->devices_at = 0;
+        r = start_asking(bin, "--help");
         return r < 0 ? r : -EINPROGRESS;
+}
+
+int binaries_devices(struct binaries *b, const char *name, int *ret)
+{
+        const struct help *help;
+        const char *path;
+        struct binary *bin;
+        int r = binaries_ask(b, name, &path, &help);
+
+        if (r < 0)
+                return r;
+        *ret = -1;
+        if (!help_knows(help, "--list-devices"))
+                return 0;
+        bin = find_or_add(b, path);
+        if (!bin)
+                return -ENOMEM;
+        if (!bin->devices_at ||
+            (bin->devices <= 0 && usec_sub(loop_now(b->loop), bin->devices_at) > DEVICES_AGAIN)) {
+                r = start_asking(bin, "--list-devices");
+                if (r == 0)
+                        return -EINPROGRESS;
+                bin->devices = -1;
+                bin->devices_at = loop_now(b->loop);
+        }
+        *ret = bin->devices;
+        return 0;
 }

@@ -18,6 +18,9 @@ struct binaries *binaries_free(struct binaries *b); /* kills a --help that still
  * with another state of the file); -EINPROGRESS: on_known is called later for everybody; -ENOENT, -EACCES, -ENOEXEC:
  * it cannot be run. */
 int binaries_ask(struct binaries *b, const char *name, const char **ret_path, const struct help **ret_help);
+/* How many devices (GPUs) the program sees, by its --list-devices; -1: it does not tell. Read once, as --help; none is asked again after half a
+ * minute, since a driver may come later. 0; -EINPROGRESS: on_known follows; else as binaries_ask, which must have been answered before. */
+int binaries_devices(struct binaries *b, const char *name, int *ret);
 bool binaries_is_asking(const struct binaries *b); /* a --help runs */
 /* Called when some help became known (also as "knows nothing"). One callback for all. */
 typedef void binaries_known_fn(void *owner, usec_t now);

@@ -371,6 +371,86 @@ void gpu_scan_processes(const char *root, struct gpu *gpus, size_t n_gpus, struc
         (void)closedir(dir);
 }
 
+/* --- is one in use? ------------------------------------------------------------------------------------------------- */
+
+static bool is_device(const char *target, const char *root)
+{
+        static const char *const devices[] = {"/dev/nvidia", "/dev/dri/render", "/dev/kfd",  "/dev/dxg",
+                                              "/dev/nvhost", "/dev/nvmap",      "/dev/accel"};
+        size_t n = strlen(root);
+
+        if (n > 1 && starts_with(target, root))
+                target += n;
+        for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+                if (starts_with(target, devices[i]))
+                        return true;
+        return false;
+}
+
+static int opens_device(int proc, const char *pid, const char *root)
+{
+        char path[32], target[PATH_BYTES];
+        struct dirent *entry;
+        int fd, r = 0;
+        DIR *dir;
+
+        (void)snprintf(path, sizeof path, "%.20s/fd", pid);
+        fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        dir = fd < 0 ? NULL : fdopendir(fd);
+        if (!dir) {
+                r = errno == ENOENT || errno == ESRCH ? 0 : -errno; /* it has gone meanwhile */
+                close_fd(&fd);
+                return r;
+        }
+        while (r == 0 && (entry = readdir(dir))) {
+                ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1);
+
+                if (n > 0) {
+                        target[n] = '\0';
+                        r = is_device(target, root);
+                }
+        }
+        (void)closedir(dir);
+        return r;
+}
+
+int gpu_is_open(const char *root, pid_t group)
+{
+        DIR *dir = opendir("/proc");
+        struct dirent *entry;
+        int r = 0;
+
+        if (!dir)
+                return -errno;
+        while (r != 1 && (entry = readdir(dir))) {
+                pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+                int q;
+
+                if (pid <= 0 || (getpgid(pid) != group && getsid(pid) != group))
+                        continue;
+                q = opens_device(dirfd(dir), entry->d_name, root);
+                r = q == 1 ? 1 : MIN(r, q);
+        }
+        (void)closedir(dir);
+        return r;
+}
+
+bool gpu_pids_are_ours(const char *root)
+{
+        /* The kernel's PROC_PID_INIT_INO, the same on every machine. */
+        static const char first[] = "pid:[4026531836]";
+        char path[PATH_BYTES], target[64];
+        ssize_t n;
+
+        if ((size_t)snprintf(path, sizeof path, "%s/proc/self/ns/pid", root) >= sizeof path)
+                return false;
+        n = readlink(path, target, sizeof target - 1);
+        if (n <= 0)
+                return false;
+        target[n] = '\0';
+        return streq(target, first);
+}
+
 /* --- pinning ------------------------------------------------------------------------------------------------------ */
 
 /* "NAME=a,b" of one vendor's GPUs: by uuid if all have one, else all by index. Mixing them is allowed to neither. */

@@ -412,6 +412,17 @@ static long count_start(const char *path)
         return n;
 }
 
+/* As on the machine of a fake NVML: $FAKE_DEVICES, a line each, says otherwise. */
+static void list_devices(void)
+{
+        const char *devices = getenv("FAKE_DEVICES");
+
+        if (!devices)
+                devices = getenv("FAKE_NVML") ? "  CUDA0: FAKE (81920 MiB, 81000 MiB free)" : "  (none)";
+        printf("Available devices:\n%s\n", devices);
+        exit(0);
+}
+
 static void parse_arguments(int argc, char **argv)
 {
         static char env_text[4096];
@@ -457,8 +468,7 @@ static void parse_arguments(int argc, char **argv)
                         exit(0);
                 }
                 if (streq(name, "--list-devices")) {
-                        puts("Available devices:\n  (none)");
-                        exit(0);
+                        list_devices();
                 }
                 if (streq(name, "-h") || streq(name, "--help") || streq(name, "--usage")) {
                         fputs(HELP_TEXT, stdout);

@@ -303,6 +303,7 @@ class Daemon:
             "health": {"interval": "100ms", "timeout": "1s", "failures": 3, "load_timeout": "60s"},
             "stop": {"grace": "1s", "drain": "1s"},
             "auth": {"anonymous": ["read", "infer", "admin"]},
+            "gpus": {"nvml": "", "root": self.path("no-gpus")},     # the fake sees none; those of this machine are not for tests
         }
         self.write_config(config)
 

@@ -43,6 +43,7 @@ static const struct report full = {
         .modalities = REPORT_VISION | REPORT_AUDIO,
         .has_modalities = true,
         .build = "b1",
+        .gpu_verified = "ok",
         .gpu_memory = 4711,
         .restarts = 2,
         .load_time = 1234567,
@@ -138,7 +139,8 @@ static void instance_tells_everything(void **state)
                             "\"stateSince\":\"2026-11-20T10:00:00.007Z\",\"loadTime\":1.235,"
                             "\"endpoint\":\"unix:/run/q.sock\",\"modelPath\":\"qwen.gguf\","
                             "\"logPath\":\"/var/log/q.log\",\"weight\":2.500,\"context\":8192,"
-                            "\"modalities\":[\"vision\",\"audio\"],\"build\":\"b1\",\"gpuMemory\":4711,"
+                            "\"modalities\":[\"vision\",\"audio\"],\"build\":\"b1\",\"gpuVerified\":\"ok\","
+                            "\"gpuMemory\":4711,"
                             "\"limits\":{\"memory\":1048576,\"cpus\":1.500,\"pids\":40,"
                             "\"problem\":\"limits.cpus is not kept\"},"
                             "\"usage\":{\"memory\":4096,\"memoryMax\":1048576,\"oomKills\":1,"
@@ -151,7 +153,7 @@ static void instance_tells_everything(void **state)
                             "false,\"foreign\":false,\"dynamic\":false,\"onDemand\":false,\"until\":null,"
                             "\"stateSince\":null,\"loadTime\":null,\"endpoint\":null,\"modelPath\":null,"
                             "\"logPath\":null,\"weight\":1.000,\"context\":null,"
-                            "\"modalities\":null,\"build\":null,\"gpuMemory\":null,"
+                            "\"modalities\":null,\"build\":null,\"gpuVerified\":null,\"gpuMemory\":null,"
                             "\"limits\":{\"memory\":null,\"cpus\":null,\"pids\":null,\"problem\":null},"
                             "\"usage\":null}");
         buffer_finish(&b);
