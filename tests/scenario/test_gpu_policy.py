@@ -78,7 +78,7 @@ def test_a_broken_gpu_is_cordoned(make_daemon, machine):
     daemon = make_daemon(dict({"instances": [entry("fixed", gpu=[A]), entry("free"), entry("each", replicas="per-gpu"),
                                              entry("asked", gpu=[A], on_demand={})]}, **machine.config), env=machine.env)
     pids = {name: daemon.wait_state(name, "ready")["pid"] for name in ("fixed", "free", "each-0", "each-1")}
-    machine.processes = [(0, pids["free"], GIB)]
+    machine.processes = [(1 if name == "each-1" else 0, pid, GIB) for name, pid in pids.items()]
     machine.write()
     wait_for(lambda: daemon.instance("free")["gpuMemory"] == GIB, what="it is seen where it is")
     machine.xid(0, 79)

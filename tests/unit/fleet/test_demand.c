@@ -356,6 +356,8 @@ static void begin_gpu(struct world *w, const char *budget, const char *instances
         _cleanup_free_ char *more = text_format("\"on_demand\": {\"gpu_memory\": \"%s\"},", budget),
                             *folder = text_format("%s/hang", w->dir);
 
+        /* The fake sees that one, too. */
+        assert_int_equal(setenv("FAKE_DEVICES", "  CUDA0: FAKE (8192 MiB, 8000 MiB free)", 1), 0);
         loop_thread = pthread_self();
         assert_true(mkdir(folder, 0700) == 0);
         begin(w, more, instances);
