@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -98,12 +99,12 @@ class Patient:
         return wait_for(lambda: self.cluster.ask(subject, data), what="an answer to " + subject, step=0.1)
 
 
-def hand_in(cluster, history, name):
+def hand_in(cluster, history, name, **members):
     """As a producer must: again under the same id until JetStream says that it has the job."""
     def accepted():
         try:
             with cluster.wire() as wire:
-                data = wire.request("llm.jobs.q.lo", PROMPT, {"Nats-Msg-Id": name, "Llm-Job": name}, timeout=5).data
+                data = wire.request("llm.jobs.q.lo", {**PROMPT, **members}, {"Nats-Msg-Id": name, "Llm-Job": name}, timeout=5).data
         except (AssertionError, OSError, Denied):
             return None
         answer = json.loads(data) if data else {"error": "nobody leads"}
@@ -139,9 +140,15 @@ def test_the_leader_dies_under_load(cluster, make_daemon):
         victim.start()
         wait_for(lambda: all(peer.get("current") for peer in cluster.ask("STREAM.INFO.RESULTS").get("cluster", {}).get("replicas", [{}])),
                  what=lambda: cluster.ask("STREAM.INFO.RESULTS"), step=0.2)
-        for i in range(10):
-            hand_in(cluster, history, "more-%d" % i)
-        cluster.leader("RESULTS").end()
+        leader = cluster.leader("RESULTS")
+        more = ["more-%d" % i for i in range(10)]
+        for name in more:
+            hand_in(cluster, history, name, max_tokens=400)     # 4 s; four at once
+        leader.end()
+        died = time.monotonic()
         history.prove(Patient(cluster))
+        # Some of them were not stored before: they were handed in when it was dead.
+        assert [n for n in more if history.jobs[n].offered[0][0] > died], {n: history.jobs[n].offered for n in more}
         for worker in workers:
-            assert len(os.listdir(os.path.join(worker.state, "hubs", "lab", "claims"))) == 0
+            journal = os.path.join(worker.state, "hubs", "lab", "claims")
+            wait_for(lambda j=journal: not os.listdir(j), what=worker.output)   # a result whose answer was lost is handed in again
