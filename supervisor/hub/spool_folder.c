@@ -120,7 +120,7 @@ static int place_of(const struct spool_folder *f, size_t dir, struct spool_place
 
 bool spool_folder_is(const struct spool_folder *f, const struct spool_place places[SPOOL_DIRS])
 {
-        struct spool_place now;
+        struct spool_place now = {0};
 
         for (size_t i = 0; i < SPOOL_DIRS; i++) {
                 int r = place_of(f, i, &now);
