@@ -30,10 +30,11 @@ function createHubCard(name) {
     element,
     draw({ hub, at }, clockNow) {
       const passed = Math.max(0, (Date.now() - at) / 1000);
-      if (drawn !== hub.state) {
-        drawn = hub.state;
-        setAttribute(element, "data-state", LIKE[hub.state] ?? "initial");
-        setChildren(shape, [stateIcon(LIKE[hub.state])]);
+      const like = hub.state === "up" && hub.why ? "unhealthy" : LIKE[hub.state] ?? "initial"; // up, and something is amiss all the same
+      if (drawn !== hub.state + like) {
+        drawn = hub.state + like;
+        setAttribute(element, "data-state", like);
+        setChildren(shape, [stateIcon(like)]);
         setText(word, t.hub.states[hub.state] ?? hub.state);
       }
       setText(since, hub.since ? t.since(span((clockNow - hub.since) / 1000)) : "");

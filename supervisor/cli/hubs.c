@@ -23,10 +23,11 @@ static const struct table_column columns[] = {
         {.title = "WHERE", .flexible = true},
 };
 
-static enum colour colour_of(const char *state)
+/* amiss: something is, though it is up. */
+static enum colour colour_of(const char *state, bool amiss)
 {
         if (streq_ptr(state, "up"))
-                return COLOUR_GREEN;
+                return amiss ? COLOUR_AMBER : COLOUR_GREEN;
         return streq_ptr(state, "connecting") || streq_ptr(state, "drained") ? COLOUR_AMBER : COLOUR_RED;
 }
 
@@ -54,7 +55,7 @@ static void put_notes(struct table *t, const struct json_value *h)
         if (!note)
                 return;
         (void)text_harmless(note);
-        table_note(t, why ? COLOUR_RED : COLOUR_DIM, note);
+        table_note(t, !why ? COLOUR_DIM : colour_of(json_get_string(h, "state"), true), note);
 }
 
 static void put_hub(struct table *t, const struct json_value *h, int64_t now_ms)
@@ -67,7 +68,7 @@ static void put_hub(struct table *t, const struct json_value *h, int64_t now_ms)
         table_row(t);
         table_put(t, COLOUR_BOLD, json_get_string(h, "name"));
         table_put(t, COLOUR_NONE, json_get_string(h, "driver"));
-        table_put(t, colour_of(state), state);
+        table_put(t, colour_of(state, json_get_string(h, "why") != NULL), state);
         table_put(t, COLOUR_NONE,
                   time_span((usec_t)MAX(now_ms - since, 0) / 1000 * USEC_PER_SEC, span, sizeof(span)));
         table_printf(t, COLOUR_NONE, "%" PRId64,

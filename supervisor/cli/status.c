@@ -263,10 +263,10 @@ static void put_hubs(struct cli *cli, struct buffer *out, const struct json_valu
                 char text[400];
                 int n;
 
-                if (!bad && !running && !outbox)
+                if (!bad && !why && !running && !outbox)
                         continue;
                 n = snprintf(text, sizeof(text), "hub %s is %s", json_get_string(h, "name"), state);
-                if (bad && why)
+                if (why)
                         n += snprintf(text + n, sizeof(text) - (size_t)n, ": %.200s", why);
                 if (running)
                         n += snprintf(text + n, sizeof(text) - (size_t)n, ", %" PRId64 " of its jobs run%s",
@@ -274,7 +274,7 @@ static void put_hubs(struct cli *cli, struct buffer *out, const struct json_valu
                 if (outbox)
                         (void)snprintf(text + n, sizeof(text) - (size_t)n,
                                        ", %" PRId64 " finished ones that it does not know of yet", outbox);
-                put_line(cli, out, bad ? COLOUR_RED : COLOUR_NONE, "", text, strlen(text));
+                put_line(cli, out, bad ? COLOUR_RED : why ? COLOUR_AMBER : COLOUR_NONE, "", text, strlen(text));
         }
 }
 

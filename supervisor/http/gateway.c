@@ -145,8 +145,11 @@ static void list_models(struct doors *d, const char *asked, struct buffer *out, 
 static void refuse_model(struct errand *e, int r)
 {
         _cleanup_buffer_ struct buffer list = {0};
-        const char *nearest, *all;
+        const struct doors *d = e->gateway->doors;
+        const char *nearest, *all, *where = "";
 
+        if (d->hubs && hubs_may_submit(d->hubs, e->model))
+                where = ", neither here nor at a worker of the hub";
         buffer_init(&list, 0);
         list_models(e->gateway->doors, e->model, &list, &nearest);
         all = list.len ? list.data : "none";
@@ -163,7 +166,7 @@ static void refuse_model(struct errand *e, int r)
                               e->model, nearest, all);
         else
                 errand_refuse(e, GATEWAY_REFUSED_MODEL, 404, "model_not_found", "model",
-                              "the model \"%s\" does not exist (there are: %s)", e->model, all);
+                              "the model \"%s\" does not exist%s (there are: %s)", e->model, where, all);
 }
 
 /* "qwen" has no instance of its own when there are "qwen-0" and "qwen-1": those are named. */

@@ -48,6 +48,12 @@ static void tell(struct connector *c, const char *kind, int level, const char *w
         history_tell(fleet_history(c->hubs->fleet), level, &e);
 }
 
+/* A hub may be up, and something amiss all the same; what it says while it connects or has drained is of no use. */
+static bool tells_why(enum hub_state s)
+{
+        return s == HUB_DOWN || s == HUB_REVOKED || s == HUB_UP;
+}
+
 void connector_enter(struct connector *c, enum hub_state s, const char *why)
 {
         if (s == HUB_UP && c->state != HUB_UP)
@@ -60,7 +66,7 @@ void connector_enter(struct connector *c, enum hub_state s, const char *why)
                 c->since = now_of(c);
         c->state = s;
         (void)text_set(&c->why, why);
-        if (why && (s == HUB_DOWN || s == HUB_REVOKED))
+        if (why && tells_why(s))
                 connector_error(c, "%s", why);
         c->hubs->dirty = true;
         connector_touch(c, false);
@@ -99,15 +105,17 @@ static void on_state(void *owner)
         struct connector *c = owner;
         struct hub_status s = {.retry_at = USEC_INFINITY};
         bool was_up = c->state == HUB_UP;
+        const char *why;
 
         if (!c->link)
                 return;
         c->driver->status(c->link, &s);
-        if (s.state == c->state && streq_ptr(s.why, c->why)) {
+        why = s.state == HUB_UP ? s.limit : s.why;
+        if (s.state == c->state && streq_ptr(why, c->why)) {
                 connector_touch(c, true);
                 return;
         }
-        connector_enter(c, s.state, s.why);
+        connector_enter(c, s.state, why);
         if (c->state == HUB_UP && !was_up) {
                 settle_due(c);
                 renew_all(c);
@@ -450,9 +458,13 @@ const struct hub_report *connector_report(struct connector *c)
         r->retry_at = s.retry_at;
         r->last_error = c->last_error;
         r->last_error_at = c->last_error_at;
+        if (s.note && s.note_at > c->last_error_at) {
+                r->last_error = s.note;
+                r->last_error_at = s.note_at;
+        }
         r->inbound = c->driver && !(c->driver->caps & HUB_CAP_OUTBOUND);
         r->submits = c->submits;
-        r->credits = c->total;
+        r->credits = c->state == HUB_UP && !s.paused && !c->draining ? c->total : 0;
         r->outbox = c->outbox;
         r->submitting = c->submitting;
         r->running = r->waiting = 0;

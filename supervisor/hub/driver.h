@@ -165,8 +165,12 @@ struct hub_status {
         enum hub_state state;
         const char *why;   /* of DOWN and REVOKED: plain words; NULL */
         const char *limit; /* of UP: what does not work as it should; NULL */
-        usec_t retry_at;   /* monotonic; USEC_INFINITY: no try is due */
-        const char *peer;  /* the address that we are connected to, without secrets; NULL */
+        bool paused;       /* UP, and yet it claims nothing */
+        const char
+                *note; /* the last thing that went wrong, whatever the state; NULL. note_at: wall clock, ms */
+        int64_t note_at;
+        usec_t retry_at;  /* monotonic; USEC_INFINITY: no try is due */
+        const char *peer; /* the address that we are connected to, without secrets; NULL */
 };
 
 struct hub_events {

@@ -32,6 +32,7 @@ void link_note(struct hub_link *l, const char *fmt, ...)
         if (!streq(text, l->note))
                 log_warn(l->name, "%s", text);
         (void)text_copy(l->note, sizeof(l->note), text);
+        l->note_at = (int64_t)(loop_realtime(l->loop) / 1000);
 }
 
 /* --- heartbeats ----------------------------------------------------------------------------------------------------- */
@@ -64,7 +65,7 @@ static void beat(struct hub_link *l, const char *state, usec_t now)
         for (size_t k = 0; k < l->n_models && b->n_models < NATS_BEAT_MODELS; k++) {
                 const struct pull_model *m = l->models[k];
 
-                if (m->offered)
+                if (m->offered && queue_is_there(m))
                         b->models[b->n_models++] = (struct nats_beat_model){.model = m->name,
                                                                             .slots = m->slots,
                                                                             .free = m->free,
@@ -234,6 +235,7 @@ static void on_time(void *owner, usec_t now)
                 requests_expire(l, now);
                 link_wake(l, claims_tick(l, now));
                 pulls_plan(l, now);
+                queues_tell(l);
                 if (l->beat_at <= now)
                         beat(l, beat_state(l), now);
                 else
@@ -351,10 +353,14 @@ static int link_open(const struct hub_open *with, struct hub_link **ret, char **
 static void link_status(const struct hub_link *l, struct hub_status *ret)
 {
         *ret = (struct hub_status){.state = l->drained ? HUB_DRAINED : l->state,
-                                   .why = *l->why      ? l->why
-                                          : l->ordered ? "the hub ordered this worker to claim nothing"
-                                          : *l->note   ? l->note
-                                                       : NULL,
+                                   .why = *l->why ? l->why : NULL,
+                                   .limit = l->ordered    ? "the hub ordered this worker to drain: it claims "
+                                                            "nothing until it is ordered to resume"
+                                            : *l->trouble ? l->trouble
+                                                          : NULL,
+                                   .paused = l->ordered,
+                                   .note = *l->note ? l->note : NULL,
+                                   .note_at = l->note_at,
                                    .retry_at = l->retry_at,
                                    .peer = *l->peer ? l->peer : NULL};
 }

@@ -3,6 +3,7 @@
  *   nats.c          the driver's functions, what the wire says, orders to this worker, heartbeats
  *   nats_request.c  questions with an answer and a deadline
  *   nats_pull.c     credits into pulls: never more jobs may come than were asked for
+ *   nats_queues.c   which of our models have a queue at the hub, and what is said of those that have none
  *   nats_claim.c    a message becomes a claim: looked up, offered; renewals, cancels, who holds it
  *   nats_settle.c   complete, fail, release
  *   nats_returns.c  what is given back without blame is written down, and counted
@@ -31,6 +32,7 @@ enum {
         MODELS_MAX = 512,    /* that were ever offered */
         REQUESTS_MAX = 4096, /* unanswered */
         WHY_MAX = 320,
+        TROUBLE_MAX = 600,
 };
 #define PULL_LONG     (5 * USEC_PER_SEC)    /* of a pull when every queue has one of its own */
 #define PULL_ROTATE   (500 * USEC_PER_MSEC) /* when there are more queues than credits */
@@ -72,6 +74,8 @@ struct consumer {
         enum nats_class class;
         char name[NATS_SUBJECT_MAX];
         enum consumer_state state;
+        bool there,
+                missing; /* what the hub said of it last, also while it is asked again; neither: nothing yet */
         usec_t retry_at; /* ABSENT */
         usec_t lease;
         unsigned max_deliver;
@@ -141,6 +145,9 @@ struct hub_link {
         bool drained;
         bool ordered; /* by llm.ctl: claims nothing until it is told so */
         char why[WHY_MAX], peer[256], note[WHY_MAX];
+        int64_t note_at;           /* wall clock, ms */
+        char trouble[TROUBLE_MAX]; /* of the queues, as it was told */
+        bool look_at_queues;       /* something about them, or about what we offer, changed */
         usec_t retry_at, hurry_at;
         struct hub_driver_counts counts;
 
@@ -198,6 +205,14 @@ bool pulls_busy(const struct hub_link *l);
 /* A claim of this consumer was offered or given up: its credit is free, or used. */
 void pulls_landed(struct hub_link *l, struct consumer *c, bool taken);
 void pulls_finish(struct hub_link *l);
+
+/* nats_queues.c */
+/* The hub said of a consumer that it is there, or that there is none. */
+void queue_told(struct hub_link *l, struct consumer *c, bool there);
+/* A job of this model that is handed in would be taken by somebody some day: it is announced. */
+bool queue_is_there(const struct pull_model *m);
+/* Says it when models without a queue became more or fewer: log, l->trouble, on_state. From the loop's callbacks alone. */
+void queues_tell(struct hub_link *l);
 
 /* nats_claim.c */
 void claim_arrived(struct hub_link *l, struct consumer *c, const struct nats_message *m);

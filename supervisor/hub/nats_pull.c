@@ -137,9 +137,7 @@ static void consumer_told(struct hub_link *l, void *arg, const struct nats_messa
         }
         if (a.code) {
                 if (a.err_code == NATS_ERR_NO_CONSUMER || a.err_code == NATS_ERR_NO_STREAM || a.code == 404)
-                        (void)snprintf(l->note, sizeof(l->note),
-                                       "there is no queue %.200s: \"llama-supervisor hub init\" makes it",
-                                       c->name);
+                        queue_told(l, c, false);
                 else
                         link_note(l, "consumer %s: %s", c->name, a.description);
                 consumer_absent(l, c, ABSENT_RETRY);
@@ -148,8 +146,10 @@ static void consumer_told(struct hub_link *l, void *arg, const struct nats_messa
                 c->lease = a.ack_wait ? a.ack_wait : 30 * USEC_PER_SEC;
                 c->max_deliver = a.max_deliver;
                 c->poll_at = 0;
+                queue_told(l, c, true);
         }
         nats_answer_finish(&a);
+        link_wake(l, loop_now(l->loop));
         pulls_plan(l, loop_now(l->loop));
 }
 
@@ -469,6 +469,7 @@ void pulls_credits(struct hub_link *l, unsigned total, const struct hub_credit *
                 m->context = c[i].context;
                 m->ready = c[i].ready;
         }
+        l->look_at_queues = true;
         l->beat_at = MIN(l->beat_at, loop_now(l->loop) + USEC_PER_SEC);
         link_wake(l, l->beat_at);
         pulls_plan(l, loop_now(l->loop));

@@ -478,3 +478,35 @@ def test_a_hub_that_never_takes_it(make_peer, make_worker, make_front, server, s
         assert words(answers[0].text) == "one two" and not answers[0].broken and answers[0].text.rstrip().endswith("[DONE]"), answers[0].text
     else:
         assert answers[0].json["choices"][0]["message"]["content"] == "one two", answers
+
+
+def hub_of(daemon):
+    return daemon.get("/api/v1/hubs").json["hubs"][0]
+
+
+def test_a_model_without_a_queue_is_said_and_not_promised(make_worker, make_front, server):
+    args = ["-np", "1", "-c", "2048"]
+    worker, front = make_worker("gpu-1", [{"name": name, "model": "tiny.gguf", "args": args} for name in ("qwen", "other")]), make_front()
+    worker.wait_state("other", "ready")
+    wait_offered(front)
+    # What a new user forgets: the worker says it wherever one looks, once in the log, and the gateway promises nothing.
+    why = wait_for(lambda: hub_of(worker)["why"], what=worker.output)
+    assert why == 'the hub has no queue for "other": "llama-supervisor hub init --models other" makes what is missing'
+    status = hub_of(worker)
+    assert (status["state"], status["lastError"]) == ("up", why) and status["lastErrorAt"]
+    for verb in ("hub", "status"), ("status",):
+        told = worker.cli(*verb)
+        assert told.returncode == 0 and 'no queue for "other"' in told.stdout, told
+    assert worker.output().count('no queue for "other"') == 1, worker.output()
+    assert offered(front, "other") is None
+    assert [m["id"] for m in front.get("/v1/models").json["data"]] == ["qwen"]
+    answer = wait_for(lambda: (lambda a: a.status == 404 and a)(front.api("POST", CHAT, ask(model="other"))), HEARD, "404 of other")
+    assert answer.json["error"]["code"] == "model_not_found", answer
+    assert "neither here nor at a worker of the hub" in answer.json["error"]["message"], answer
+    assert front.api("POST", CHAT, ask()).status == 200
+
+    done = hub("init", *server.as_admin(), "--models", "other")     # the way out that was named
+    assert done.returncode == 0, done
+    wait_for(lambda: hub_of(worker)["why"] is None, HEARD, worker.output)
+    wait_for(lambda: offered(front, "other"), HEARD, front.output)
+    assert front.api("POST", CHAT, ask(model="other")).status == 200

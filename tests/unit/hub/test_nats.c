@@ -541,7 +541,9 @@ static void test_orders(void **state)
         up(&s, &s.a, "gpu1");
         credits(&s.a, 2, "tiny", 2);
         (void)natsConnection_PublishString(s.admin, "llm.ctl.gpu1", "{\"order\":\"drain\"}");
-        WAIT_FOR(&s, status_of(&s.a).why != NULL);
+        WAIT_FOR(&s, status_of(&s.a).limit != NULL);
+        assert_non_null(strstr(status_of(&s.a).limit, "ordered this worker to drain"));
+        assert_true(status_of(&s.a).paused);
         run_for(&s, 200 * USEC_PER_MSEC);
         (void)hand_in(&s, "tiny", NATS_LO, "o1", "{}", NULL);
         run_for(&s, 700 * USEC_PER_MSEC);
@@ -549,6 +551,8 @@ static void test_orders(void **state)
         (void)natsConnection_PublishString(s.admin, "llm.ctl.gpu1", "{\"order\":\"resume\"}");
         WAIT_FOR(&s, s.a.n == 1);
         assert_int_equal(s.a.jobs[0].attempt, 1);
+        assert_null(status_of(&s.a).limit);
+        assert_false(status_of(&s.a).paused);
         scene_end(&s);
 }
 
@@ -592,24 +596,82 @@ static void test_beats(void **state)
         scene_end(&s);
 }
 
-/* A queue that nobody has made yet: said so, and found when it is there. */
+/* The next heartbeat that tells of as many models; their names are in *b until *root is freed. */
+static void wait_beat(struct scene *s, natsSubscription *sub, size_t n_models, struct nats_beat *b,
+                      struct json_value **root)
+{
+        natsMsg *m = NULL;
+
+        *root = NULL;
+        do {
+                *root = json_free(*root);
+                WAIT_FOR(s, natsSubscription_NextMsg(&m, sub, 1) == NATS_OK);
+                assert_int_equal(
+                        nats_beat_parse(natsMsg_GetData(m), (size_t)natsMsg_GetDataLength(m), b, root), 0);
+                natsMsg_Destroy(m);
+        } while (b->n_models != n_models);
+}
+
+/* A queue that nobody has made yet: said so, not announced, and found when it is there. */
 static void test_absent_queue(void **state)
 {
         static const char *const later[] = {"later", NULL};
+        static struct nats_beat b;
+        const struct hub_credit offers[] = {
+                {.model = "later", .free = 1, .slots = 1, .context = 4096, .ready = true},
+                {.model = "tiny", .free = 1, .slots = 1, .context = 4096, .ready = true}};
         struct nats_layout l = NATS_LAYOUT_DEFAULT;
+        struct json_value *root;
+        natsSubscription *sub = NULL;
         struct scene s;
+        unsigned states;
 
         (void)state;
         scene_usual(&s, 30 * USEC_PER_SEC);
+        assert_int_equal(natsConnection_SubscribeSync(&sub, s.admin, "llm.hb.*"), NATS_OK);
+        (void)natsConnection_Flush(s.admin);
         up(&s, &s.a, "gpu1");
-        credits(&s.a, 1, "later", 1);
-        WAIT_FOR(&s, status_of(&s.a).why != NULL);
-        assert_non_null(strstr(status_of(&s.a).why, "hub init"));
+        states = s.a.states;
+        hub_driver_nats.set_credits(s.a.link, 2, offers, 2);
+        WAIT_FOR(&s, status_of(&s.a).limit != NULL);
+        assert_int_equal(status_of(&s.a).state, HUB_UP);
+        assert_non_null(strstr(status_of(&s.a).limit, "no queue for \"later\""));
+        assert_non_null(strstr(status_of(&s.a).limit, "hub init --models later\""));
+        assert_int_equal(s.a.states, states + 1);
+        wait_beat(&s, sub, 1, &b, &root);
+        assert_string_equal(b.models[0].model, "tiny");
+        root = json_free(root);
+        /* The same again is not told again. */
+        hub_driver_nats.set_credits(s.a.link, 1, offers, 2);
+        (void)natsConnection_PublishString(s.admin, "llm.bell.later.lo", "");
+        run_for(&s, 1500 * USEC_PER_MSEC);
+        assert_int_equal(s.a.states, states + 1);
         l.ack_wait = 30 * USEC_PER_SEC;
         provision(&s, &l, later);
         (void)hand_in(&s, "later", NATS_LO, "x", "{}", NULL);
         (void)natsConnection_PublishString(s.admin, "llm.bell.later.lo", "");
+        (void)natsConnection_PublishString(s.admin, "llm.bell.later.hi", "");
         WAIT_FOR(&s, s.a.n == 1);
+        WAIT_FOR(&s, status_of(&s.a).limit == NULL);
+        assert_true(s.a.states > states + 1);
+        wait_beat(&s, sub, 2, &b, &root);
+        root = json_free(root);
+        /* Somebody takes a queue away: the same, as soon as it is asked for a job. */
+        hub_driver_nats.set_credits(s.a.link, 2, offers, 2);
+        for (unsigned c = 0; c < NATS_CLASSES; c++) {
+                struct nats_answer a;
+
+                api(&s,
+                    c == NATS_HI ? "$JS.API.CONSUMER.DELETE.JOBS.tiny_hi"
+                                 : "$JS.API.CONSUMER.DELETE.JOBS.tiny_lo",
+                    NULL, &a);
+                assert_int_equal(a.code, 0);
+        }
+        WAIT_FOR(&s, status_of(&s.a).limit && strstr(status_of(&s.a).limit, "no queue for \"tiny\""));
+        wait_beat(&s, sub, 1, &b, &root);
+        assert_string_equal(b.models[0].model, "later");
+        root = json_free(root);
+        natsSubscription_Destroy(sub);
         scene_end(&s);
 }
 
