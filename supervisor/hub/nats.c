@@ -50,6 +50,7 @@ static void beat(struct hub_link *l, const char *state, usec_t now)
                 return;
         *b = (struct nats_beat){.worker = l->worker,
                                 .version = LSV_VERSION,
+                                .host = *l->host ? l->host : NULL,
                                 .state = state,
                                 .at = (int64_t)(loop_realtime(l->loop) / 1000),
                                 .every_ms = BEAT_EVERY / 1000,
@@ -317,6 +318,8 @@ static int link_open(const struct hub_open *with, struct hub_link **ret, char **
         l->retry_at = l->hurry_at = USEC_INFINITY;
         l->beat_at = USEC_INFINITY;
         l->began = loop_now(with->loop);
+        if (gethostname(l->host, sizeof(l->host) - 1) < 0)
+                l->host[0] = '\0'; /* a heartbeat without it is one all the same */
         l->name = text_dup(with->name);
         l->worker = text_dup(with->worker);
         r = secret_random(chance, sizeof(chance));

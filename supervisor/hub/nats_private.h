@@ -137,6 +137,7 @@ struct hub_link {
         struct loop *loop;
         const struct hub_events *events;
         void *owner;
+        char host[65];               /* of this machine, for people; "" unknown */
         char *name, *worker, *inbox; /* inbox: "_INBOX.WORKER.CHANCE" */
         struct nats_wire *wire;
         struct timer *timer;

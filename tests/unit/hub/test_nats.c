@@ -562,6 +562,7 @@ static void test_beats(void **state)
         struct scene s;
         natsSubscription *sub = NULL;
         natsMsg *m = NULL;
+        char host[256];
         struct json_value *root = NULL;
 
         (void)state;
@@ -582,6 +583,8 @@ static void test_beats(void **state)
                         break;
                 root = json_free(root);
         }
+        assert_int_equal(gethostname(host, sizeof(host)), 0);
+        assert_string_equal(b.host, host);
         assert_string_equal(b.models[0].model, "tiny");
         assert_int_equal(b.models[0].slots, 2);
         assert_int_equal(b.free, 2);
