@@ -238,11 +238,13 @@ static void say(struct connector *c, const struct row *rows, const unsigned *off
         (void)buffer_append(&c->saying, &total, sizeof(total));
         for (size_t i = 0; i < n; i++) {
                 credits[i] = (struct hub_credit){.model = rows[i].model,
+                                                 .entry = rows[i].entry,
                                                  .free = MIN(offered[i], total),
                                                  .slots = rows[i].slots,
                                                  .context = rows[i].context,
                                                  .ready = rows[i].ready};
                 (void)buffer_append(&c->saying, rows[i].model, strlen(rows[i].model) + 1);
+                (void)buffer_puts(&c->saying, rows[i].entry ? rows[i].entry : "");
                 (void)buffer_append(&c->saying, &credits[i].free, sizeof(credits[i].free));
                 (void)buffer_append(&c->saying, &credits[i].slots, sizeof(credits[i].slots));
                 (void)buffer_append(&c->saying, &credits[i].context, sizeof(credits[i].context));

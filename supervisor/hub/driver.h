@@ -150,10 +150,13 @@ struct hub_result {
 
 struct hub_credit {
         const char *model; /* an entry's name, or an alias, as clients may ask for it */
-        unsigned free;     /* jobs of it that may be delivered now */
-        unsigned slots;    /* in all */
-        unsigned context;  /* tokens a slot; 0 unknown */
-        bool ready;        /* an instance is up; false: on demand, or it is down for now */
+        const char *
+                entry; /* whose slots they are: several names of one are told that have them together (the entry's
+                              own among them); NULL: of several entries, or unknown */
+        unsigned free;    /* jobs of it that may be delivered now */
+        unsigned slots;   /* in all */
+        unsigned context; /* tokens a slot; 0 unknown */
+        bool ready;       /* an instance is up; false: on demand, or it is down for now */
 };
 
 struct hub_driver_counts {

@@ -91,6 +91,9 @@ struct pull_model {
         bool ready, offered; /* offered: part of the last credits */
         unsigned busy;       /* pulls that may bring a job of it, and jobs that were not offered yet */
         struct consumer consumers[NATS_CLASSES];
+        struct pull_model *
+                entry; /* the name that stands for the slots that it takes: itself, or what it is an alias of */
+        unsigned entry_free, entry_busy; /* where that is itself: of all names together */
 };
 
 enum pull_state { PULL_IDLE, PULL_POLL, PULL_WAIT, PULL_DRAIN };

@@ -33,6 +33,17 @@ bool pulls_busy(const struct hub_link *l)
         return busy(l) > 0;
 }
 
+static void add_busy(struct pull_model *m, int n)
+{
+        m->busy = (unsigned)((int)m->busy + n);
+        m->entry->entry_busy = (unsigned)((int)m->entry->entry_busy + n);
+}
+
+static bool has_room(const struct pull_model *m)
+{
+        return m->free > m->busy && m->entry->entry_free > m->entry->entry_busy;
+}
+
 static struct pull *idle_pull(struct hub_link *l)
 {
         for (size_t i = 0; i < PULLS_MAX; i++)
@@ -51,7 +62,7 @@ static void pull_ended(struct pull *p)
                 c->polls--;
         else if (p->state == PULL_WAIT)
                 c->waits--;
-        c->model->busy--;
+        add_busy(c->model, -1);
         p->state = PULL_IDLE;
         p->turn++;
 }
@@ -92,7 +103,7 @@ static int pull_begin(struct hub_link *l, struct consumer *c, bool wait, usec_t 
                 c->waits++;
         else
                 c->polls++;
-        c->model->busy++;
+        add_busy(c->model, 1);
         link_wake(l, p->deadline);
         return 0;
 }
@@ -169,7 +180,7 @@ static void consumer_ask(struct hub_link *l, struct consumer *c)
 
 static bool eligible(const struct consumer *c)
 {
-        return c->state == CONSUMER_READY && c->model->free > c->model->busy;
+        return c->state == CONSUMER_READY && has_room(c->model);
 }
 
 /* What is due to be asked at once; hi before lo, models in turn. */
@@ -234,6 +245,8 @@ static void ask_and_expire(struct hub_link *l, usec_t now)
                 link_note(l, "a pull of %s was not answered", p->consumer->name);
                 p->consumer->poll_at = now + PULL_ROTATE;
                 p->consumer->hot = false;
+                /* JetStream says nothing at all to who asks a consumer that somebody has deleted: is it there? */
+                consumer_absent(l, p->consumer, USEC_PER_SEC);
                 pull_ended(p);
         }
 }
@@ -250,14 +263,20 @@ static void take_back_excess(struct hub_link *l, usec_t now)
         }
         for (size_t i = 0; i < PULLS_MAX; i++) {
                 struct pull *p = &l->pulls[i];
-                unsigned draining = 0;
+                const struct pull_model *m;
+                unsigned draining = 0, of_entry = 0;
 
                 if (p->state != PULL_WAIT)
                         continue;
-                for (size_t k = 0; k < PULLS_MAX; k++)
-                        draining += l->pulls[k].state == PULL_DRAIN &&
-                                    l->pulls[k].consumer->model == p->consumer->model;
-                if (n > total || p->consumer->model->busy - draining > p->consumer->model->free) {
+                m = p->consumer->model;
+                for (size_t k = 0; k < PULLS_MAX; k++) {
+                        if (l->pulls[k].state != PULL_DRAIN)
+                                continue;
+                        draining += l->pulls[k].consumer->model == m;
+                        of_entry += l->pulls[k].consumer->model->entry == m->entry;
+                }
+                if (n > total || m->busy - draining > m->free ||
+                    m->entry->entry_busy - of_entry > m->entry->entry_free) {
                         take_back(l, p, now);
                         n--;
                 }
@@ -347,7 +366,7 @@ void pulls_message(struct hub_link *l, size_t i, const struct nats_message *m)
                 if (c) {
                         c->hot = true;
                         c->last_job = now;
-                        c->model->busy++;
+                        add_busy(c->model, 1);
                         l->n_held++;
                         claim_arrived(l, c, m);
                 }
@@ -357,11 +376,12 @@ void pulls_message(struct hub_link *l, size_t i, const struct nats_message *m)
 
 void pulls_landed(struct hub_link *l, struct consumer *c, bool taken)
 {
-        c->model->busy--;
+        add_busy(c->model, -1);
         l->n_held--;
         if (taken) {
                 l->total -= l->total > 0;
                 c->model->free -= c->model->free > 0;
+                c->model->entry->entry_free -= c->model->entry->entry_free > 0;
         }
 }
 
@@ -370,6 +390,13 @@ void pulls_drained(struct hub_link *l, size_t i)
         if (i < PULLS_MAX && l->pulls[i].state == PULL_DRAIN)
                 pull_ended(&l->pulls[i]);
         pulls_plan(l, loop_now(l->loop));
+}
+
+/* One credit of `other` less, and m could have it. */
+static bool makes_room(const struct pull_model *m, const struct pull_model *other)
+{
+        return (m->free > m->busy || other == m) &&
+               (m->entry->entry_free > m->entry->entry_busy || other->entry == m->entry);
 }
 
 void pulls_bell(struct hub_link *l, const char *subject)
@@ -400,8 +427,7 @@ void pulls_bell(struct hub_link *l, const char *subject)
         for (size_t i = 0; i < PULLS_MAX; i++)
                 draining += l->pulls[i].state == PULL_DRAIN;
         for (size_t i = 0; i < PULLS_MAX && !draining; i++)
-                if (l->pulls[i].state == PULL_WAIT &&
-                    (c->model->free > c->model->busy || l->pulls[i].consumer->model == c->model)) {
+                if (l->pulls[i].state == PULL_WAIT && makes_room(c->model, l->pulls[i].consumer->model)) {
                         take_back(l, &l->pulls[i], now);
                         break;
                 }
@@ -429,6 +455,8 @@ static struct pull_model *add_model(struct hub_link *l, const char *name)
                 l->models = more;
         if (m)
                 m->name = text_dup(name);
+        if (m)
+                m->entry = m;
         if (!more || !m->name) {
                 free(m);
                 return NULL;
@@ -447,12 +475,32 @@ static struct pull_model *add_model(struct hub_link *l, const char *name)
         return m;
 }
 
+/* Which names mean the same slots. */
+static void share_slots(struct hub_link *l, const struct hub_credit *c, size_t n)
+{
+        for (size_t i = 0; i < n; i++) {
+                struct pull_model *m = find_model(l, c[i].model);
+                struct pull_model *entry = c[i].entry ? find_model(l, c[i].entry) : NULL;
+
+                if (m && entry && entry->offered)
+                        m->entry = entry;
+        }
+        for (size_t k = 0; k < l->n_models; k++) {
+                struct pull_model *m = l->models[k];
+
+                m->entry->entry_free = MAX(m->entry->entry_free, m->free);
+                m->entry->entry_busy += m->busy;
+        }
+}
+
 void pulls_credits(struct hub_link *l, unsigned total, const struct hub_credit *c, size_t n)
 {
         l->total = total;
         for (size_t k = 0; k < l->n_models; k++) {
                 l->models[k]->offered = false;
                 l->models[k]->free = 0;
+                l->models[k]->entry = l->models[k];
+                l->models[k]->entry_free = l->models[k]->entry_busy = 0;
         }
         for (size_t i = 0; i < n; i++) {
                 struct pull_model *m = find_model(l, c[i].model);
@@ -469,6 +517,7 @@ void pulls_credits(struct hub_link *l, unsigned total, const struct hub_credit *
                 m->context = c[i].context;
                 m->ready = c[i].ready;
         }
+        share_slots(l, c, n);
         l->look_at_queues = true;
         l->beat_at = MIN(l->beat_at, loop_now(l->loop) + USEC_PER_SEC);
         link_wake(l, l->beat_at);

@@ -154,6 +154,56 @@ static void test_rotation(void **state)
         scene_end(&s);
 }
 
+/* Two names of one slot, and a slot of another model: the second name's job stays where it is, for others. */
+static void test_aliases(void **state)
+{
+        static const char *const more[] = {"alias", NULL};
+        const struct hub_credit both[] = {
+                {.model = "tiny", .entry = "tiny", .free = 1, .slots = 1},
+                {.model = "alias", .entry = "tiny", .free = 1, .slots = 1},
+                {.model = "org/big:8b", .entry = "org/big:8b", .free = 1, .slots = 1}};
+        struct nats_layout l = NATS_LAYOUT_DEFAULT;
+        struct scene s;
+        bool alias_first;
+
+        (void)state;
+        scene_usual(&s, 30 * USEC_PER_SEC);
+        l.ack_wait = 30 * USEC_PER_SEC;
+        provision(&s, &l, more);
+        (void)hand_in(&s, "tiny", NATS_LO, "t", "{}", NULL);
+        (void)hand_in(&s, "alias", NATS_LO, "a", "{}", NULL);
+        up(&s, &s.a, "gpu1");
+        hub_driver_nats.set_credits(s.a.link, 2, both, 3);
+        WAIT_FOR(&s, s.a.n == 1);
+        run_for(&s, 1500 * USEC_PER_MSEC);
+        assert_int_equal(s.a.n, 1);
+        alias_first = streq(s.a.jobs[0].id, "a");
+        (void)hand_in(&s, "org/big:8b", NATS_LO, "b", "{}", NULL);
+        WAIT_FOR(&s, s.a.n == 2);
+        assert_string_equal(s.a.jobs[1].id, "b");
+        /* The slot is free again, and one of the other model: the name that had to wait has its turn, and one alone. */
+        (void)hand_in(&s, "tiny", NATS_LO, "t2", "{}", NULL);
+        hub_driver_nats.set_credits(s.a.link, 2, both, 3);
+        WAIT_FOR(&s, s.a.n == 3);
+        run_for(&s, 1500 * USEC_PER_MSEC);
+        assert_int_equal(s.a.n, 3);
+        /* A bell for the name that nothing waits at takes the credit back that waits at the other one. */
+        (void)hand_in(&s, "org/big:8b", NATS_LO, "b2", "{}", NULL);
+        WAIT_FOR(&s, s.a.n == 4);
+        assert_string_equal(s.a.jobs[3].id, "b2");
+        hub_driver_nats.set_credits(s.a.link, 1, both, 2);
+        WAIT_FOR(&s, s.a.n == 5);
+        hub_driver_nats.set_credits(s.a.link, 1, both, 2);
+        run_for(&s, 800 * USEC_PER_MSEC);
+        (void)hand_in(&s, alias_first ? "alias" : "tiny", NATS_HI, "bell", "{}", NULL);
+        (void)natsConnection_PublishString(s.admin, alias_first ? "llm.bell.alias.hi" : "llm.bell.tiny.hi",
+                                           "");
+        WAIT_FOR(&s, s.a.n == 6);
+        for (unsigned i = 0; i < 6; i++)
+                assert_int_equal(s.a.jobs[i].attempt, 1);
+        scene_end(&s);
+}
+
 static void test_release(void **state)
 {
         struct scene s;
@@ -731,6 +781,7 @@ int main(void)
                 cmocka_unit_test(test_cycle),
                 cmocka_unit_test(test_credits),
                 cmocka_unit_test(test_rotation),
+                cmocka_unit_test(test_aliases),
                 cmocka_unit_test(test_release),
                 cmocka_unit_test(test_lease),
                 cmocka_unit_test(test_release_of_a_lost_one),
