@@ -274,7 +274,11 @@ static void put_hubs(struct cli *cli, struct buffer *out, const struct json_valu
                 if (outbox)
                         (void)snprintf(text + n, sizeof(text) - (size_t)n,
                                        ", %" PRId64 " finished ones that it does not know of yet", outbox);
-                put_line(cli, out, bad ? COLOUR_RED : why ? COLOUR_AMBER : COLOUR_NONE, "", text, strlen(text));
+                put_line(cli, out,
+                         bad   ? COLOUR_RED
+                         : why ? COLOUR_AMBER
+                               : COLOUR_NONE,
+                         "", text, strlen(text));
         }
 }
 
