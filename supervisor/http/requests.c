@@ -35,7 +35,7 @@ void request_cancel_handle(struct call *call)
 
         const struct activity_record *rec = activity_find(fleet_activity(call->doors->fleet), call->name);
         struct log_about about = {.request = call->name};
-        struct trace trace = {0};
+        struct trace trace;
 
         static const char why[] = "the request was cancelled (DELETE /api/v1/requests/ID)";
 
