@@ -95,7 +95,8 @@ def test_every_dialect_is_as_it_is_without_the_hub(farm):
     assert len(records) == 2 * len(DIALECTS) + 2
     assert {(r["outcome"], r["status"], r["instance"]) for r in records} == {("ok", 200, "gpu-1")}, records
     assert all(r["tokensOut"] for r in records), records
-    assert front.get("/metrics").text.count("hub_gap") == 0
+    gaps = [line for line in front.get("/metrics").text.splitlines() if "hub_gap" in line]
+    assert all(line.endswith(" 0") for line in gaps), gaps
 
 
 def test_what_the_model_cannot_do_is_said_at_once(farm):
@@ -103,5 +104,5 @@ def test_what_the_model_cannot_do_is_said_at_once(farm):
     worker, front = farm
     body = {"model": "qwen", "input": "hello"}
     here, there = worker.api("POST", "/v1/embeddings", body), front.api("POST", "/v1/embeddings", {**body, "stream": True})
-    assert here.status == 501 and there.status == 400, (here, there)
-    assert there.json["error"]["message"] == here.json["error"]["message"]
+    assert here.status == there.status == 501, (here, there)
+    assert there.json == here.json
