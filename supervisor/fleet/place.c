@@ -163,7 +163,7 @@ void place_gone(struct member *m, usec_t now)
                         freeing_begin(x, x->before, x->expected + (told ? h->held[g] : 0), x->is_told && told,
                                       now);
                 else
-                        freeing_begin(x, f->gpus[g].memory_used,
+                        freeing_begin(x, told && h->used[g] ? h->used[g] : f->gpus[g].memory_used,
                                       told ? h->held[g]
                                       : h  ? h->takes[g]
                                            : 0,
@@ -520,9 +520,16 @@ void place_settle(struct fleet *f, usec_t now)
         if (p->number == fleet_gpus_number(f) || !fleet_gpus_are_fresh(f))
                 return;
         p->number = fleet_gpus_number(f);
-        for (size_t i = 0; i < f->n_members; i++)
-                if (f->members[i]->hold && f->members[i]->process)
-                        learn(f->members[i], now);
+        for (size_t i = 0; i < f->n_members; i++) {
+                struct hold *h = f->members[i]->hold;
+
+                if (!h || !f->members[i]->process)
+                        continue;
+                for (size_t g = 0; g < f->n_gpus; g++)
+                        if (h->held[g] && f->gpus[g].memory_used >= h->held[g])
+                                h->used[g] = f->gpus[g].memory_used;
+                learn(f->members[i], now);
+        }
 }
 
 void fleet_place_figures(const struct fleet *f, struct place_figures *ret)

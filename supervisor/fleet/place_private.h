@@ -14,17 +14,19 @@ struct hold {
         uint64_t mask;              /* where "auto" has put it, 0: nowhere */
         uint64_t takes[FLEET_GPUS]; /* promised at its start; zeros: not known */
         uint64_t held[FLEET_GPUS];  /* what its processes hold by the last snapshot */
-        uint64_t seen;              /* bit i: one of them is on GPU i by the last snapshot */
-        bool is_told;               /* the driver tells how many bytes */
-        char key[LEARNED_KEY_MAX];  /* of what it runs with, "": not known */
-        uint64_t each;              /* of its need */
-        bool is_whole;              /* what it holds is what it needs: its context is not made smaller … */
-        uint64_t context;           /* … or if it has that many tokens */
-        usec_t waits_since;         /* for room; 0: it does not */
-        usec_t look_at;             /* not decided again before, while nothing can have come of it */
-        bool waits_for_back;        /* counted: for memory of the last one */
-        char *why;                  /* our words in lastError */
-        bool warned;                /* that it may not fit where a person put it, or is not placed */
+        uint64_t used
+                [FLEET_GPUS]; /* of the GPU, when it held that: not of a moment in which the driver tells of an end by halves */
+        uint64_t seen;             /* bit i: one of them is on GPU i by the last snapshot */
+        bool is_told;              /* the driver tells how many bytes */
+        char key[LEARNED_KEY_MAX]; /* of what it runs with, "": not known */
+        uint64_t each;             /* of its need */
+        bool is_whole;             /* what it holds is what it needs: its context is not made smaller … */
+        uint64_t context;          /* … or if it has that many tokens */
+        usec_t waits_since;        /* for room; 0: it does not */
+        usec_t look_at;            /* not decided again before, while nothing can have come of it */
+        bool waits_for_back;       /* counted: for memory of the last one */
+        char *why;                 /* our words in lastError */
+        bool warned;               /* that it may not fit where a person put it, or is not placed */
 };
 
 struct places {

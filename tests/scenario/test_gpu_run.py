@@ -50,7 +50,7 @@ def test_it_prints_a_table(nothing_left, folder, fake_llama_server):
     finally:
         driver.ends.set()
         driver.join()
-    assert result.returncode == 0, result
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     assert "FAULT" not in result.stdout and result.stdout.rstrip().endswith("0 faults")
     rows = [line for line in result.stdout.splitlines() if line.startswith("| `-c")]
     assert len(rows) == 6 and all("| 6.00 |" in row for row in rows), result.stdout
