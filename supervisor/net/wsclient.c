@@ -251,7 +251,8 @@ static void tell_failure(struct wsclient *w, const char *in, size_t len)
         if (*tls_complaint)
                 (void)text_copy(words, sizeof words, tls_complaint);
         else if (in)
-                (void)snprintf(words, sizeof words, "%.*s", (int)MIN(len ? len : sizeof words, sizeof words), in);
+                (void)snprintf(words, sizeof words, "%.*s", (int)MIN(len ? len : sizeof words, sizeof words),
+                               in);
         else
                 (void)text_copy(words, sizeof words, "the connection failed");
         finish(w, CLOSE_ABNORMAL, words);
