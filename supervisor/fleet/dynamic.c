@@ -503,7 +503,6 @@ static void make_instance(struct dynamic_start *s)
                 return;
         }
         event = text_format("from the model library: %s", s->found.path);
-        m = fleet_member(f, name);
         tell(d, LOG_INFO, name, "created", event ? event : "from the model library");
         answer(s, 0, NULL, event ? event : "from the model library", name);
 }

@@ -219,17 +219,12 @@ static void clear(struct fleet *f, size_t place, bool breaks, const char *why, u
         loop_wake(f->loop);
 }
 
-static void restart(struct fleet *f, size_t place, int pid, const char *why, usec_t now)
+/* The driver does not say whom it hit: all on that GPU, unless one of them has died of it. */
+static void restart(struct fleet *f, size_t place, const char *why, usec_t now)
 {
-        struct member *hit = pid > 0 ? gpus_member_of(f, pid) : NULL;
         usec_t realtime = loop_realtime(f->loop);
         uint64_t mask = mask_of(f, place);
 
-        if (pid > 0) {
-                if (hit && hit->process && !is_going(hit))
-                        member_give_up(hit, DEATH_GPU, why, now);
-                return;
-        }
         for (size_t i = 0; i < f->n_members; i++) {
                 const struct member *m = f->members[i];
 
@@ -320,9 +315,9 @@ static void uncordon(struct fleet *f, size_t place)
 
 /* --- facts ----------------------------------------------------------------------------------------------------------- */
 
-void gpu_care_xid(struct fleet *f, size_t place, const struct gpu_xid_seen *xid, usec_t now)
+void gpu_care_xid(struct fleet *f, size_t place, unsigned xid, usec_t now)
 {
-        const struct gpu_xid *x = gpu_xid_find(xid->code);
+        const struct gpu_xid *x = gpu_xid_find(xid);
         struct gpu_note *note = f->gpu_notes + place;
         const struct gpu *g = f->gpus + place;
         bool is_repeated;
@@ -330,14 +325,14 @@ void gpu_care_xid(struct fleet *f, size_t place, const struct gpu_xid_seen *xid,
 
         note->xid_at = loop_realtime(f->loop);
         (void)snprintf(text, sizeof text, "GPU %d (%s): its driver reports error %u (Xid): %s", g->index,
-                       gpus_name(g), xid->code, x->words);
+                       gpus_name(g), xid, x->words);
         gpus_tell(f, x->action == GPU_TELL ? LOG_WARNING : LOG_ERR, "gpu_error", g, text);
-        (void)snprintf(text, sizeof text, "Xid %u: %s", xid->code, x->words);
+        (void)snprintf(text, sizeof text, "Xid %u: %s", xid, x->words);
         switch (x->action) {
         case GPU_TELL:
                 break;
         case GPU_RESTART:
-                restart(f, place, xid->pid, text, now);
+                restart(f, place, text, now);
                 break;
         case GPU_CORDON:
                 (void)cordon(f, place, "xid", x->breaks, text, x->advice, now);
@@ -346,10 +341,10 @@ void gpu_care_xid(struct fleet *f, size_t place, const struct gpu_xid_seen *xid,
                 is_repeated = note->chance_at && usec_sub(now, note->chance_at) < GPU_REPEAT_WINDOW;
                 note->chance_at = now;
                 if (!is_repeated) {
-                        restart(f, place, xid->pid, text, now);
+                        restart(f, place, text, now);
                         break;
                 }
-                (void)snprintf(text, sizeof text, "Xid %u, not for the first time: %s", xid->code, x->words);
+                (void)snprintf(text, sizeof text, "Xid %u, not for the first time: %s", xid, x->words);
                 (void)cordon(f, place, "xid", true, text, x->advice, now);
                 break;
         }

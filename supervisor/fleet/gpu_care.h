@@ -22,7 +22,7 @@ void gpu_care_settle(struct fleet *f, usec_t now);
 
 /* --- facts (gpus_facts.c, explain.c) */
 void gpu_care_found(struct fleet *f); /* the list of GPUs is another one, or may be */
-void gpu_care_xid(struct fleet *f, size_t place, const struct gpu_xid_seen *xid, usec_t now);
+void gpu_care_xid(struct fleet *f, size_t place, unsigned xid, usec_t now);
 void gpu_care_lost(struct fleet *f, size_t place, usec_t now);
 void gpu_care_back(struct fleet *f);
 void gpu_care_death(struct member *m, usec_t now); /* m->cause tells which */

@@ -68,7 +68,7 @@ static void tell_changes(struct fleet *f, size_t place, const struct gpu *g, use
 
         for (uint64_t k = MAX(note->xids, g->figures.xids - MIN(g->figures.xids, (uint64_t)GPU_XIDS_KEPT));
              k < g->figures.xids; k++)
-                gpu_care_xid(f, place, &g->figures.recent[k % GPU_XIDS_KEPT], now);
+                gpu_care_xid(f, place, g->figures.recent_xids[k % GPU_XIDS_KEPT], now);
         note->xids = g->figures.xids; /* begins anew with the driver */
         if (g->figures.is_lost != note->told_lost && !g->is_mig) {
                 (void)snprintf(

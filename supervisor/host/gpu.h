@@ -53,10 +53,7 @@ struct gpu_figures {
         uint64_t xids; /* errors that its driver reported (NVIDIA: Xid), since we look */
         unsigned last_xid;
         /* Each of them, the last ones: number n (from 0) at n % GPU_XIDS_KEPT. An error makes others that follow from it. */
-        struct gpu_xid_seen {
-                unsigned code;
-                int pid; /* of the program that it hit, 0: not told */
-        } recent[GPU_XIDS_KEPT];
+        unsigned recent_xids[GPU_XIDS_KEPT];
         bool is_lost; /* the driver cannot reach it any more, or it needs a reset */
 };
 

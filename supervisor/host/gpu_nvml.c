@@ -19,7 +19,7 @@ struct device {
         char uuid[NVML_UUID_BYTES], name[NVML_NAME_BYTES], pci[16];
         uint64_t xids;
         unsigned last_xid;
-        struct gpu_xid_seen recent[GPU_XIDS_KEPT];
+        unsigned recent[GPU_XIDS_KEPT];
         bool is_lost;
 };
 
@@ -163,9 +163,9 @@ struct nvml *nvml_close(struct nvml *n)
         return NULL;
 }
 
-static void note_xid(struct device *d, unsigned code, int pid)
+static void note_xid(struct device *d, unsigned code)
 {
-        d->recent[d->xids++ % GPU_XIDS_KEPT] = (struct gpu_xid_seen){.code = code, .pid = pid};
+        d->recent[d->xids++ % GPU_XIDS_KEPT] = code;
         d->last_xid = code;
 }
 
@@ -179,7 +179,7 @@ bool nvml_poll(struct nvml *n)
                 r = n->event_wait(n->events, &event, 0);
                 for (size_t k = 0; r == NVML_OK && (event.type & NVML_EVENT_XID) && k < n->n; k++)
                         if (n->devices[k].handle == event.device) {
-                                note_xid(n->devices + k, (unsigned)event.data, 0);
+                                note_xid(n->devices + k, (unsigned)event.data);
                                 news = true;
                         }
         }
@@ -406,7 +406,7 @@ int nvml_sample(struct nvml *n, struct gpu_snapshot *s, atomic_int *at)
                 g->figures.is_lost = is_gone(r);
                 g->figures.xids = d->xids;
                 g->figures.last_xid = d->last_xid;
-                memcpy(g->figures.recent, d->recent, sizeof g->figures.recent);
+                memcpy(g->figures.recent_xids, d->recent, sizeof g->figures.recent_xids);
                 if (is_gone(r))
                         continue; /* each further question may take seconds */
                 read_figures(n, d->handle, &g->figures);
