@@ -325,7 +325,8 @@ static void test_other_hubs(void **state)
                 hub_driver_nats.release(s.a.link, &s.a.jobs[i].job);
                 SETTLED(&s, &s.a, i, HUB_STORED);
         }
-        assert_non_null(strstr(status_of(&s.a).why, "hub init"));
+        assert_non_null(status_of(&s.a).note);
+        assert_non_null(strstr(status_of(&s.a).note, "hub init"));
         credits(&s.a, 1, "tiny", 1);
         WAIT_FOR(&s, jobs_left(&s, "tiny_lo") == 0);
         expect_error(&s, "o2", "max_deliver", "3 times");
