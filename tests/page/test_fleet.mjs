@@ -192,12 +192,12 @@ test("GPUs of the machine, as the daemon reads them", LIMIT, async (t) => {
   const page = await openPage(t);
   await page.goto(daemon.address);
   const tile = page.locator(".gpu").first();
-  await eventually("its figures", async () => (await text(tile)) === "GPU 0 FAKE 51 °C 12/48 GB 37% busy 120 W");
+  await eventually("its figures", async () => (await text(tile)) === "GPU 0 FAKE 51 °C 12/48 GB 37% busy 120 W Take out of use");
   gpus[0].temp = 77;
   gpus[0].used = 24 * 2 ** 30;
   gpus[1].lost = true;
   machine.tell();
-  await eventually("they move", async () => (await text(tile)) === "GPU 0 FAKE 77 °C 24/48 GB 37% busy 120 W");
+  await eventually("they move", async () => (await text(tile)) === "GPU 0 FAKE 77 °C 24/48 GB 37% busy 120 W Take out of use");
   await eventually("one is lost", async () => /lost: its driver/.test(await text(page.locator(".gpu").last())));
   await eventually("on its card", async () => (await text(card(page, "one-0").locator(".card-gpu"))) === "GPU 0 · 24/48 GB · 77 °C");
   await page.getByRole("button", { name: "By GPU" }).click();

@@ -45,7 +45,7 @@ test("GPUs: their figures, cards that say which, groups by them, and what is wro
   const tiles = page.locator(".gpu");
   await eventually("two tiles", async () => (await tiles.count()) === 2);
   const text = async (locator) => (await locator.innerText()).replace(/\s+/g, " ");
-  assert.equal(await text(tiles.first()), "GPU 0 NVIDIA RTX 6000 Ada 64 °C 22.1/48 GB 87% busy 212 W");
+  assert.equal(await text(tiles.first()), "GPU 0 NVIDIA RTX 6000 Ada 64 °C 22.1/48 GB 87% busy 212 W Take out of use");
   assert.equal(await page.getByRole("img", { name: "46% of its memory is used" }).count(), 1);
   assert.match(await text(page.locator(".figures")), /GB of GPU memory 47\.5\/96/);
   assert.equal(await text(card(page, "qwen-0").locator(".card-gpu")), "GPU 0 · 22.1/48 GB · 64 °C");
