@@ -20,6 +20,7 @@ const char *nats_level_name(enum nats_level l)
 
 #ifdef LSV_HAVE_NATS
 #include "hub/nats_admin_private.h"
+#include "hub/nats_wire_private.h"
 
 enum { SEED_FILE_MAX = 64 * 1024, SLICE_MS = 50 };
 
@@ -217,7 +218,7 @@ static int connect_one(struct nats_admin *a, const struct nats_admin_spec *spec,
         natsStatus s;
         int r = natsOptions_Create(&o) == NATS_OK ? make_options(a, spec, url, o, ret_why) : -ENOMEM;
 
-        if (r == 0 && (s = natsConnection_Connect(&a->link, o)) != NATS_OK) {
+        if (r == 0 && (s = nats_connect(&a->link, o)) != NATS_OK) {
                 *ret_why = s == NATS_CONNECTION_AUTH_FAILED && !has_credentials(spec)
                                    ? text_format("%s: the server wants to know who we are: name a key "
                                                  "(--nkey FILE), "

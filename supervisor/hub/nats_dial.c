@@ -190,6 +190,13 @@ static void complained(natsConnection *nc, natsSubscription *sub, natsStatus s, 
         e->on_complaint(e->owner, text);
 }
 
+natsStatus nats_connect(natsConnection **ret, natsOptions *o)
+{
+        natsStatus s = natsConnection_Connect(ret, o);
+
+        return s == NATS_CONNECTION_AUTH_FAILED ? natsConnection_Connect(ret, o) : s;
+}
+
 int nats_dial(const struct nats_dial *d, const struct nats_session_events *events, natsConnection **ret,
               char *why, size_t size)
 {
@@ -222,7 +229,7 @@ int nats_dial(const struct nats_dial *d, const struct nats_session_events *event
                 r = put_tls(o, d, why, size);
         if (r < 0)
                 goto out;
-        ns = natsConnection_Connect(&nc, o);
+        ns = nats_connect(&nc, o);
         if (ns != NATS_OK) {
                 (void)snprintf(why, size, "%s: %s", d->url, words(ns));
                 r = ns == NATS_CONNECTION_AUTH_FAILED ? -EACCES : -EIO;

@@ -3,16 +3,19 @@
 our own; and what is said when it is not let in. No secret is in the log or the API."""
 import base64
 import hashlib
+import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
 
 import pytest
 
 import harness
 from harness import wait_for
-from natswire import PKCS8, Wire, sign
+from natswire import PKCS8, Wire, hub, seed_of, sign
 from pipes import certificate
 
 pytestmark = pytest.mark.skipif(not shutil.which("nats-server"), reason="there is no nats-server")
@@ -40,7 +43,6 @@ def serve(folder):
 
 
 def answers(port):
-    import socket
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             return True
@@ -172,3 +174,54 @@ def test_nkey(serve, make_daemon, folder):
     says(make_daemon, UP, [seed], url=url, credentials_file=file)
     _, other = pair(20 << 3)
     says(make_daemon, "refuses our key", [other], url=url, credentials_file=secret(folder, "other.nk", other))
+
+
+class Doorman:
+    """A server of which only the door is there: it says the nonces that it is given, one a connection, and keeps what it is answered."""
+
+    def __init__(self, nonces):
+        self.nonces, self.answers = list(nonces), []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.socket.settimeout(harness.PATIENCE)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        for nonce in self.nonces:
+            connection, _ = self.socket.accept()
+            with connection:
+                connection.settimeout(harness.PATIENCE)
+                connection.sendall(b'INFO {"server_id":"X","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576,'
+                                   b'"auth_required":true,"nonce":"%s","client_id":5}\r\n' % nonce.encode())
+                said = b""
+                while b"PING" not in said:
+                    more = connection.recv(65536)
+                    if not more:
+                        break
+                    said += more
+                self.answers.append(json.loads(said.split(b"\r\n")[0].split(b" ", 1)[1]))
+                connection.sendall(b"-ERR 'Authorization Violation'\r\n")
+        self.socket.close()
+
+
+@pytest.mark.parametrize("who", ["verb", "daemon"])
+def test_a_signature_that_libnats_loses(make_daemon, folder, who):
+    """One of 256 begins with a zero byte; libnats takes that for no signature, and a good key is refused. Then another one is sent at once."""
+    key = os.path.join(folder, "worker.nk")
+    done = hub("init", "--write-config", "--dir", os.path.join(folder, "conf"))
+    assert done.returncode == 0, done.stderr
+    os.rename(os.path.join(folder, "conf", "admin.nk"), key)
+    seed = seed_of(key)
+    words = ("n%011d" % i for i in itertools.count())
+    lost = next(word for word in words if base64.urlsafe_b64decode(sign(seed, word) + "==")[0] == 0)
+    good = next(word for word in words if base64.urlsafe_b64decode(sign(seed, word) + "==")[0] != 0)
+    door = Doorman([lost, good])
+    url = "nats://127.0.0.1:%d" % door.port
+    if who == "verb":
+        assert hub("farm", "--url", url, "--nkey", key).returncode == 1
+    else:
+        says(make_daemon, "refuses our key", [seed], url=url, credentials_file=key)
+    door.thread.join(harness.PATIENCE)
+    assert len(door.answers) == 2, door.answers
+    assert door.answers[1]["sig"] == sign(seed, good), door.answers
