@@ -13,7 +13,11 @@
 #include "base/secret.h"
 #include "base/text.h"
 
-enum { NAME_SIZE = CLAIMS_KEY_SIZE + 8, ANSWER_MAX = 64 << 20, TRY_MAX = 1 << 20 };
+enum {
+        NAME_SIZE = CLAIMS_KEY_SIZE + 8,
+        ANSWER_MAX = 64 << 20,
+        TRY_MAX = (8 << 20) + CLAIMS_HEAD_MAX, /* of the largest claim: HUB_JOB_BODY_MAX */
+};
 static const usec_t TRY_AGAIN = 20 * USEC_PER_MSEC; /* a pool that is full */
 
 struct change {

@@ -99,6 +99,7 @@ static void on_up(void *owner, const char *peer, size_t max_payload)
         l->counts.connects++;
         l->retry_at = l->hurry_at = USEC_INFINITY;
         l->why[0] = '\0';
+        l->no_returns = false;
         (void)text_copy(l->peer, sizeof(l->peer), peer);
         log_info(l->name, "connected to %s as %s, messages of %zu bytes at most", l->peer, l->worker,
                  max_payload);
@@ -222,7 +223,21 @@ static void on_drained(void *owner, uint64_t tag)
 
 static void on_complaint(void *owner, const char *what)
 {
-        link_note(owner, "%s", what);
+        struct hub_link *l = owner;
+
+        if (!strstr(what, "llm.back.") && !strstr(what, "STREAM.INFO.RETURNS")) {
+                link_note(l, "%s", what);
+                return;
+        }
+        /* A key that is older than the stream. Nothing answers what it may not ask. */
+        l->no_returns = true;
+        link_note(
+                l,
+                "this key may not note what is given back, so that every delivery of a job is one of its "
+                "tries: "
+                "\"llama-supervisor hub worker refresh %s\" on the hub's machine, or any other change there, "
+                "gives it the right",
+                l->worker);
 }
 
 static const struct nats_wire_events wire_events = {on_up, on_down, on_message, on_drained, on_complaint};

@@ -237,7 +237,7 @@ bool claim_is_last_try(const struct claim *c)
                 return false;
         /* How many were tries is not known: it comes again, and is counted then. */
         return !nats_counts_returns(c->max_deliver) ||
-               (c->returned >= 0 && c->attempt - (unsigned)c->returned >= nats_tries(c->max_deliver));
+               (c->returned >= 0 && c->attempt >= nats_tries(c->max_deliver) + (unsigned)c->returned);
 }
 
 /* Its tries were used up before this delivery: whoever takes it dies of it, it seems. So nobody does any more. */
@@ -275,6 +275,8 @@ void claim_weigh(struct claim *c)
 
         if (c->job || !c->held)
                 return;
+        if (l->no_returns)
+                c->returned = MAX(c->returned, 0);
         if (!link_is_up(l)) {
                 landed(c, false);
                 (void)claim_free(c);
@@ -505,7 +507,8 @@ static void renewed(struct hub_link *l, void *arg, const struct nats_message *m)
 
 void claim_renew(struct claim *c)
 {
-        if (c->lost || !link_is_up(c->link))
+        /* What is on its way back is not held on to: "+WPI" would undo the delay of its "-NAK". */
+        if (c->lost || c->naking || c->nak_after || !link_is_up(c->link))
                 return;
         if (is_stale(c)) {
                 c->renew_after = true;

@@ -147,7 +147,8 @@ struct hub_link {
         enum hub_state state;
         bool draining; /* for good; drained: and nothing is on its way */
         bool drained;
-        bool ordered; /* by llm.ctl: claims nothing until it is told so */
+        bool ordered;    /* by llm.ctl: claims nothing until it is told so */
+        bool no_returns; /* our key may not write or count what is given back: then each delivery is a try */
         char why[WHY_MAX], peer[256], note[WHY_MAX];
         int64_t note_at;           /* wall clock, ms */
         char trouble[TROUBLE_MAX]; /* of the queues, as it was told */

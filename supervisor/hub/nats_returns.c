@@ -44,7 +44,7 @@ bool returns_note(struct claim *c)
         char subject[NATS_SUBJECT_MAX];
         _cleanup_buffer_ struct buffer b = {0};
 
-        if (!nats_counts_returns(c->max_deliver) || c->noted == c->attempt)
+        if (!nats_counts_returns(c->max_deliver) || c->noted == c->attempt || c->link->no_returns)
                 return false;
         c->noted = c->attempt;
         buffer_init(&b, 0);

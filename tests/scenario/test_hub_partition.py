@@ -1,7 +1,10 @@
 # ctest: asan
 """One worker of a NATS hub is cut off from it, frozen, upgraded, or cannot load its model, while the hub itself and an idle rival are fine:
 who works on the job then, what becomes of the late result, and that both daemons say the same about it."""
+import base64
+import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -213,3 +216,26 @@ def test_a_model_that_cannot_be_loaded(make_yard):
     told = jobs_of(one)
     assert told["claimed"] == 1 and not told["completed"], told
     assert jobs_of(two)["completed"] == 2
+
+
+def test_a_key_that_may_not_count(folder, make_daemon):
+    """A key from before there was RETURNS: nothing answers it there. Every delivery is a try then, and a job that always fails has an end."""
+    yard = Yard(folder, make_daemon, "30s")
+    try:
+        yard.key("old")
+        path = os.path.join(yard.server.dir, "users.conf")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(re.sub(r'"(llm\.back\.\*\.\*|\$JS\.API\.STREAM\.INFO\.RETURNS)"', '"llm.nothing"', text))
+        yard.server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "Reloaded server configuration" in yard.server.log(), what=yard.server.log)
+        worker = yard.worker_with("old", {"args": args(1, 200) + ["--status", "500", "--only", "/v1/"]})
+        worker.wait_state("q", "ready")
+        yard.put("fails")
+        wait_for(lambda: yard.admin.api("STREAM.INFO.JOBS")["state"]["messages"] == 0, what=worker.output)
+        assert "may not note what is given back" in worker.output() and "hub worker refresh old" in worker.output(), worker.output()
+        result = json.loads(base64.b64decode(yard.admin.api("STREAM.MSG.GET.RESULTS", {"last_by_subj": "llm.res.fails"})["message"]["data"]))
+        assert not result["ok"] and result["attempt"] <= 3, result
+    finally:
+        yard.close()
