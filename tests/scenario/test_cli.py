@@ -771,6 +771,7 @@ def test_watch_in_a_pipe(fleet):
     where = ["--socket", fleet.control]
     with follower("status", "--watch", *where) as f, follower("status", "solo", "--watch", "--json", *where) as g:
         f.wait_text(r"solo  ready")
+        g.wait_text(r'"status":"ready"')
         kill_child(fleet, "solo")
         kill_child(fleet, "pair-1")
         f.wait_text(r"(?m)^\S+Z  solo  crashed  died.*  \(1/3, next try ")
