@@ -388,6 +388,8 @@ void gpu_care_death(struct member *m, usec_t now)
         enum gpu_blame blame = gpu_blame(m->cause ? m->cause->name : NULL);
         size_t place = 0;
 
+        if (m->kill_kind == DEATH_GPU)
+                return; /* one error of the driver kills all who are there: it was judged by itself */
         if (!m->process || !mask || (mask & (mask - 1)) || blame == GPU_BLAMELESS)
                 return; /* of several GPUs nobody knows which it was */
         while (!(mask >> place & 1))

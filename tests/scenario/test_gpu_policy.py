@@ -189,23 +189,27 @@ def test_deaths_that_do_not_cordon(make_daemon, machine, case):
     assert told(daemon, "gpu_cordoned") == [] and look(daemon)[A]["state"] == "ok"
 
 
-def test_a_driver_that_tells_of_it_needs_no_other_gpu(make_daemon, machine):
-    """The same number of errors of the GPU itself: nothing is compared."""
-    daemon = make_daemon(dict({"instances": [entry("each", replicas="per-gpu", restart={"max_retries": "forever"}), entry("well", gpu=[A])]},
+def test_libraries_that_tell_of_it_need_no_other_gpu(make_daemon, machine):
+    """The same number of deaths by errors of the GPU itself: nothing is compared."""
+    daemon = make_daemon(dict({"instances": [entry("well", gpu=[A]), entry("bad", gpu=[A], args=["--abort-after", "0.3"],
+                                                                           restart={"max_retries": "forever"})]},
                               **machine.config), env=machine.env)
-    daemon.wait_state("well", "ready")
-    pid = daemon.wait_state("each-0", "ready")["pid"]
-    machine.xid(0, 13)
-    another_pid(daemon, "each-0", pid)          # two deaths
-    daemon.wait_state("well", "ready")
-    assert look(daemon)[A]["state"] == "ok"
-    # What comes within a moment of a death is of who died, so it is waited for.
-    daemon.wait("each-0", lambda now: now["uptime"] >= 4)
-    daemon.wait("well", lambda now: now["uptime"] >= 4)
-    machine.xid(0, 13)
-    for name in ("each-0", "well"):
+    for name in ("bad", "well"):
         daemon.wait_state(name, "error")
     assert look(daemon)[A]["cordon"]["by"] == "deaths"
+
+
+def test_an_error_that_hits_many_is_one(make_daemon, machine):
+    """We kill all who are there: that is no evidence against the GPU."""
+    names = ("one", "two", "three")
+    daemon = make_daemon(dict({"instances": [entry(name, gpu=[A]) for name in names]}, **machine.config), env=machine.env)
+    pids = {name: daemon.wait_state(name, "ready")["pid"] for name in names}
+    machine.xid(0, 31)
+    for name in names:
+        another_pid(daemon, name, pids[name])
+    died = [e["cause"] for e in daemon.get("/api/v1/history").json["events"] if e["kind"] == "died"]
+    assert died == ["gpu_error"] * 3
+    assert told(daemon, "gpu_cordoned") == [] and look(daemon)[A]["state"] == "ok"
 
 
 def test_a_cordon_outlives_the_daemon(make_daemon, machine):
