@@ -168,6 +168,8 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
                 gpus_tell(f, LOG_ERR, "gpu_silent", NULL, why);
                 return;
         }
+        s->at = now; /* before anybody asks whether the figures are fresh */
+        s->realtime = loop_realtime(f->loop);
         take_list(f, snapshot->gpus, snapshot->n, places);
         take_processes(s, snapshot, places);
         give_memory(f);
@@ -179,8 +181,6 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
                 log_warn(NULL, "figures of NVIDIA's GPUs are not known: %s", snapshot->problem);
         (void)snprintf(s->problem, sizeof s->problem, "%s", snapshot->problem);
         (void)snprintf(s->driver, sizeof s->driver, "%s", snapshot->driver);
-        s->at = now;
-        s->realtime = loop_realtime(f->loop);
         s->number++;
         loop_wake(f->loop);
 }
