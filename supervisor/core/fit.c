@@ -11,14 +11,15 @@ struct question {
         size_t n;
         uint64_t among;
         const struct memory_need *need;
-        bool is_empty; /* asked about empty GPUs, not about these as they are */
+        bool is_empty;  /* asked about empty GPUs, not about these as they are */
+        bool is_narrow; /* without the room that llama-server wishes to see free besides */
 };
 
 static uint64_t room_of(const struct question *q, size_t i)
 {
         uint64_t bytes = q->is_empty ? q->gpus[i].total : MIN(q->gpus[i].free, q->gpus[i].total);
 
-        return bytes - MIN(q->need->spare, bytes);
+        return bytes - (q->is_narrow ? 0 : MIN(q->need->spare, bytes));
 }
 
 static bool is_open(const struct question *q, size_t i)
@@ -97,7 +98,7 @@ static bool choose(const struct question *q, uint64_t bytes, unsigned most, stru
         return found;
 }
 
-/* All of the vendor that has the most. */
+/* All of the vendor that has the most beyond what each GPU costs. */
 static bool take_all(const struct question *q, struct choice *ret)
 {
         bool found = false;
@@ -112,7 +113,8 @@ static bool take_all(const struct question *q, struct choice *ret)
                                 c.room += room_of(q, k);
                                 c.gpus++;
                         }
-                if (c.gpus && (!found || c.room > ret->room)) {
+                if (c.gpus &&
+                    (!found || c.room - c.gpus * q->need->each > ret->room - ret->gpus * q->need->each)) {
                         *ret = c;
                         found = true;
                 }
@@ -130,6 +132,16 @@ static bool answer(const struct question *q, struct choice *ret)
                 return take_all(q, ret) && ret->room >= fit_sum(need, need->least, ret->gpus);
         return need->least < need->wants &&
                (choose(q, need->least, 1, ret) || choose(q, need->least, FIT_GPUS, ret));
+}
+
+/* The spare room is a wish: what a driver keeps for itself may be in it for ever. */
+static bool answer_somehow(struct question *q, struct choice *ret)
+{
+        q->is_narrow = false;
+        if (answer(q, ret))
+                return true;
+        q->is_narrow = q->need->spare > 0;
+        return q->is_narrow && answer(q, ret);
 }
 
 /* In proportion to the room, whose sum is not less; so no part is more than its GPU has. */
@@ -175,7 +187,8 @@ static void say_need(const struct memory_need *need, char *why, size_t size)
                 say(why, size, ", as it took before");
         say(why, size, ": %s", memory_text(need, text, sizeof text));
         if (need->spare)
-                say(why, size, ", and %s free besides (--fit-target)", memory_size(need->spare, a, sizeof a));
+                say(why, size, ", better with %s free besides (--fit-target)",
+                    memory_size(need->spare, a, sizeof a));
 }
 
 static void say_gpus(const struct question *q, char *why, size_t size)
@@ -226,7 +239,7 @@ static bool could_ever(const struct question *q)
         }
         open.gpus = gpus;
         open.is_empty = true;
-        return answer(&open, &c);
+        return answer_somehow(&open, &c);
 }
 
 enum fit_verdict fit_choose(const struct fit_gpu *gpus, size_t n, uint64_t among,
@@ -239,7 +252,7 @@ enum fit_verdict fit_choose(const struct fit_gpu *gpus, size_t n, uint64_t among
 
         *ret_mask = 0;
         memset(takes, 0, n * sizeof *takes);
-        if (answer(&q, &c)) {
+        if (answer_somehow(&q, &c)) {
                 *ret_mask = c.mask;
                 share_out(&q, c.mask, takes);
                 why[0] = '\0';

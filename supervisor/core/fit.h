@@ -5,7 +5,8 @@
  * the least that it needs. One that may leave weights on the CPU then takes all GPUs that there are. GPUs of two vendors are never mixed.
  * Ties go to the GPU that comes first, so the same question always has the same answer.
  *
- * Nothing is promised twice: takes[i] is never more than GPU i has free, and `spare` of each stays free besides. */
+ * Nothing is promised twice: takes[i] is never more than GPU i has free. `spare` of each stays free besides, if that can be had: when it fits
+ * nowhere so, all of it is tried once more without. */
 #ifndef LSV_CORE_FIT_H
 #define LSV_CORE_FIT_H
 

@@ -365,6 +365,7 @@ void memory_need(const struct memory_input *in, struct memory_need *ret)
 void memory_learned(struct memory_need *n, uint64_t bytes)
 {
         n->is_measured = true;
+        n->spare = 0; /* it needed none */
         if (!n->each)
                 n->each = MEMORY_DRIVER; /* nothing else is known of it */
         n->least = MIN(n->least < n->wants ? n->least : bytes, bytes);

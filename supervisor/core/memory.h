@@ -52,7 +52,7 @@ struct memory_need {
         uint64_t
                 each; /* what every further GPU adds: driver, buffers, and a layer, since layers are not cut */
         uint64_t
-                spare; /* of each GPU, must be free besides, or llama-server leaves layers on the CPU; not taken */
+                spare; /* of each GPU, should be free besides, or llama-server may leave layers on the CPU; not taken */
         /* Of wants. */
         uint64_t weights, cache, buffers, projector, draft, driver;
         uint64_t tokens; /* that the cache has room for, all slots together */
@@ -66,7 +66,7 @@ struct memory_need {
 
 /* Where there is nothing to read: 1.1 × the file, and the driver; is_guess. */
 void memory_need(const struct memory_input *in, struct memory_need *ret);
-/* What such an instance really took (as if of one GPU) counts instead of the estimate; the parts stay. */
+/* What such an instance really took (as if of one GPU) counts instead of the estimate, and no spare room is asked for; the parts stay. */
 void memory_learned(struct memory_need *need, uint64_t bytes);
 
 /* "weights 4.1G + KV cache 2.0G (16384 tokens) + buffers 0.3G + driver 0.5G = 6.9G" into buf (MEMORY_TEXT_MAX). */

@@ -96,7 +96,7 @@ def test_what_never_fits_is_refused_with_the_sum(place):
     daemon.wait_state("qwen", "ready")
     told = daemon.instance("huge")["lastError"]
     assert told.startswith("does not fit into the GPUs: needs 61.6G: weights 60.0G + KV cache 1.0G (8192 tokens) + buffers 56M + driver 0.5G"
-                           " = 61.6G, and 1.0G free besides (--fit-target); GPU 0 has 22.0G free of 24.0G; GPU 1 has 20.0G free of 24.0G; "
+                           " = 61.6G, better with 1.0G free besides (--fit-target); GPU 0 has 22.0G free of 24.0G; GPU 1 has 20.0G free of 24.0G; "
                            "it cannot fit"), told
     assert feed.wait(lambda m: m.get("instance") == "huge" and m["data"]["status"] == "error")["data"]["lastError"] == told
     assert "needs 61.6G" in daemon.cli("why", "huge").stdout
@@ -240,7 +240,7 @@ def test_what_was_taken_is_learned(place, machine):
     assert line(plan(daemon)[0], "qwen")["learned"] == 19 * GIB
     # It is less than what is free nowhere: refused by what was learned, not by the estimate.
     daemon.stop()
-    machine.gpus[0]["used"] = machine.gpus[1]["used"] = int(4.5 * GIB)
+    machine.gpus[0]["used"] = machine.gpus[1]["used"] = int(5.5 * GIB)
     machine.write()
     result = daemon.cli("plan", "--offline", "--config", daemon.config_file, socket_option=False)
     assert result.returncode == 0 and "GPU 0, GPU 1" in result.stdout, result

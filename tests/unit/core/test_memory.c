@@ -274,7 +274,9 @@ static void what_was_taken_counts(void **state)
         memory_learned(&need, 900 * MIB);
         assert_true(need.is_measured && need.wants == 900 * MIB && need.least == 900 * MIB);
         need = need_of(&tiny, 300 * MIB, NULL, NULL); /* may shrink, still */
+        assert_int_equal(need.spare, GIB);
         memory_learned(&need, 2000 * MIB);
+        assert_int_equal(need.spare, 0);
         assert_true(need.wants == 2000 * MIB && need.least < 1000 * MIB);
         memory_learned(&need, 10 * MIB);
         assert_true(need.wants == 10 * MIB && need.least == 10 * MIB);
