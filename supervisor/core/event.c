@@ -62,7 +62,7 @@ const struct event_kind event_kinds[] = {
         {"gpu_uncordoned", "90fcd19894e54d05a2e074a4513b10e8", EVENT_GPU, 0,
          "a GPU that was cordoned takes work again"},
         {"gpu_wrong", "83e2438d6ede4c74b7a214ee6e71bb7f", OF_INSTANCE, 0,
-         "an instance computes on other GPUs than those that it was given"},
+         "an instance does not compute on the GPUs that it was given"},
         {"barred", "a0cdfc0fdb4648a788fd480dc898d521", OF_INSTANCE, 0,
          "an instance is not started: its GPU takes no work, or it would compute on the CPU"},
         {"load", "93c861af6d494d9c878c4e151522b071", EVENT_MODEL, EVENT_INSTANCE,

@@ -144,6 +144,12 @@ static void conclude(struct member *m, enum gpu_verified v, usec_t now)
                         break;
                 }
                 (void)snprintf(text, sizeof text, "runs on the CPU, though %s was meant", meant);
+                /* Nothing is asked before a start of the one, so it would be stopped and loaded again for ever; the other was there before us. */
+                if (m->entry->endpoint.len || m->adopted) {
+                        member_set_error(m, text);
+                        member_tell(m, LOG_WARNING, "gpu_wrong", text);
+                        break;
+                }
                 log_err(m->name, "%s: it is stopped", text);
                 member_set_error(m, text);
                 m->bar = BAR_CPU; /* told in full when it is down */

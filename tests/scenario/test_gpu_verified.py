@@ -123,6 +123,20 @@ def test_a_fallback_to_the_cpu(make_daemon, machine, evidence):
     verified(daemon, "fixed", "unknown")
 
 
+def test_a_fallback_of_one_that_goes_on(make_daemon, machine):
+    """Nothing is asked before a start at an endpoint of its own: who is stopped would be loaded again for ever. Nor is stopped who was there before us."""
+    sees_all(machine)
+    daemon = start(make_daemon, machine, entry("fixed", gpu=[A], endpoint="http://127.0.0.1:%d" % harness.free_port()))
+    now = verified(daemon, "fixed", "cpu")
+    assert now["status"] == "ready" and now["lastError"] == "runs on the CPU, though GPU GPU-aa was meant", now
+    wait_for(lambda: daemon.instance("fixed")["uptime"] >= 6, what="a moment")
+    daemon.kill9()
+    daemon.start()
+    again = verified(daemon, "fixed", "cpu")
+    assert again["status"] == "ready" and again["pid"] == now["pid"] and again["adopted"], again
+    assert barred(daemon) == []
+
+
 def test_a_fallback_that_is_allowed(make_daemon, machine):
     sees_all(machine)
     daemon = start(make_daemon, machine, entry("fixed", gpu=[A]), entry("free"), devices="  (none)", gpus={"cpu_fallback": "allow"})
