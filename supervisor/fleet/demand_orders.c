@@ -13,6 +13,7 @@ static void pardon(struct member *m, usec_t now)
         if (m->in.state != INSTANCE_OFF && m->in.state != INSTANCE_FAILED && m->in.state != INSTANCE_WAITING)
                 return;
         demand_forgive(m);
+        m->bar = BAR_NONE;
         m->in.want_up = false;
         member_step(m, EV_REST, now);
         m->changed = true;

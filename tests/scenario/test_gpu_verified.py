@@ -123,6 +123,18 @@ def test_a_fallback_to_the_cpu(make_daemon, machine, evidence):
     verified(daemon, "fixed", "unknown")
 
 
+def test_a_fallback_on_demand(make_daemon, machine):
+    """A person's start is another try there, too."""
+    sees_all(machine)
+    daemon = start(make_daemon, machine, entry("asked", gpu=[A], on_demand={}))
+    assert daemon.api("POST", "/api/v1/instances/asked/start").status == 202
+    assert "it ran on the CPU" in daemon.wait_state("asked", "error")["lastError"]
+    os.unlink(os.path.join(machine.root, "proc/self/ns/pid"))
+    assert daemon.api("POST", "/api/v1/instances/asked/start").status == 202
+    verified(daemon, "asked", "unknown")
+    assert barred(daemon) == ["asked"]
+
+
 def test_a_fallback_of_one_that_goes_on(make_daemon, machine):
     """Nothing is asked before a start at an endpoint of its own: who is stopped would be loaded again for ever. Nor is stopped who was there before us."""
     sees_all(machine)
