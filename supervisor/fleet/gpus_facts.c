@@ -16,6 +16,8 @@
 
 static const usec_t START_PATIENCE = 2 * USEC_PER_SEC; /* for NVIDIA's library, before anything is started */
 static const usec_t HURRY_FOR = 5 * USEC_PER_SEC;
+/* A library that was opened anew, or a moment without files, is no loss: so many looks in a row must miss it. */
+enum { ABSENT_LOOKS = 3 };
 static const usec_t STALE_AFTER = 3 * GPU_WATCH_INTERVAL;
 
 const char *const fleet_gpu_states[] = {"ok", "cordoned", "lost", "unknown", NULL};
@@ -100,11 +102,17 @@ static void take_list(struct fleet *f, const struct gpu *list, size_t n, size_t 
                         continue;
                 seen |= UINT64_C(1) << place;
                 f->gpus[place] = list[i];
+                f->gpu_notes[place].absent = 0;
         }
         for (size_t i = 0; i < f->n_gpus; i++)
                 if (!(seen >> i & 1)) { /* it was there before */
                         f->gpus[i].figures.known = 0;
-                        f->gpus[i].figures.is_lost = true;
+                        if (f->gpu_notes[i].absent < ABSENT_LOOKS)
+                                f->gpu_notes[i].absent++;
+                        if (f->gpu_notes[i].absent == ABSENT_LOOKS)
+                                f->gpus[i].figures.is_lost = true;
+                        else
+                                fleet_gpus_hurry(f);
                 }
 }
 
@@ -166,6 +174,13 @@ static void on_snapshot(void *owner, const struct gpu_snapshot *snapshot, const 
                 (void)snprintf(s->problem, sizeof s->problem, "%s", why);
                 s->number++;
                 gpus_tell(f, LOG_ERR, "gpu_silent", NULL, why);
+                return;
+        }
+        if (snapshot->is_old) {
+                if (!streq(s->problem, snapshot->problem))
+                        log_warn(NULL, "%s", snapshot->problem);
+                (void)snprintf(s->problem, sizeof s->problem, "%s", snapshot->problem);
+                s->number++;
                 return;
         }
         s->at = now; /* before anybody asks whether the figures are fresh */

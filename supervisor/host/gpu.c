@@ -32,26 +32,44 @@ const char *gpu_throttle_name(enum gpu_throttle reason)
         return throttle_names[reason];
 }
 
-/* A short file whole, without its last newline; "" when there is none. */
-static void read_text(int dir, const char *path, char *buf, size_t size)
+/* We lack something; of the GPU nothing follows. */
+static int shortage(int error)
+{
+        return error == EMFILE || error == ENFILE || error == ENOMEM ? -error : 0;
+}
+
+/* A short file whole, without its last newline; "" when there is none. 0, or the shortage that hides it. */
+static int read_text(int dir, const char *path, char *buf, size_t size)
 {
         _cleanup_close_ int fd = openat(dir, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
         ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+        int r = n < 0 ? shortage(errno) : 0;
 
         buf[MAX(n, 0)] = '\0';
         if (n > 0 && buf[n - 1] == '\n')
                 buf[n - 1] = '\0';
+        return r;
+}
+
+/* 0: it is not told. */
+static int find_number(int dir, const char *path, uint64_t *ret)
+{
+        char text[32], *end;
+        unsigned long long v;
+        int r = read_text(dir, path, text, sizeof text);
+
+        errno = 0;
+        v = strtoull(text, &end, 0);
+        *ret = text[0] && *end == '\0' && errno == 0 ? v : 0;
+        return r;
 }
 
 static uint64_t read_number(int dir, const char *path)
 {
-        char text[32], *end;
-        unsigned long long v;
+        uint64_t v;
 
-        read_text(dir, path, text, sizeof text);
-        errno = 0;
-        v = strtoull(text, &end, 0);
-        return text[0] && *end == '\0' && errno == 0 ? v : 0;
+        (void)find_number(dir, path, &v);
+        return v;
 }
 
 /* "Model: \t\t NVIDIA H200" → "NVIDIA H200" */
@@ -94,17 +112,19 @@ bool gpu_pci_address(const char *text, char *ret, size_t size)
         return (size_t)snprintf(ret, size, "%04x:%02x:%02x.%x", domain, bus, device, function) < size;
 }
 
-static bool scan_nvidia(int dir, const char *entry, struct gpu *ret)
+/* 1: it is one; 0; a shortage. */
+static int scan_nvidia(int dir, const char *entry, struct gpu *ret)
 {
         char path[512], text[TEXT_BYTES];
+        int r;
 
         *ret = (struct gpu){.vendor = GPU_NVIDIA};
         if (!is_pci_address(entry))
-                return false;
+                return 0;
         (void)snprintf(path, sizeof path, "%s/information", entry);
-        read_text(dir, path, text, sizeof text);
+        r = read_text(dir, path, text, sizeof text);
         if (!text[0])
-                return false;
+                return r;
         find_field(text, "Model", ret->name, sizeof ret->name);
         find_field(text, "GPU UUID", ret->uuid, sizeof ret->uuid);
         find_field(text, "Bus Location", ret->pci, sizeof ret->pci);
@@ -113,7 +133,7 @@ static bool scan_nvidia(int dir, const char *entry, struct gpu *ret)
         /* Until something has opened the card, the driver shows GPU-????????-…; no program takes that for a name. */
         if (!starts_with(ret->uuid, "GPU-") || strchr(ret->uuid, '?') || strpbrk(ret->uuid, " ,="))
                 ret->uuid[0] = '\0';
-        return true;
+        return 1;
 }
 
 static void find_pci(const char *uevent, char *ret, size_t size)
@@ -157,7 +177,7 @@ static bool read_figure(int dir, const char *path, double unit, double *ret)
 
         if (dir < 0)
                 return false;
-        read_text(dir, path, text, sizeof text);
+        (void)read_text(dir, path, text, sizeof text);
         v = strtod(text, &end);
         if (!text[0] || *end || !(v > -1e15 && v < 1e15))
                 return false;
@@ -171,7 +191,7 @@ static bool read_ecc(int device, struct gpu_figures *f)
         unsigned long long uncorrected, corrected;
         char text[128];
 
-        read_text(device, "ras/umc_err_count", text, sizeof text);
+        (void)read_text(device, "ras/umc_err_count", text, sizeof text);
         if (sscanf(text, "ue: %llu ce: %llu", &uncorrected, &corrected) != 2)
                 return false;
         f->ecc_uncorrected = uncorrected;
@@ -196,38 +216,44 @@ static void read_amd_figures(int device, struct gpu_figures *f)
                 f->known |= GPU_KNOWS_ECC;
 }
 
-static bool scan_amd(int dir, const char *entry, struct gpu *ret)
+static int scan_amd(int dir, const char *entry, struct gpu *ret)
 {
         char path[512], text[TEXT_BYTES];
+        uint64_t vendor = 0;
         size_t digits;
+        int r;
 
         *ret = (struct gpu){.vendor = GPU_AMD};
         if (!starts_with(entry, "card") || strspn(entry + 4, "0123456789") != strlen(entry + 4))
-                return false; /* card0-HDMI-A-1 is a plug */
+                return 0; /* card0-HDMI-A-1 is a plug */
         (void)snprintf(path, sizeof path, "%s/device", entry);
         _cleanup_close_ int device = openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (device < 0 || read_number(device, "vendor") != 0x1002)
-                return false;
-        read_text(device, "uevent", text, sizeof text);
+        r = device < 0 ? shortage(errno) : find_number(device, "vendor", &vendor);
+        if (r < 0 || vendor != 0x1002)
+                return r;
+        r = read_text(device, "uevent", text, sizeof text);
         find_pci(text, ret->pci, sizeof ret->pci);
-        if (!is_pci_address(ret->pci))
-                return false;
-        ret->memory_total = read_number(device, "mem_info_vram_total");
-        ret->memory_used = read_number(device, "mem_info_vram_used");
-        if (ret->memory_total == 0)
-                return false; /* driven by something else than amdgpu: no use to ROCm */
-        read_text(device, "product_name", ret->name, sizeof ret->name);
+        if (r < 0 || !is_pci_address(ret->pci))
+                return r;
+        r = find_number(device, "mem_info_vram_total", &ret->memory_total);
+        if (r == 0)
+                r = find_number(device, "mem_info_vram_used", &ret->memory_used);
+        if (r < 0 || ret->memory_total == 0)
+                return r; /* driven by something else than amdgpu: no use to ROCm */
+        (void)read_text(device, "product_name", ret->name, sizeof ret->name);
         (void)text_harmless(ret->name);
         if (!ret->name[0])
                 (void)snprintf(ret->name, sizeof ret->name, "AMD GPU %04llx",
                                (unsigned long long)read_number(device, "device"));
         /* 16 hexadecimal digits; integrated GPUs have none */
-        read_text(device, "unique_id", text, sizeof text);
+        r = read_text(device, "unique_id", text, sizeof text);
+        if (r < 0)
+                return r;
         digits = strspn(text, "0123456789abcdefABCDEF");
         if (digits == 16 && text[16] == '\0' && strspn(text, "0") != 16)
                 (void)snprintf(ret->uuid, sizeof ret->uuid, "GPU-%.16s", text);
         read_amd_figures(device, &ret->figures);
-        return true;
+        return 1;
 }
 
 static int compare_pci(const void *a, const void *b)
@@ -241,13 +267,14 @@ static int compare_pci(const void *a, const void *b)
 }
 
 /* Appends to ret[0..*n) what `fn` makes of the entries of root/path, in PCI order. */
-static int scan(const char *root, const char *path, bool (*fn)(int dir, const char *entry, struct gpu *ret),
+static int scan(const char *root, const char *path, int (*fn)(int dir, const char *entry, struct gpu *ret),
                 struct gpu *ret, size_t max, size_t *n)
 {
         struct gpu found[GPUS_MAX];
         char whole[PATH_BYTES];
         struct dirent *entry;
         size_t count = 0;
+        int r = 0;
         DIR *dir;
 
         if ((size_t)snprintf(whole, sizeof whole, "%s%s", root, path) >= sizeof whole)
@@ -255,10 +282,13 @@ static int scan(const char *root, const char *path, bool (*fn)(int dir, const ch
         dir = opendir(whole);
         if (!dir)
                 return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -errno;
-        while (count < GPUS_MAX && (entry = readdir(dir)))
-                if (fn(dirfd(dir), entry->d_name, &found[count]))
-                        count++;
+        while (r >= 0 && count < GPUS_MAX && (entry = readdir(dir))) {
+                r = fn(dirfd(dir), entry->d_name, &found[count]);
+                count += r > 0;
+        }
         (void)closedir(dir);
+        if (r < 0)
+                return r; /* some would be missing */
         if (count > 0)
                 qsort(found, count, sizeof *found, compare_pci);
         for (size_t i = 0; i < count && *n < max; i++) {
@@ -307,7 +337,7 @@ static bool read_node(int nodes, const char *entry, unsigned *ret_id, char *ret_
         (void)snprintf(path, sizeof path, "%.200s/gpu_id", entry);
         *ret_id = (unsigned)read_number(nodes, path);
         (void)snprintf(path, sizeof path, "%.200s/properties", entry);
-        read_text(nodes, path, text, sizeof text);
+        (void)read_text(nodes, path, text, sizeof text);
         location = strstr(text, "\nlocation_id ");
         domain = strstr(text, "\ndomain ");
         if (!*ret_id || !location)
@@ -327,7 +357,7 @@ static void read_kfd_process(int proc, pid_t pid, const unsigned *ids, size_t n_
                 if (!ids[g])
                         continue;
                 (void)snprintf(path, sizeof path, "%d/vram_%u", (int)pid, ids[g]);
-                read_text(proc, path, text, sizeof text);
+                (void)read_text(proc, path, text, sizeof text);
                 if (text[0] && !streq(text, "0"))
                         ret[(*n)++] =
                                 (struct gpu_process){.gpu = g, .pid = pid, .memory = read_number(proc, path)};

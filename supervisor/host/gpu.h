@@ -70,7 +70,7 @@ struct gpu {
 };
 
 /* The GPUs found, NVIDIA first, at most max; root is "" for the real machine, a folder in tests. Their number, 0 when there
- * is no driver; -errno. Figures of NVIDIA's are not told in files: host/gpu_nvml.h. */
+ * is no driver; -errno, also when we are short of files or memory: then nothing is told rather than some. Figures of NVIDIA's are not told in files: host/gpu_nvml.h. */
 int gpu_scan(const char *root, struct gpu *ret, size_t max);
 /* Their driver is loaded, or their devices are there, though gpu_scan may not see them (WSL, some containers). */
 bool gpu_has_nvidia(const char *root);
@@ -96,6 +96,7 @@ struct gpu_snapshot {
         size_t n;
         struct gpu_process processes[GPU_PROCESSES_MAX];
         size_t n_processes;
+        bool is_old;       /* the GPUs could not be looked at (problem): all else is of before */
         char driver[64];   /* version of NVIDIA's driver, "": unknown */
         char problem[192]; /* why figures are missing, "": none that anybody need know of */
 };

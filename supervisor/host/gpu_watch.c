@@ -102,12 +102,15 @@ static void open_library(struct shared *s)
                 (void)snprintf(s->open_problem, sizeof s->open_problem, "not enough memory");
 }
 
-static void take(struct shared *s)
+/* 0, or why the last one stands. */
+static int take(struct shared *s)
 {
         struct gpu_snapshot *out = &s->next;
         int n = gpu_scan(s->root, out->gpus, GPUS_MAX);
 
-        out->n = n > 0 ? (size_t)n : 0;
+        if (n < 0)
+                return n;
+        out->n = (size_t)n;
         out->n_processes = 0;
         out->driver[0] = out->problem[0] = '\0';
         gpu_scan_processes(s->root, out->gpus, out->n, out->processes, &out->n_processes);
@@ -118,6 +121,18 @@ static void take(struct shared *s)
         }
         if (!s->nvml)
                 (void)snprintf(out->problem, sizeof out->problem, "%s", s->open_problem);
+        return 0;
+}
+
+static void publish(struct shared *s, int r)
+{
+        if (r == 0)
+                s->out = s->next;
+        else
+                (void)snprintf(s->out.problem, sizeof s->out.problem, "the GPUs cannot be looked at: %s",
+                               strerror(-r));
+        s->out.is_old = r < 0;
+        s->number++;
 }
 
 static void *run(void *arg)
@@ -128,6 +143,7 @@ static void *run(void *arg)
         while (!s->is_stopped) {
                 bool is_asked = s->is_asked;
                 uint64_t one = 1;
+                int r = 0;
 
                 s->is_asked = false;
                 s->began = time_monotonic();
@@ -135,12 +151,11 @@ static void *run(void *arg)
                 /* Each sample is fresh; an event makes one, too. */
                 is_asked = (s->nvml && nvml_poll(s->nvml)) || is_asked;
                 if (is_asked)
-                        take(s);
+                        r = take(s);
                 (void)pthread_mutex_lock(&s->lock);
                 s->began = 0;
                 if (is_asked) {
-                        s->out = s->next;
-                        s->number++;
+                        publish(s, r);
                         (void)!write(s->news, &one, sizeof one);
                         (void)pthread_cond_broadcast(&s->done);
                 }

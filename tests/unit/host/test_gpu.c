@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -166,6 +167,38 @@ static void test_amd(void **state)
         assert_int_equal(g[2].memory_used, 27836416);
 }
 
+/* A card that we cannot look at is not gone. */
+static void test_without_files(void **state)
+{
+        struct rlimit before, none;
+        struct gpu g[4];
+        int fds[64], n = 0;
+
+        (void)state;
+        put_amd("card0", "0000:43:00.0", NULL, NULL);
+        put_nvidia("0000:01:00.0", "NVIDIA T4", "GPU-aaaa");
+        assert_int_equal(gpu_scan(root, g, 4), 2);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        none = before;
+        none.rlim_cur = 32;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        while (n < 64 && (fds[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+                n++;
+        /* However many there are: all GPUs, or none is told. */
+        for (int left = 0; left < 5; left++) {
+                int r = gpu_scan(root, g, 4);
+
+                if (left < 2)
+                        assert_int_equal(r, -EMFILE);
+                assert_true(r == -EMFILE || r == 2);
+                assert_int_equal(close(fds[--n]), 0);
+        }
+        assert_int_equal(gpu_scan(root, g, 4), 2);
+        while (n > 0)
+                assert_int_equal(close(fds[--n]), 0);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 static void check_env(const struct gpu *const *gpus, size_t n, const char *const *want, size_t n_want)
 {
         char **env = NULL;
@@ -213,6 +246,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_no_driver_no_gpu, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_nvidia_in_pci_order, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_amd, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_without_files, setup, teardown),
                 cmocka_unit_test(test_pins),
         };
 
