@@ -180,24 +180,30 @@ static int add(struct plan_run *x, const struct config_instance *e, unsigned rep
         char *detail = x->details[x->n];
         const char *why = NULL;
         bool tells = false;
-        uint64_t mask;
+        uint64_t mask, shared = 0;
         int r;
 
         x->n_files = 0;
         r = place_find_need(e, &files, x->learned, &line->need);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < x->gpus->n; i++)
-                tells = tells || x->gpus->gpus[i].memory_total;
+        for (size_t i = 0; i < x->gpus->n; i++) {
+                tells = tells || (x->gpus->gpus[i].memory_total && !x->gpus->gpus[i].is_shared);
+                shared |= (uint64_t)x->gpus->gpus[i].is_shared << i;
+        }
         line->instance = config_replica_name(e, replica, replicas, x->names[x->n], sizeof *x->names);
         line->status = "initial";
         line->wanted = e->autostart && !e->on_demand;
         if (mask_of(x, e, replica, &mask, detail, sizeof *x->details) < 0)
                 why = detail;
         else if (!tells)
-                why = "the driver tells no figures of memory";
+                why = "no GPU tells figures of memory of its own";
         else if (place_is_left_alone(e, environ))
                 why = "its arguments, or variables, say where it goes";
+        if (e->gpu_mode == CONFIG_GPU_AUTO && !e->replicas_per_gpu)
+                mask &= ~shared;
+        else if (!why && mask & shared)
+                why = PLACE_SHARES;
         place_line_init(line, e, mask, why);
         x->n++;
         return 0;

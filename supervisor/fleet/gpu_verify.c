@@ -34,7 +34,8 @@ static void name_meant(const struct member *m, char *ret, size_t size)
         unsigned n = 0;
 
         for (size_t i = 0; i < f->n_gpus; i++)
-                if (!f->gpus[i].has_mig && (m->gpu_mask == 0 || (m->gpu_mask >> i & 1))) {
+                if (!f->gpus[i].has_mig && !f->gpus[i].is_shared &&
+                    (m->gpu_mask == 0 || (m->gpu_mask >> i & 1))) {
                         first = first ? first : f->gpus + i;
                         n++;
                 }
@@ -61,7 +62,7 @@ int gpu_verify_before(struct member *m, enum member_bar *ret, char *why, size_t 
                 return -ENODEV;
         }
         for (size_t i = 0; i < f->n_gpus; i++)
-                some_work = some_work || gpus_takes_work(f, f->gpus + i);
+                some_work = some_work || (gpus_takes_work(f, f->gpus + i) && !f->gpus[i].is_shared);
         /* Its own environment may be what lets it find its libraries: then only its start can tell. */
         if (!some_work || (m->entry->env && m->entry->env[0]))
                 return 0;
@@ -94,7 +95,11 @@ static enum gpu_verified look(const struct member *m)
 
         if (m->entry->gpu_mode == CONFIG_GPU_NONE || gpu_is_declined(m->command.argv, env))
                 return GPU_NOT_VERIFIED;
-        if (!e.seen) {
+        /* A build may well leave one alone that shares the CPU's memory. */
+        for (size_t i = 0; !e.seen && i < f->n_gpus; i++)
+                if (f->gpus[i].is_shared)
+                        e.given &= ~(UINT64_C(1) << i);
+        if (e.given && !e.seen) {
                 r = gpu_is_open(root, process_pid(m->process));
                 e.files_are_known = r >= 0;
                 e.has_file = r > 0;

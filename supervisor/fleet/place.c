@@ -74,14 +74,19 @@ static uint64_t owed(const struct member *m, size_t g)
         return h->takes[g] - MIN(h->held[g], h->takes[g]);
 }
 
-uint64_t place_usable(const struct fleet *f)
+static uint64_t undivided(const struct fleet *f, bool shared_too)
 {
         uint64_t mask = 0;
 
         for (size_t i = 0; i < f->n_gpus; i++)
-                if (!f->gpus[i].has_mig)
+                if (!f->gpus[i].has_mig && (shared_too || !f->gpus[i].is_shared))
                         mask |= UINT64_C(1) << i;
         return mask;
+}
+
+uint64_t place_usable(const struct fleet *f)
+{
+        return undivided(f, false);
 }
 
 void place_name_gpu(const struct gpu *g, char ret[PLACE_NAME_MAX])
@@ -118,7 +123,7 @@ void place_gpus(const struct fleet *f, const struct member *except, struct fit_g
 bool place_tells_memory(const struct fleet *f)
 {
         for (size_t i = 0; i < f->n_gpus; i++)
-                if (f->gpus[i].memory_total)
+                if (f->gpus[i].memory_total && !f->gpus[i].is_shared)
                         return fleet_gpus_are_fresh(f);
         return false;
 }
@@ -370,6 +375,17 @@ static enum place_verdict check(struct member *m, const struct place_need *n, us
         return PLACE_GO;
 }
 
+/* Nobody knows how much of the CPU's memory a GPU that shares it can have. */
+static bool shares_some(const struct member *m)
+{
+        const struct fleet *f = m->fleet;
+
+        for (size_t i = 0; i < f->n_gpus; i++)
+                if (f->gpus[i].is_shared && m->gpu_mask >> i & 1)
+                        return true;
+        return false;
+}
+
 static enum place_verdict decide(struct member *m, usec_t now)
 {
         const struct config_instance *e = m->entry;
@@ -383,7 +399,7 @@ static enum place_verdict decide(struct member *m, usec_t now)
                 return PLACE_WAIT; /* for its file: it tells, or its patience ends */
         }
         remember_need(m->hold, &n);
-        if (place_is_left_alone(e, f->own_env))
+        if (place_is_left_alone(e, f->own_env) || (is_chosen && shares_some(m)))
                 return leave_to_itself(m, NULL);
         if (n.unknown)
                 return leave_to_itself(m, is_chosen ? NULL : n.unknown);
@@ -468,7 +484,7 @@ uint64_t place_guess(struct member *m, const struct memory_need *need)
 
         if (!place_tells_memory(f) || !need->wants || (need->is_guess && !need->is_measured) ||
             place_is_left_alone(m->entry, f->own_env))
-                return all;
+                return undivided(f, true);
         place_gpus(f, m, gpus, names);
         if (fit_choose(gpus, f->n_gpus, all, need, &mask, takes, why, sizeof why) == FIT_NOW)
                 return mask;

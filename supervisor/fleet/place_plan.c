@@ -207,9 +207,11 @@ static bool fill(struct member *m, bool shows_figures, struct place_line *x, cha
         else if (!m->process && mask_of(m, &mask, detail, size) < 0)
                 why = detail;
         else if (!shows_figures)
-                why = "the driver tells no figures of memory";
+                why = "no GPU tells figures of memory of its own";
         else if (place_is_left_alone(e, f->own_env))
                 why = "its arguments, or variables, say where it goes";
+        else if (!m->process && mask & ~place_usable(f))
+                why = PLACE_SHARES;
         place_line_init(x, e, mask, why);
         if (m->process) {
                 x->item.mode = e->gpu_mode == CONFIG_GPU_NONE ? FIT_NO_GPU : FIT_RUNS;

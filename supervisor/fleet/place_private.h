@@ -85,12 +85,14 @@ enum { PLACE_NAME_MAX = 112 };
 void place_gpus(const struct fleet *f, const struct member *except, struct fit_gpu *ret,
                 char names[][PLACE_NAME_MAX]);
 void place_name_gpu(const struct gpu *g, char ret[PLACE_NAME_MAX]);
-/* Bit i: programs can use GPU i, when it is well. */
+/* Bit i: programs can use GPU i, when it is well, and its figures of memory say what they can have. */
 uint64_t place_usable(const struct fleet *f);
 /* Figures of memory are known, and not too old. */
 bool place_tells_memory(const struct fleet *f);
 /* Where a member that is not there would go now; all GPUs when that is not known. */
 uint64_t place_guess(struct member *m, const struct memory_need *need);
+
+#define PLACE_SHARES "its GPU shares the memory of the CPU: how much it can have, nobody tells"
 
 /* place_plan.c: the answer of fit_plan as JSON. */
 struct place_line {

@@ -216,6 +216,17 @@ static void read_amd_figures(int device, struct gpu_figures *f)
                 f->known |= GPU_KNOWS_ECC;
 }
 
+/* GTT, what it may have of the CPU's memory, is half of that also for cards of their own (kernel 6.1 and later: ttm_tt_pages_limit), so more of it than
+ * of VRAM is not enough: those have a vendor of their VRAM (amdgpu_vram_mgr.c; not told or "unknown" otherwise), or an id. */
+static bool shares_memory(int device, const struct gpu *g)
+{
+        char vendor[32];
+
+        (void)read_text(device, "mem_info_vram_vendor", vendor, sizeof vendor);
+        return read_number(device, "mem_info_gtt_total") > g->memory_total && !g->uuid[0] &&
+               (!vendor[0] || streq(vendor, "unknown"));
+}
+
 static int scan_amd(int dir, const char *entry, struct gpu *ret)
 {
         char path[512], text[TEXT_BYTES];
@@ -252,6 +263,7 @@ static int scan_amd(int dir, const char *entry, struct gpu *ret)
         digits = strspn(text, "0123456789abcdefABCDEF");
         if (digits == 16 && text[16] == '\0' && strspn(text, "0") != 16)
                 (void)snprintf(ret->uuid, sizeof ret->uuid, "GPU-%.16s", text);
+        ret->is_shared = shares_memory(device, ret);
         read_amd_figures(device, &ret->figures);
         return 1;
 }

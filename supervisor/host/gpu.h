@@ -66,6 +66,7 @@ struct gpu {
         uint64_t memory_total, memory_used; /* bytes; 0: unknown */
         bool is_mig;  /* a part of a GPU, with a uuid of its own ("MIG-…"); pci is the whole one's */
         bool has_mig; /* divided: programs can only use its parts */
+        bool is_shared; /* a small part of its memory is its own, the rest is the CPU's (AMD's APUs): its figures say little */
         struct gpu_figures figures;
 };
 

@@ -187,6 +187,21 @@ def test_a_program_that_sees_one_later(make_daemon, machine, folder):
     daemon.wait("fixed", lambda now: now["status"] == "ready", timeout=4 * harness.PATIENCE)
 
 
+def test_one_that_shares_the_memory_of_the_cpu(make_daemon, folder):
+    """An APU: its figures of memory say nothing, so nobody is placed by them, nor refused; and who is not seen there was not meant to be."""
+    machine = gpus.Machine(folder).add_amd(0, 0x05, "", mem_info_vram_total=str(GIB // 2), mem_info_gtt_total=str(32 * GIB),
+                                           mem_info_vram_used="1")
+    sees_all(machine)
+    machine.put("sys/class/kfd/kfd/topology/nodes/1/gpu_id", "77\n")
+    machine.put("sys/class/kfd/kfd/topology/nodes/1/properties", "simd_count 4\nlocation_id %d\ndomain 0\n" % (5 << 8))
+    os.makedirs(os.path.join(machine.root, "sys/class/kfd/kfd/proc"))
+    daemon = start(make_daemon, machine, entry("free"), entry("list", gpu=[0], args=["-ngl", "99"]), devices="  (none)")
+    for name in ("free", "list"):
+        daemon.wait(name, lambda now: now["status"] == "ready" and now["uptime"] >= 6)
+        assert daemon.instance(name)["gpuVerified"] is None and daemon.instance(name)["lastError"] is None
+    assert barred(daemon) == [] and "is placed" not in daemon.output()
+
+
 def test_no_gpu_nothing_to_say(make_daemon, folder):
     machine = gpus.Machine(folder)
     daemon = start(make_daemon, machine, entry("free"), devices="  (none)")

@@ -167,6 +167,31 @@ static void test_amd(void **state)
         assert_int_equal(g[2].memory_used, 27836416);
 }
 
+/* A card of its own may have more GTT than VRAM as well: half of the machine's memory. */
+static void test_one_that_shares_the_memory_of_the_cpu(void **state)
+{
+        struct gpu g[8];
+
+        (void)state;
+        put_amd("card0", "0000:01:00.0", "6f5c1d2e3a4b5c6d\n", NULL);
+        put_amd("card1", "0000:02:00.0", NULL, NULL);
+        put_drm("card1", "mem_info_vram_vendor", "samsung\n");
+        put_amd("card2", "0000:03:00.0", NULL, NULL);
+        put_drm("card2", "mem_info_vram_vendor", "unknown\n");
+        put_amd("card3", "0000:04:00.0", NULL, NULL);
+        put_amd("card4", "0000:05:00.0", NULL, NULL);
+        for (unsigned i = 0; i < 4; i++) {
+                char card[16];
+
+                (void)snprintf(card, sizeof card, "card%u", i);
+                put_drm(card, "mem_info_gtt_total", "33000000000\n");
+        }
+        put_drm("card4", "mem_info_gtt_total", "16000000000\n");
+        assert_int_equal(gpu_scan(root, g, 8), 5);
+        for (int i = 0; i < 5; i++)
+                assert_int_equal(g[i].is_shared, i == 2 || i == 3);
+}
+
 /* A card that we cannot look at is not gone. */
 static void test_without_files(void **state)
 {
@@ -246,6 +271,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_no_driver_no_gpu, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_nvidia_in_pci_order, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_amd, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_one_that_shares_the_memory_of_the_cpu, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_without_files, setup, teardown),
                 cmocka_unit_test(test_pins),
         };
