@@ -1,4 +1,3 @@
-# ctest: asan
 """Whether instances compute where they were meant to: before a start by what their program sees, and once they are ready by where the driver shows
 them. What nobody can tell is no error."""
 import os

@@ -1,4 +1,3 @@
-# ctest: asan
 """A NATS hub as its administrator keeps it, with real servers: `hub init` makes what is missing and leaves alone what is right, `hub check`
 finds each fault that is planted, workers can do their work and nothing else, a revoked key is out within seconds, and the janitor gives a
 poisoned job an end."""

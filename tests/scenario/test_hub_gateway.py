@@ -1,4 +1,3 @@
-# ctest: asan
 """A public gateway with no instance of its own, a NATS hub, and workers that nobody can reach: requests become jobs, answers come back
 as they are made; what happens when a client leaves, when a worker dies in the middle, when our own instances are busy, and when the hub is away."""
 import http.client

@@ -1,4 +1,3 @@
-# ctest: asan
 """One worker of a NATS hub is cut off from it, frozen, upgraded, or cannot load its model, while the hub itself and an idle rival are fine:
 who works on the job then, what becomes of the late result, and that both daemons say the same about it."""
 import base64

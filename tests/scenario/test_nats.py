@@ -1,4 +1,3 @@
-# ctest: asan
 """Workers of a NATS hub as whole daemons, with a real nats-server: what deaths of workers, of the hub, of a machine and of a key do to jobs.
 A witness (nats_history) sees everything that is said, and proves that each job got one result and none was done again needlessly."""
 import json
