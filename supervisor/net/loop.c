@@ -39,7 +39,8 @@ struct loop {
         unsigned n_turns;
         struct list deferred;
         bool happened, in_turns, in_timers, now_known, realtime_known;
-        usec_t now, realtime, lag_max;
+        usec_t now, realtime, lag_max, turn_max;
+        usec_t turn_began; /* 0: nothing has happened since the poll */
         struct loop_delays delays;
         unsigned jobs;
         char scratch[LOOP_SCRATCH_SIZE];
@@ -63,6 +64,8 @@ usec_t loop_now(const struct loop *loop)
         if (!l->now_known) {
                 l->now = time_monotonic();
                 l->now_known = true;
+                if (!l->turn_began)
+                        l->turn_began = l->now;
         }
         return l->now;
 }
@@ -160,6 +163,9 @@ static void end_turn(struct loop *loop)
                         loop_wake(loop);
         }
         forget_clock(loop);
+        if (loop->turn_began)
+                loop->turn_max = MAX(loop->turn_max, usec_sub(time_monotonic(), loop->turn_began));
+        loop->turn_began = 0;
 }
 
 static void on_prepare(uv_prepare_t *prepare)
@@ -196,6 +202,14 @@ usec_t loop_lag_max(struct loop *loop)
 
         loop->lag_max = 0;
         return lag;
+}
+
+usec_t loop_turn_max(struct loop *loop)
+{
+        usec_t turn = loop->turn_max;
+
+        loop->turn_max = 0;
+        return turn;
 }
 
 const struct loop_delays *loop_delays(const struct loop *loop)

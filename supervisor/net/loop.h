@@ -38,6 +38,8 @@ void loop_wake(struct loop *loop);
 
 /* How late timers were (the loop's lag): the worst since the last call, for metrics and the watchdog. */
 usec_t loop_lag_max(struct loop *loop);
+/* The longest turn since the last call: from the first callback behind a poll to the next poll. Nobody else was served meanwhile. */
+usec_t loop_turn_max(struct loop *loop);
 /* The same of every timer since the start; counts are not cumulative, the last is over all bounds. */
 enum { LOOP_DELAY_BUCKETS = 8 };
 extern const double loop_delay_bounds[LOOP_DELAY_BUCKETS]; /* seconds */

@@ -538,6 +538,7 @@ ELSEWHERE = {
     "llama_supervisor_instance_queue": "model_queue is shown",
     "llama_supervisor_gateway_comments_total": "for who looks into one stream that waits",
     "llama_supervisor_loop_lag_seconds": "loop_delay_seconds is shown",
+    "llama_supervisor_loop_longest_turn_seconds": "loop_delay_seconds is shown",
     "llama_supervisor_gpu_info": "names, for joins",
     "process_virtual_memory_bytes": "says nothing here", "process_max_fds": "a constant", "process_threads": "a constant",
     "process_start_time_seconds": "uptime_seconds is shown",

@@ -489,6 +489,36 @@ static void clock_stands_still_within_a_turn(void **state)
         assert_null(loop_free(loop));
 }
 
+/* What was done in one turn counts, not the sleep between two. */
+static void on_fire_long(void *owner, usec_t now)
+{
+        struct scene *s = owner;
+
+        (void)now;
+        while (time_monotonic() < s->asked + 30 * USEC_PER_MSEC)
+                ;
+        loop_stop(s->loop);
+}
+
+static void longest_turn(void **state)
+{
+        struct scene s;
+        usec_t longest;
+
+        (void)state;
+        scene_init(&s);
+        assert_int_equal(timer_new(s.loop, on_fire_long, &s, &s.timer), 0);
+        (void)loop_turn_max(s.loop);
+        s.asked = time_monotonic() + 200 * USEC_PER_MSEC;
+        timer_set(s.timer, s.asked);
+        loop_run(s.loop);
+        longest = loop_turn_max(s.loop);
+        assert_in_range(longest, 10 * USEC_PER_MSEC, 30 * USEC_PER_MSEC + 5 * USEC_PER_SEC);
+        assert_true(loop_turn_max(s.loop) == 0);
+        s.timer = timer_free(s.timer);
+        scene_finish(&s);
+}
+
 /* --- watches ---------------------------------------------------------------------------------------------------- */
 
 static void on_events(void *owner, unsigned events, usec_t now)
@@ -688,6 +718,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(empty_loop),
                 cmocka_unit_test(timer_is_never_early),
+                cmocka_unit_test(longest_turn),
                 cmocka_unit_test(timer_moves_both_ways),
                 cmocka_unit_test(timer_freed_in_its_callback),
                 cmocka_unit_test(timer_in_the_past_waits_for_the_next_turn),
