@@ -7,19 +7,42 @@
 
 #include "base/macros.h"
 
-void exposition_put_u64(struct buffer *out, uint64_t v)
+enum { DIGITS_MAX = 20, DECIMALS = 6, NUMBER_MAX = DIGITS_MAX + 1 + DECIMALS };
+
+static size_t write_u64(char text[static DIGITS_MAX], uint64_t v)
 {
-        char digits[20];
+        char digits[DIGITS_MAX];
         size_t n = sizeof(digits);
 
         do {
                 digits[--n] = (char)('0' + v % 10);
                 v /= 10;
         } while (v);
-        (void)buffer_append(out, digits + n, sizeof(digits) - n);
+        memcpy(text, digits + n, sizeof(digits) - n);
+        return sizeof(digits) - n;
 }
 
-/* Whole numbers without a point, others with at most six decimals. */
+/* With a point, one decimal at least, six at most. */
+static size_t write_fixed(char text[static NUMBER_MAX], uint64_t millionths)
+{
+        size_t n = write_u64(text, millionths / 1000000), end;
+
+        text[n++] = '.';
+        millionths %= 1000000;
+        for (size_t i = DECIMALS; i-- > 0; millionths /= 10)
+                text[n + i] = (char)('0' + millionths % 10);
+        for (end = n + DECIMALS; end > n + 1 && text[end - 1] == '0';)
+                end--;
+        return end;
+}
+
+void exposition_put_u64(struct buffer *out, uint64_t v)
+{
+        char digits[DIGITS_MAX];
+
+        (void)buffer_append(out, digits, write_u64(digits, v));
+}
+
 void exposition_put_number(struct buffer *out, double v)
 {
         char text[64];
@@ -27,6 +50,10 @@ void exposition_put_number(struct buffer *out, double v)
 
         if (v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v) {
                 exposition_put_u64(out, (uint64_t)v);
+                return;
+        }
+        if (v >= 0 && v < 1e9) {
+                (void)buffer_append(out, text, write_fixed(text, (uint64_t)(v * 1e6 + 0.5)));
                 return;
         }
         n = (size_t)snprintf(text, sizeof(text), "%.6f", v);
@@ -83,14 +110,13 @@ void exposition_put_histogram(struct buffer *out, const char *name, const char *
                               const double *bounds, size_t n, const uint64_t *counts, double total)
 {
         uint64_t sum = 0;
-        char bound[32];
+        char bound[NUMBER_MAX + 1];
 
         for (size_t i = 0; i <= n; i++) {
                 sum += counts[i];
                 /* OpenMetrics wants a point; the same in both, or a series would change its name with the format. */
                 if (i < n)
-                        (void)snprintf(bound, sizeof(bound),
-                                       bounds[i] == (double)(uint64_t)bounds[i] ? "%.1f" : "%g", bounds[i]);
+                        bound[write_fixed(bound, (uint64_t)(bounds[i] * 1e6 + 0.5))] = '\0';
                 exposition_put_series(out, name, "_bucket", labels, labels_len, "le", i < n ? bound : "+Inf");
                 exposition_put_u64(out, sum);
                 (void)buffer_putc(out, '\n');

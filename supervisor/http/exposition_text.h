@@ -26,7 +26,7 @@ void exposition_put_series(struct buffer *out, const char *name, const char *suf
 /* A whole line with at most one label. */
 void exposition_put_plain(struct buffer *out, const char *name, const char *more, const char *value,
                           double v);
-/* n bounds in seconds; n + 1 counts, not cumulative, the last one over all bounds. */
+/* n bounds in seconds, whole microseconds; n + 1 counts, not cumulative, the last one over all bounds. */
 void exposition_put_histogram(struct buffer *out, const char *name, const char *labels, size_t labels_len,
                               const double *bounds, size_t n, const uint64_t *counts, double total);
 /* The lines # HELP and # TYPE. */
