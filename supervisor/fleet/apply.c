@@ -91,8 +91,8 @@ int fleet_remove_member(struct member *m, usec_t now)
         leftover->stop = m->entry->stop;
         leftover->dynamic = m->entry->dynamic;
         m->old_entry = leftover;
-        m->removed = true;
-        m->changed = true;
+        member_removed(m);
+        member_changed(m);
         member_set_entry(m, leftover, 0, 1);
         m->in.want_up = m->in.want_again = m->in.rests = m->roll = false;
         member_stop(m, now);
@@ -116,7 +116,7 @@ static void apply_to(struct fleet *f, struct member *m, const struct plan_step *
                 log_err(m->name, "out of memory: it is not loaded on demand until the next reload");
         m->rolled = false;
         if (plan != PLAN_KEEP)
-                m->changed = true;
+                member_changed(m);
         if (was_on_demand != e->on_demand) {
                 m->held = m->yields = m->in.rests = false;
                 if (!e->on_demand && m->in.state == INSTANCE_IDLE)
@@ -137,7 +137,8 @@ static void apply_to(struct fleet *f, struct member *m, const struct plan_step *
         }
         if (plan != PLAN_RESTART || !m->in.want_up)
                 return;
-        m->roll = true; /* rolls with its replicas; a failed one is tried again since its settings changed */
+        member_roll_later(
+                m); /* rolls with its replicas; a failed one is tried again since its settings changed */
         if (m->in.state == INSTANCE_FAILED || m->in.state == INSTANCE_WAITING)
                 member_set_error(m, NULL);
         member_touch(m);

@@ -193,7 +193,7 @@ static void rest(struct member *m, usec_t now)
                 member_stop(m, now);
         else if (m->in.rests)
                 member_step(m, EV_REST, now);
-        m->changed = true;
+        member_changed(m);
         member_touch(m);
 }
 
@@ -237,7 +237,7 @@ void demand_start_member(struct member *m, usec_t now)
         m->roll = m->yields = false;
         m->in.rests = true;
         member_step(m, EV_START, now);
-        m->changed = true;
+        member_changed(m);
         member_touch(m);
 }
 

@@ -16,7 +16,7 @@ static void pardon(struct member *m, usec_t now)
         m->bar = BAR_NONE;
         m->in.want_up = false;
         member_step(m, EV_REST, now);
-        m->changed = true;
+        member_changed(m);
         member_touch(m);
 }
 

@@ -154,6 +154,7 @@ enum { DISPATCH_WAIT_BUCKETS = 12 };
 extern const double dispatch_wait_bounds[DISPATCH_WAIT_BUCKETS]; /* seconds */
 struct dispatch_figures {
         unsigned waiting, leased, slots; /* slots: of instances that may be leased now */
+        unsigned context;                /* of one entry: tokens a slot can hold, 0: not known yet */
         uint64_t granted, retried, refused[TICKET_REFUSALS];
         uint64_t waits[DISPATCH_WAIT_BUCKETS + 1];
         double wait_sum;
@@ -176,6 +177,8 @@ const char *dispatch_shared_name(struct fleet *f, size_t i);
 const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k);
 /* Of one entry or one shared name, or of all (NULL). -ENOENT. */
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret);
+int dispatch_figures_at(struct fleet *f, size_t i,
+                        struct dispatch_figures *ret); /* i as for dispatch_model_name */
 /* The weight of all hubs together that have work for this entry or shared name, beside gateway.local_weight. Over 0. */
 void dispatch_weigh_hubs(struct fleet *f, const char *name, double weight);
 /* Another one whenever waiting, leased or slots of any model may have changed. */

@@ -1,4 +1,4 @@
-/* fleet.c: the collection: turns to load, rolling restarts, orders, and publishing once a turn. */
+/* fleet.c: the collection: its birth and end, settling and publishing once a turn, and what it tells. */
 #include "fleet/fleet.h"
 
 #include <errno.h>
@@ -301,7 +301,7 @@ static void take_over_leftovers(struct fleet *f, usec_t now)
                         break;
                 }
                 m->old_entry = entry;
-                m->removed = true;
+                member_removed(m);
                 if (fleet_add_member(f, m) < 0) {
                         member_free(m);
                         break;
@@ -356,7 +356,7 @@ int fleet_start(struct fleet *f)
                 if (m->in.want_up && !streq(m->digest, config_instance_digest(m->entry, digest))) {
                         log_info(m->name,
                                  "its settings have changed since it was started: restarting it in its turn");
-                        m->roll = true;
+                        member_roll_later(m);
                         member_touch(m);
                 }
         }
@@ -369,181 +369,15 @@ int fleet_start(struct fleet *f)
         return 0;
 }
 
-/* --- turns to load ----------------------------------------------------------------------------------------------------- */
-
-const double fleet_load_bounds[FLEET_LOAD_BUCKETS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
-
-void fleet_note_load(struct fleet *f, usec_t span)
-{
-        double seconds = (double)span / (double)USEC_PER_SEC;
-        size_t i = 0;
-
-        while (i < FLEET_LOAD_BUCKETS && seconds > fleet_load_bounds[i])
-                i++;
-        f->loads.loads[i]++;
-        f->loads.load_sum += seconds;
-}
-
-/* It binds before it loads: until then an hf: model is being downloaded, for hours maybe. */
-static bool loads(const struct member *m)
-{
-        bool downloads = m->in.state == INSTANCE_STARTING && m->entry->model_kind == CONFIG_MODEL_HF;
-
-        return !downloads && instance_is_loading(&m->in) && m->process;
-}
-
-bool fleet_may_load(const struct member *m)
-{
-        const struct fleet *f = m->fleet;
-
-        if (f->turns.known)
-                return !(f->turns.loading & m->gpu_mask);
-        for (size_t i = 0; i < f->n_members; i++) {
-                const struct member *o = f->members[i];
-
-                if (o != m && (o->gpu_mask & m->gpu_mask) && loads(o))
-                        return false;
-        }
-        return true;
-}
-
-static void look_at_turns(struct fleet *f)
-{
-        f->turns.loading = 0;
-        f->turns.pending = 0;
-        for (size_t i = 0; i < f->n_members; i++) {
-                const struct member *m = f->members[i];
-
-                f->turns.pending += m->in.state == INSTANCE_PENDING;
-                if (loads(m))
-                        f->turns.loading |= m->gpu_mask;
-        }
-}
-
-static void grant_turns(struct fleet *f, usec_t now)
-{
-        if (!f->started || f->stopping)
-                return;
-        look_at_turns(f);
-        f->turns.known = true;
-        for (size_t i = 0; i < f->n_members; i++) {
-                struct member *m = f->members[i];
-                const struct help *help;
-                const char *path;
-                char **env = NULL, detail[GPU_WHY_MAX];
-                int r;
-
-                if (m->in.state != INSTANCE_PENDING)
-                        continue;
-                if (!member_is_foreign_only(m)) {
-                        if (place_is_early(m, now))
-                                continue;
-                        if (binaries_ask(f->binaries, m->entry->binary, &path, &help) == -EINPROGRESS)
-                                continue;
-                        if (gpus_ask(m) == -EINPROGRESS || !gpu_care_lets(m, now))
-                                continue;
-                        /* At a fixed address somebody may answer who needs no place: looked for first. */
-                        if (!m->entry->endpoint.len && place_member(m, now) != PLACE_GO)
-                                continue;
-                        r = fleet_pin(m, &env, detail, sizeof detail);
-                        text_list_free(env);
-                        if (r == 0 && !fleet_may_load(m))
-                                continue;
-                }
-                if (m->entry->endpoint.len) {
-                        m->endpoint = m->entry->endpoint;
-                        (void)endpoint_text(&m->endpoint, m->endpoint_text, sizeof m->endpoint_text);
-                        if (member_probe_at(m, &m->endpoint))
-                                member_step(m, EV_SEEK, now);
-                        continue;
-                }
-                member_step(m, EV_GRANTED, now);
-                if (loads(m))
-                        f->turns.loading |= m->gpu_mask;
-        }
-        f->turns.known = false;
-}
-
-/* --- rolling restarts -------------------------------------------------------------------------------------------------- */
-
-void fleet_restart_member(struct member *m, usec_t now)
-{
-        m->roll = false;
-        m->in.want_up = true;
-        if (instance_is_running(&m->in)) {
-                m->in.want_again = true;
-                member_stop(m, now);
-        } else {
-                if (m->in.state == INSTANCE_SEEKING || m->in.state == INSTANCE_LOST)
-                        member_step(m, EV_STOP, now); /* it may be at another address now */
-                member_step(m, EV_START, now);
-        }
-        member_touch(m);
-}
-
-static bool same_entry(const struct member *a, const struct member *b)
-{
-        return !a->removed && !b->removed && streq(a->entry->name, b->entry->name);
-}
-
-/* Somebody of its replicas is on its way: going down for a restart, waiting, loading, or dead and about to be tried. */
-static bool is_under_way(const struct member *m)
-{
-        return m->in.want_up && !m->roll && m->in.state != INSTANCE_READY && m->in.state != INSTANCE_FAILED &&
-               m->in.state != INSTANCE_LOST && m->in.state != INSTANCE_OFF;
-}
-
-static void roll(struct fleet *f, usec_t now)
-{
-        char text[CONFIG_NAME_MAX + 64];
-
-        if (f->stopping)
-                return;
-        for (size_t i = 0; i < f->n_members; i++) {
-                struct member *m = f->members[i];
-                bool wait = false;
-
-                if (!m->roll)
-                        continue;
-                if (!m->in.want_up) {
-                        m->roll = false;
-                        continue;
-                }
-                /* Taken over a moment ago: its first answer tells that it is up, and then it waits for its turn. */
-                if (m->adopted && instance_is_loading(&m->in))
-                        continue;
-                if (!instance_is_up(&m->in)) {
-                        fleet_restart_member(m, now); /* takes nothing away from anybody */
-                        continue;
-                }
-                for (size_t k = 0; k < f->n_members; k++) {
-                        struct member *o = f->members[k];
-
-                        if (o == m || !same_entry(o, m))
-                                continue;
-                        wait = wait || is_under_way(o) || (o->roll && !instance_is_up(&o->in));
-                        if (o->in.state == INSTANCE_FAILED && o->rolled && !o->bar) {
-                                (void)snprintf(text, sizeof text,
-                                               "not restarted: %s did not come back from its own restart",
-                                               o->name);
-                                member_tell(m, LOG_WARNING, "roll_stopped", text);
-                                m->roll = false;
-                                wait = true;
-                        }
-                }
-                if (!wait) {
-                        m->rolled = true;
-                        fleet_restart_member(m, now);
-                }
-        }
-}
-
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
 
 static void publish(struct fleet *f, usec_t now)
 {
         size_t n = 0;
 
+        if (!f->look_for.changes)
+                return;
+        f->look_for.changes = false;
         for (size_t i = 0; i < f->n_members; i++) {
                 struct member *m = f->members[i];
 
@@ -566,12 +400,16 @@ static void publish(struct fleet *f, usec_t now)
 static void sweep(struct fleet *f, usec_t now)
 {
         size_t before = f->n_members, n;
+        bool later = false;
 
+        if (!f->look_for.removed)
+                return;
         for (size_t i = 0; i < f->n_members;) {
                 struct member *m = f->members[i];
 
                 if (!m->removed || instance_is_running(&m->in) || m->in.state == INSTANCE_SEEKING ||
                     m->changed) {
+                        later |= m->removed;
                         i++;
                         continue;
                 }
@@ -584,6 +422,7 @@ static void sweep(struct fleet *f, usec_t now)
                 f->n_members--;
                 memmove(&f->members[i], &f->members[i + 1], (f->n_members - i) * sizeof *f->members);
         }
+        f->look_for.removed = later;
         if (f->n_members == before)
                 return;
         for (size_t i = 0; i < f->n_members; i++)
@@ -644,8 +483,8 @@ void fleet_settle(void *owner, usec_t now)
                 place_settle(f, now);
                 gpu_care_settle(f, now);
                 demand_settle(f->demand, now);
-                grant_turns(f, now);
-                roll(f, now);
+                fleet_grant_turns(f, now);
+                fleet_roll(f, now);
                 dispatch_settle(f->dispatch, now);
                 if (list_is_empty(&f->touched))
                         break;
@@ -735,6 +574,14 @@ const struct report *fleet_report(struct fleet *f, size_t i)
 
         member_fill_report(m, &m->report, loop_now(f->loop));
         return &m->report;
+}
+
+struct fleet_brief fleet_brief(const struct fleet *f, size_t i)
+{
+        const struct member *m = f->members[i];
+
+        return (struct fleet_brief){
+                .instance = m->name, .model = m->entry->name, .status = instance_status(m->in.state)};
 }
 
 const struct report *fleet_find(struct fleet *f, const char *name)
@@ -984,6 +831,19 @@ int fleet_figures(struct fleet *f, size_t i, struct fleet_figures *ret)
         }
         memcpy(ret->probe_latency, m->latency, sizeof ret->probe_latency);
         return 0;
+}
+
+const double fleet_load_bounds[FLEET_LOAD_BUCKETS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+void fleet_note_load(struct fleet *f, usec_t span)
+{
+        double seconds = (double)span / (double)USEC_PER_SEC;
+        size_t i = 0;
+
+        while (i < FLEET_LOAD_BUCKETS && seconds > fleet_load_bounds[i])
+                i++;
+        f->loads.loads[i]++;
+        f->loads.load_sum += seconds;
 }
 
 void fleet_load_figures(const struct fleet *f, struct fleet_load_figures *ret)

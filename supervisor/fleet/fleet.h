@@ -39,6 +39,11 @@ struct loop *fleet_loop(const struct fleet *f);
 size_t fleet_count(const struct fleet *f);
 const struct report *fleet_report(struct fleet *f, size_t i);       /* in the order of the config */
 const struct report *fleet_find(struct fleet *f, const char *name); /* NULL: no such instance */
+/* Who it is and how it is, for those who go through a thousand of them: a report costs microseconds each. */
+struct fleet_brief {
+        const char *instance, *model, *status;
+};
+struct fleet_brief fleet_brief(const struct fleet *f, size_t i); /* valid during the turn */
 /* The whole fleet as one: ready if any is ready, else starting, else the worst; models united; instance "*". */
 const struct report *fleet_aggregate(struct fleet *f);
 /* Enough instances ready for /ready (config: ready.min); *ret_ready, *ret_total may be NULL. */

@@ -451,7 +451,7 @@ static void come_back(struct member *m, usec_t now)
         m->cause = NULL;
         if (!demand_order(m, FLEET_START, true, now))
                 member_step(m, EV_START, now);
-        m->changed = true;
+        member_changed(m);
         member_touch(m);
 }
 

@@ -37,7 +37,7 @@ static void take_off(struct member *m, uint64_t mask, bool breaks, const char *w
                    !(m->adopted && instance_is_loading(&m->in))) { /* it may have work: at its first answer */
                 log_info(m->name, "leaves its GPU: %s", why);
                 if (!gpu_care_bars(m, bar, sizeof bar)) {
-                        m->roll = true;
+                        member_roll_later(m);
                 } else {
                         m->in.want_again = true;
                         member_stop(m, now);

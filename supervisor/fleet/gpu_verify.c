@@ -201,7 +201,7 @@ static void conclude(struct member *m, enum gpu_verified v, usec_t now)
         char text[GPU_WHY_MAX], meant[160], seen[160];
 
         m->gpu_verified = v;
-        m->changed = true;
+        member_changed(m);
         name_meant(m, meant, sizeof meant);
         switch (v) {
         case GPU_VERIFIED:

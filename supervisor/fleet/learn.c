@@ -51,7 +51,8 @@ void member_learn_file(struct member *m)
         int64_t at = modified_at(m);
 
         for (size_t i = 0; i < m->n_models; i++) {
-                m->changed |= m->models[i].modified_at != at;
+                if (m->models[i].modified_at != at)
+                        member_changed(m);
                 m->models[i].modified_at = at;
         }
         if (m->changed)
@@ -91,7 +92,7 @@ static void learn_models(struct member *m, const struct json_value *root)
                 }
                 m->n_models++;
         }
-        m->changed = true;
+        member_changed(m);
 }
 
 /* {"vision":true,"video":false,"audio":false}; servers of before mid-2025 tell nothing. */
@@ -111,13 +112,29 @@ static void learn_props(struct member *m, const struct json_value *root)
         learn_modalities(m, json_get(root, "modalities"));
         (void)text_set(&m->build, json_get_string(root, "build_info"));
         seat_changed(m->seat);
-        m->changed = true;
+        member_changed(m);
+}
+
+/* Room for what is seen of n slots; fewer when there is no memory. */
+static size_t see_slots(struct member *m, size_t n)
+{
+        struct member_slot *more;
+
+        if (n <= m->n_seen)
+                return n;
+        more = reallocarray(m->seen, n, sizeof(*more));
+        if (!more)
+                return m->n_seen;
+        memset(more + m->n_seen, 0, (n - m->n_seen) * sizeof(*more));
+        m->seen = more;
+        m->n_seen = n;
+        return n;
 }
 
 /* Tokens a second: what each running task decoded since the last look. */
 static void learn_slots(struct member *m, const struct json_value *root, usec_t now)
 {
-        size_t n = MIN(json_count(root), (size_t)MEMBER_SLOTS_MAX);
+        size_t n = see_slots(m, MIN(json_count(root), (size_t)MEMBER_SLOTS_MAX));
         unsigned busy = 0, past_prompt = 0;
         uint64_t tokens = 0, done = 0;
         usec_t span = m->slots_at ? usec_sub(now, m->slots_at) : 0;
@@ -127,6 +144,7 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
         for (size_t i = 0; i < n; i++) {
                 const struct json_value *s = json_at(root, i), *next = json_get(s, "next_token");
                 int64_t task = json_get_int(s, "id_task", -1);
+                struct member_slot *seen = m->seen + i;
                 uint64_t decoded;
 
                 if (json_is_array(next))
@@ -138,17 +156,16 @@ static void learn_slots(struct member *m, const struct json_value *root, usec_t 
                         done += decoded + (uint64_t)MAX(json_get_int(s, "n_prompt_tokens_processed", 0), 0) +
                                 (uint64_t)MAX(task, 0);
                 }
-                if (task == m->task[i])
-                        tokens += decoded > m->decoded[i] ? decoded - m->decoded[i] : 0;
+                if (task == seen->task)
+                        tokens += decoded > seen->decoded ? decoded - seen->decoded : 0;
                 else if (m->slots_at)
                         tokens += decoded;
-                worked = worked || (m->slots_at && task != m->task[i]);
-                m->task[i] = task;
-                m->decoded[i] = decoded;
+                worked = worked || (m->slots_at && task != seen->task);
+                *seen = (struct member_slot){.task = task, .decoded = decoded};
         }
         speed = span ? (double)tokens * USEC_PER_SEC / (double)span : 0;
         if (busy != m->busy || speed != m->tokens_per_second || n != m->slots)
-                m->figures_changed = true;
+                member_figures_changed(m);
         /* Whatever of it moves is progress; what the figures mean is not asked. */
         m->slot_progress += done != m->slots_done;
         m->slots_done = done;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/text.h"
+#include "core/pace.h"
 #include "fleet/demand_private.h"
 #include "fleet/gpu_care.h"
 #include "fleet/place_private.h"
@@ -36,6 +37,26 @@ void member_touch(struct member *m)
         loop_wake(m->fleet->loop);
 }
 
+void member_changed(struct member *m)
+{
+        m->changed = m->fleet->look_for.changes = true;
+}
+
+void member_figures_changed(struct member *m)
+{
+        m->figures_changed = m->fleet->look_for.changes = true;
+}
+
+void member_roll_later(struct member *m)
+{
+        m->roll = m->fleet->look_for.rolls = true;
+}
+
+void member_removed(struct member *m)
+{
+        m->removed = m->fleet->look_for.removed = true;
+}
+
 bool member_is_foreign_only(const struct member *m)
 {
         return m->entry->adopt;
@@ -46,7 +67,7 @@ void member_set_error(struct member *m, const char *text)
         if (streq_ptr(m->last_error, text))
                 return;
         (void)text_set(&m->last_error, text);
-        m->changed = true;
+        member_changed(m);
 }
 
 void member_tell(struct member *m, int level, const char *kind, const char *text)
@@ -173,6 +194,7 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
         list_init(&m->touched);
         list_init(&m->followers);
         (void)snprintf(m->name, sizeof m->name, "%s", name);
+        m->spread = pace_spread(f->members_ever++);
         member_set_entry(m, entry, replica, replicas);
         m->in.want_up = entry->autostart && !entry->on_demand;
         m->in.deadline = USEC_INFINITY;
@@ -180,7 +202,7 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
         for (const char *p = name; *p; p++)
                 m->in.jitter_seed = m->in.jitter_seed * 31 + (unsigned char)*p;
         m->state_since = loop_realtime(f->loop);
-        m->changed = true;
+        member_changed(m);
         r = seat_new(m, &m->seat);
         if (r == 0)
                 r = timer_new(f->loop, on_deadline, m, &m->deadline);
@@ -209,6 +231,7 @@ struct member *member_free(struct member *m)
                 LIST_ENTRY(it, struct follower, node)->member = NULL;
                 list_remove(it);
         }
+        m->fleet->turns.pending -= m->in.state == INSTANCE_PENDING;
         m->seat = seat_free(m->seat);
         list_remove(&m->touched);
         m->probe = probe_free(m->probe);
@@ -222,6 +245,7 @@ struct member *member_free(struct member *m)
         command_finish(&m->command);
         text_list_free(m->gpu);
         free(m->metrics);
+        free(m->seen);
         free(m->last_error);
         free(m->stays);
         free(m->evidence);
@@ -263,6 +287,7 @@ bool member_probe_at(struct member *m, const struct endpoint *at)
         struct probe_spec spec = {.endpoint = *at,
                                   .interval = e->health.interval,
                                   .timeout = e->health.timeout,
+                                  .spread = m->spread,
                                   .api_key = e->api_key};
 
         m->probe = probe_free(m->probe);
@@ -291,7 +316,7 @@ static void tell_state(struct member *m, enum instance_state from, usec_t now)
         usec_t realtime = loop_realtime(m->fleet->loop);
 
         (void)now;
-        m->changed = true;
+        member_changed(m);
         log_debug(m->name, "%s -> %s", instance_state_name(from), instance_state_name(m->in.state));
         if (!streq(instance_status(from), status)) {
                 m->state_since = realtime;
@@ -377,7 +402,9 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
         enum instance_state from = m->in.state;
         unsigned retries = m->in.retries, orders;
 
+        m->fleet->turns.pending -= from == INSTANCE_PENDING;
         orders = instance_step(&m->in, event, now);
+        m->fleet->turns.pending += m->in.state == INSTANCE_PENDING;
         seat_changed(m->seat);
         timer_set(m->deadline, m->in.deadline);
         if (m->in.state != from) {
@@ -405,7 +432,7 @@ void member_step(struct member *m, enum instance_event event, usec_t now)
                 log_info(m->name, "well for a while: earlier failures are forgiven");
         }
         if (m->in.retries != retries) {
-                m->changed = true;
+                member_changed(m);
                 member_save_counts(m);
         }
         if (orders & ORDER_SPAWN) {

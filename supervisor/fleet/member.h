@@ -56,6 +56,7 @@ struct member {
         struct process *process; /* NULL: no process of ours (somebody else's server, or down) */
         struct cgroup *group;    /* what it runs in, NULL: nothing of its own */
         struct probe *probe;
+        uint32_t spread; /* of its probe's moments */
         struct logfile *log;
         struct endpoint endpoint; /* where it listens, len 0 while unknown */
         char endpoint_text[ENDPOINT_TEXT_MAX];
@@ -93,8 +94,11 @@ struct member {
         bool has_modalities;
         char *build;
         double tokens_per_second;
-        uint64_t decoded[MEMBER_SLOTS_MAX]; /* tokens of the running task of each slot at the last look */
-        int64_t task[MEMBER_SLOTS_MAX];
+        struct member_slot {
+                int64_t task;
+                uint64_t decoded; /* tokens of that task */
+        } * seen;                 /* each slot at the last look; n_seen of them, at most MEMBER_SLOTS_MAX */
+        size_t n_seen;
         usec_t slots_at;                    /* monotonic, when /slots was last answered */
         uint64_t slots_done, slot_progress; /* a sum over its busy slots; how often it changed */
         bool all_decode, says_idle;         /* as of that answer */
@@ -172,6 +176,11 @@ void member_step(struct member *m, enum instance_event event, usec_t now);
 void member_stop(struct member *m, usec_t now); /* the wish is down already, or want_again is set */
 void member_settle(struct member *m, usec_t now);
 void member_touch(struct member *m);
+/* To be published at the end of the turn; figures_changed: nothing but figures. */
+void member_changed(struct member *m);
+void member_figures_changed(struct member *m);
+void member_roll_later(struct member *m); /* it is restarted in its turn among its replicas */
+void member_removed(struct member *m);    /* it vanishes when it is down */
 void member_fill_report(struct member *m, struct report *ret, usec_t now);
 void member_set_error(struct member *m, const char *text);
 bool member_is_foreign_only(const struct member *m); /* "adopt": never spawned, never stopped */

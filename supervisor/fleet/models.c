@@ -162,6 +162,8 @@ static void figures_of(const struct desk *desk, struct dispatch_figures *ret)
         for (size_t i = 0; i < desk->n_seats && !desk->shared; i++) {
                 ret->leased += desk->seats[i]->leased;
                 ret->slots += desk->seats[i]->ready ? desk->seats[i]->slots : 0;
+                if (!ret->context)
+                        ret->context = desk->seats[i]->member->context;
         }
         desk_tell_sides(desk, ret);
 }
@@ -271,17 +273,32 @@ const char *dispatch_shared(struct fleet *f, const char *model)
 
 /* --- figures ------------------------------------------------------------------------------------------------------------------------ */
 
-const char *dispatch_model_name(struct fleet *f, size_t i)
+static const struct desk *desk_at(struct dispatch *d, size_t i)
 {
-        struct dispatch *d = f->dispatch;
-
         dispatch_refresh(d);
         if (d->n_entries == d->n_desks) /* all of them are models: no walk for each of a thousand */
-                return i < d->n_desks ? d->desks[i]->name : NULL;
+                return i < d->n_desks ? d->desks[i] : NULL;
         for (size_t k = 0; k < d->n_desks; k++)
                 if (d->desks[k]->entry && i-- == 0)
-                        return d->desks[k]->name;
+                        return d->desks[k];
         return NULL;
+}
+
+const char *dispatch_model_name(struct fleet *f, size_t i)
+{
+        const struct desk *desk = desk_at(f->dispatch, i);
+
+        return desk ? desk->name : NULL;
+}
+
+int dispatch_figures_at(struct fleet *f, size_t i, struct dispatch_figures *ret)
+{
+        const struct desk *desk = desk_at(f->dispatch, i);
+
+        if (!desk)
+                return -ENOENT;
+        figures_of(desk, ret);
+        return 0;
 }
 
 const char *dispatch_shared_name(struct fleet *f, size_t i)

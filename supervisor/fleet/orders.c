@@ -61,14 +61,15 @@ static void order_one(struct member *m, enum fleet_verb verb, bool in_turn, bool
         case FLEET_RESTART:
                 forgive(m);
                 m->in.want_up = true;
-                m->roll = in_turn;
-                if (!in_turn)
+                if (in_turn)
+                        member_roll_later(m);
+                else
                         fleet_restart_member(m, now);
                 break;
         case FLEET_VERBS:
                 break;
         }
-        m->changed = true;
+        member_changed(m);
         member_touch(m);
 }
 

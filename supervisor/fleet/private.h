@@ -42,6 +42,7 @@ struct fleet {
         void *load_owner;
         struct member **members;
         size_t n_members, cap_members;
+        uint32_t members_ever;
         struct index by_name; /* of members */
         struct list touched;
         struct binaries *binaries;
@@ -60,8 +61,11 @@ struct fleet {
         struct {
                 bool known;       /* while turns are granted: one look at all for all */
                 uint64_t loading; /* GPUs on which somebody loads */
-                size_t pending;   /* who waits for a turn */
+                size_t pending;   /* who waits for a turn: those in PENDING, counted by member_step */
         } turns;
+        struct {
+                bool changes, rolls, removed;
+        } look_for; /* at the end of the turn: whether any of a thousand members has that flag (member_changed …) */
         struct gpus *gpu_facts;    /* gpus_facts.c */
         struct gpu_care *gpu_care; /* gpu_care.c */
         struct gpu_hits *gpu_hits; /* gpu_hits.c; NULL: nobody listens */
@@ -91,9 +95,11 @@ struct fleet {
         uint64_t aggregate_seq;
 };
 
-/* fleet.c */
-/* No other instance loads on one of its GPUs. */
+/* turns.c: no other instance loads on one of its GPUs. */
 bool fleet_may_load(const struct member *m);
+/* At the end of a turn of the loop; both walk the members only when somebody waits for it. */
+void fleet_grant_turns(struct fleet *f, usec_t now);
+void fleet_roll(struct fleet *f, usec_t now);
 /* gpus_facts.c: looks for the GPUs (at start and after a reload), and has them watched from then on. */
 void fleet_read_gpus(struct fleet *f);
 void fleet_forget_gpus(struct fleet *f);

@@ -255,7 +255,7 @@ void seat_told(struct seat *s)
         unsigned in_flight = seat_in_flight(s), queue = seat_queue(s);
 
         if (in_flight != s->told_in_flight || queue != s->told_queue)
-                s->member->figures_changed = true;
+                member_figures_changed(s->member);
         s->told_in_flight = in_flight;
         s->told_queue = queue;
 }

@@ -33,7 +33,7 @@ static void put_sentence(struct fleet *f, struct summary *s)
         if (s->total == 0)
                 (void)buffer_puts(&b, "no instances are configured");
         else if (s->counts[READY] == s->total && s->total == 1)
-                (void)buffer_printf(&b, "%s is ready", fleet_report(f, 0)->instance);
+                (void)buffer_printf(&b, "%s is ready", fleet_brief(f, 0).instance);
         else if (s->counts[READY] == s->total)
                 (void)buffer_printf(&b, "all %zu instances are ready", s->total);
         else
@@ -77,7 +77,7 @@ void summary_of(struct fleet *f, struct summary *ret)
 {
         *ret = (struct summary){.total = fleet_count(f)};
         for (size_t i = 0; i < ret->total; i++)
-                ret->counts[summary_status_index(fleet_report(f, i)->status)]++;
+                ret->counts[summary_status_index(fleet_brief(f, i).status)]++;
         ret->queued = fleet_queued(f);
         put_sentence(f, ret);
         put_line(f, ret);

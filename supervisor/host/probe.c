@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "base/text.h"
+#include "core/pace.h"
 
 enum { FETCH_QUEUE = 8, HEALTH_BODY_MAX = 16 * 1024, FETCH_BODY_MAX = 1024 * 1024 };
 
@@ -21,6 +22,7 @@ struct probe {
         probe_fetched_fn *on_fetched;
         void *owner;
         usec_t interval, timeout;
+        uint32_t spread;
         enum probe_pace pace;
         usec_t step;     /* the next gap while starting */
         usec_t asked_at; /* when the health question under way, or the last one, began */
@@ -33,32 +35,31 @@ struct probe {
 static void ask(struct probe *p, usec_t now);
 static void fetch_next(struct probe *p);
 
-static usec_t gap(struct probe *p)
+static usec_t next_step(struct probe *p, usec_t most)
 {
-        usec_t g;
+        usec_t step = MIN(p->step, MIN(most, p->interval));
 
+        p->step = p->step * 3 / 2;
+        return usec_add(p->asked_at, step);
+}
+
+static usec_t next_time(struct probe *p)
+{
         switch (p->pace) {
         case PROBE_STARTING:
-                g = MIN(p->step, p->interval);
-                p->step = p->step * 3 / 2;
-                return g;
+                return next_step(p, p->interval);
         case PROBE_LOADING_PACE:
-                g = MIN(MIN(p->step, PACE_LOADING), p->interval);
-                p->step = p->step * 3 / 2;
-                return g;
+                return next_step(p, PACE_LOADING);
         default:
-                return p->interval;
+                return pace_next(p->asked_at, p->interval, p->spread);
         }
 }
 
 static void plan_next(struct probe *p, usec_t now)
 {
-        usec_t at;
-
         if (p->pace == PROBE_STOPPED || p->health)
                 return;
-        at = usec_add(p->asked_at, gap(p));
-        timer_set(p->timer, MAX(at, now));
+        timer_set(p->timer, MAX(next_time(p), now));
 }
 
 static enum probe_kind classify(struct probe *p, const struct exchange_answer *a)
@@ -156,7 +157,8 @@ int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn 
                             .on_fetched = on_fetched,
                             .owner = owner,
                             .interval = spec->interval,
-                            .timeout = spec->timeout};
+                            .timeout = spec->timeout,
+                            .spread = spec->spread};
         if (spec->api_key) {
                 p->headers = text_format("Authorization: Bearer %s\r\n", spec->api_key);
                 if (!p->headers)

@@ -1,8 +1,9 @@
 /* probe.h: asks one llama-server "are you well?" at a pace, and fetches what it says about itself.
  *
  * Owned by the fleet. GET /health over one kept-alive connection; the pace is fast while it starts (25 ms growing to the interval),
- * at most 250 ms apart while it loads, the interval when it is up. Callbacks come from the loop, never from inside
- * probe_new, probe_now or probe_free. One health question is under way at a time; a late answer delays the next one.
+ * at most 250 ms apart while it loads; when it is up, at moments of its own, an interval apart (core/pace). Callbacks come from the
+ * loop, never from inside probe_new, probe_now or probe_free. One health question is under way at a time; a late answer delays the next
+ * one.
  * Meaning of /health: 200 well, 503 "Loading model" loading (facts/llama-server §4). */
 #ifndef LSV_HOST_PROBE_H
 #define LSV_HOST_PROBE_H
@@ -18,6 +19,7 @@ enum probe_pace { PROBE_STOPPED, PROBE_STARTING, PROBE_LOADING_PACE, PROBE_STEAD
 struct probe_spec {
         struct endpoint endpoint;
         usec_t interval, timeout;
+        uint32_t spread;     /* pace_spread */
         const char *api_key; /* sent as Bearer, copied; may be NULL */
 };
 

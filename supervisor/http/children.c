@@ -170,7 +170,7 @@ static void note_names(struct children *c)
 
         c->names = calloc(MAX(n, (size_t)1), sizeof(*c->names));
         for (size_t i = 0; c->names && i < n; i++) {
-                c->names[i] = strdup(fleet_report(f, i)->instance);
+                c->names[i] = strdup(fleet_brief(f, i).instance);
                 c->n_names += c->names[i] != NULL;
                 if (!c->names[i])
                         break;

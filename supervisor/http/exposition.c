@@ -440,6 +440,9 @@ static const struct exposition_row rows[] = {
          .once = once_u64, .offset = OF_FACTS(log_lost)},
         {PREFIX "loop_lag_seconds", "gauge", "The latest that a timer was since the last scrape.",
          .once = once_seconds, .offset = OF_FACTS(loop_lag)},
+        {PREFIX "loop_longest_turn_seconds", "gauge",
+         "The longest that the loop was busy at a time since the last scrape.", .once = once_seconds,
+         .offset = OF_FACTS(loop_turn)},
 
         {PREFIX "loop_delay_seconds", "histogram", "How late timers were.", .once = once_delay},
 
@@ -547,16 +550,6 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, en
                 r = take_sample(x, fleet, x->part.n - 1, s);
         if (r == 0 && exposition_part_failed(&x->part))
                 r = -ENOMEM;
-        if (r == 0)
-                r = exposition_gateway_new(fleet, &x->gateway);
-        if (r == 0)
-                r = exposition_queue_new(fleet, &x->queue);
-        if (r == 0)
-                r = exposition_demand_new(fleet, &x->demand);
-        if (r == 0)
-                r = exposition_gpus_new(fleet, &x->gpus);
-        if (r == 0)
-                r = exposition_hubs_new(facts->hubs, &x->hubs);
         if (r < 0) {
                 exposition_free(x);
                 return r;
@@ -567,6 +560,21 @@ int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, en
         x->reload_failed = fleet_reload_error(fleet) != NULL;
         *ret = x;
         return 0;
+}
+
+int exposition_gather(struct exposition *x, struct fleet *fleet)
+{
+        int r = exposition_gateway_new(fleet, &x->gateway);
+
+        if (r == 0)
+                r = exposition_queue_new(fleet, &x->queue);
+        if (r == 0)
+                r = exposition_demand_new(fleet, &x->demand);
+        if (r == 0)
+                r = exposition_gpus_new(fleet, &x->gpus);
+        if (r == 0)
+                r = exposition_hubs_new(x->facts.hubs, &x->hubs);
+        return r;
 }
 
 struct exposition *exposition_free(struct exposition *x)

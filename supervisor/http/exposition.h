@@ -1,8 +1,9 @@
 /* exposition.h: /metrics as Prometheus text or OpenMetrics, written piece by piece.
  *
- * exposition_new takes a snapshot of all figures in one turn, so that a scrape is of one moment and no instance is there twice
- * although the text is built over several turns; exposition_more writes the next pieces. It reads no clock and no file, but
- * for process_facts_read. Names begin with llama_supervisor_, the daemon's own standard ones with process_.
+ * Two snapshots, each of one moment, so that no instance is there twice although the text is built over several turns: exposition_new
+ * takes that of the instances and of the daemon, exposition_gather that of all the rest, in a turn of its own, since each of them is a
+ * millisecond or two with 1,000 instances. exposition_more writes the next pieces. It reads no clock and no file, but for
+ * process_facts_read. Names begin with llama_supervisor_, the daemon's own standard ones with process_.
  * Source: the Prometheus exposition formats, "Text format details". */
 #ifndef LSV_HTTP_EXPOSITION_H
 #define LSV_HTTP_EXPOSITION_H
@@ -48,13 +49,15 @@ struct exposition_facts {
         struct handover_counts upgrades;
         uint64_t router_errors, busy, follow_skipped, scrapes_cut, log_lost;
         unsigned followers;
-        usec_t uptime, started_realtime, realtime, loop_lag;
+        usec_t uptime, started_realtime, realtime, loop_lag, loop_turn;
         struct loop_delays loop_delays;
         struct hubs *hubs; /* NULL: none */
 };
 
 int exposition_new(struct fleet *fleet, const struct exposition_facts *facts, enum exposition_format format,
                    struct exposition **ret);
+/* Once, before the first exposition_more. 0 or -ENOMEM: then it can only be freed. */
+int exposition_gather(struct exposition *x, struct fleet *fleet);
 struct exposition *exposition_free(struct exposition *x);
 
 /* Appends text until out holds at least `enough` bytes or all is written. True while there is more. */

@@ -128,20 +128,21 @@ bool exposition_queue_more(struct exposition_queue *q, struct buffer *out, size_
 /* --- the snapshot ---------------------------------------------------------------------------------------------------- */
 
 /* Of a model, or of a name that several share. */
-static void take_model(struct exposition_queue *q, struct fleet *fleet, const char *name, bool is_shared)
+static struct model_sample *add_model(struct exposition_queue *q, const char *name, bool is_shared)
 {
         struct model_sample *m = exposition_part_add(&q->models);
 
-        if (!m)
-                return;
-        m->shared = is_shared;
-        (void)dispatch_figures(fleet, name, &m->figures);
-        exposition_part_label(&q->models, "model", name);
+        if (m) {
+                m->shared = is_shared;
+                exposition_part_label(&q->models, "model", name);
+        }
+        return m;
 }
 
 static void take_samples(struct exposition_queue *q, struct fleet *fleet)
 {
         size_t models = 0, shared = 0;
+        struct model_sample *m;
         const char *name;
 
         while (dispatch_model_name(fleet, models))
@@ -151,16 +152,18 @@ static void take_samples(struct exposition_queue *q, struct fleet *fleet)
         (void)exposition_part_init(&q->seats, fleet_count(fleet), sizeof(struct seat_sample));
         (void)exposition_part_init(&q->models, models + shared, sizeof(struct model_sample));
         for (struct seat_sample *s; (s = exposition_part_add(&q->seats));) {
-                const struct report *r = fleet_report(fleet, q->seats.n - 1);
+                const struct fleet_brief r = fleet_brief(fleet, q->seats.n - 1);
 
                 (void)dispatch_seat_at(fleet, q->seats.n - 1, &s->seat);
-                exposition_part_label(&q->seats, "instance", r->instance);
-                exposition_part_label(&q->seats, "model", r->model);
+                exposition_part_label(&q->seats, "instance", r.instance);
+                exposition_part_label(&q->seats, "model", r.model);
         }
         for (size_t i = 0; i < models && (name = dispatch_model_name(fleet, i)); i++)
-                take_model(q, fleet, name, false);
+                if ((m = add_model(q, name, false)))
+                        (void)dispatch_figures_at(fleet, i, &m->figures);
         for (size_t i = 0; i < shared && (name = dispatch_shared_name(fleet, i)); i++)
-                take_model(q, fleet, name, true);
+                if ((m = add_model(q, name, true)))
+                        (void)dispatch_figures(fleet, name, &m->figures);
 }
 
 int exposition_queue_new(struct fleet *fleet, struct exposition_queue **ret)

@@ -559,7 +559,7 @@ void feed_set_times(struct feed *f, const struct feed_times *times)
 static int add_subjects(struct feed *f)
 {
         for (size_t i = 0; i < fleet_count(f->fleet); i++) {
-                struct subject *s = find_or_add(f, fleet_report(f->fleet, i)->instance);
+                struct subject *s = find_or_add(f, fleet_brief(f->fleet, i).instance);
 
                 if (!s)
                         return -ENOMEM;

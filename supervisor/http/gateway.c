@@ -178,13 +178,13 @@ static void refuse_instance(struct errand *e)
         size_t len = 0, left = 0;
 
         for (size_t i = 0; dispatch_resolve(f, e->instance, &entry) == 0 && i < fleet_count(f); i++) {
-                const struct report *r = fleet_report(f, i);
+                const struct fleet_brief r = fleet_brief(f, i);
 
-                if (!streq(r->model, entry->name))
+                if (!streq(r.model, entry->name))
                         continue;
-                if (len + strlen(r->instance) + 2 < sizeof(all))
+                if (len + strlen(r.instance) + 2 < sizeof(all))
                         len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s", len ? ", " : "",
-                                                r->instance);
+                                                r.instance);
                 else
                         left++;
         }

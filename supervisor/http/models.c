@@ -414,7 +414,7 @@ void stats_handle(struct call *call)
         unsigned n = 0;
 
         for (size_t i = 0, count = fleet_count(f); i < count; i++)
-                n += streq(fleet_report(f, i)->status, "ready");
+                n += streq(fleet_brief(f, i).status, "ready");
         buffer_init(&b, 0);
         json_begin(&w, &b);
         json_open_object(&w);
@@ -422,7 +422,7 @@ void stats_handle(struct call *call)
         json_key(&w, "workers");
         json_open_object(&w);
         for (size_t i = 0, count = fleet_count(f); i < count; i++)
-                if (streq(fleet_report(f, i)->status, "ready"))
+                if (streq(fleet_brief(f, i).status, "ready"))
                         put_worker(&w, f, fleet_report(f, i));
         json_close_object(&w);
         json_close_object(&w);

@@ -86,17 +86,6 @@ static bool has_jobs(const struct connector *c, const char *entry)
         return false;
 }
 
-static unsigned context_of(struct fleet *f, const char *entry)
-{
-        for (size_t i = 0; i < fleet_count(f); i++) {
-                const struct report *r = fleet_report(f, i);
-
-                if (r->context && streq(r->model, entry))
-                        return r->context;
-        }
-        return 0;
-}
-
 static int entry_row(struct hubs *h, const char *name, usec_t now, struct row *ret)
 {
         const struct config_instance *entry = config_find(fleet_config(h->fleet), name);
@@ -105,7 +94,8 @@ static int entry_row(struct hubs *h, const char *name, usec_t now, struct row *r
 
         if (!entry || dispatch_figures(h->fleet, name, &f) < 0)
                 return -ENOENT;
-        *ret = (struct row){.model = name, .entry = name, .slots = f.slots, .ready = f.slots > 0};
+        *ret = (struct row){
+                .model = name, .entry = name, .slots = f.slots, .context = f.context, .ready = f.slots > 0};
         taken = f.leased + f.waiting + f.shared_waiting + on_their_way(h, entry);
         if (now < withheld_until(h, name))
                 return 0;
@@ -157,7 +147,6 @@ static size_t fill_rows(struct hubs *h, usec_t now, struct row *rows, unsigned *
 
                 if (entry_row(h, name, now, &row) < 0)
                         continue;
-                row.context = context_of(h->fleet, name);
                 rows[n++] = row;
                 *ret_free += row.free;
                 n = add_aliases(config_find(fleet_config(h->fleet), name), rows + n - 1, rows, n);

@@ -81,6 +81,64 @@ def test_a_foreign_server_on_a_unix_socket(make_daemon, make_server, server, tin
     assert other.answers(200) and os.path.exists(other.socket)
 
 
+class Llama(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked = []                                  # (when, where) of each GET /health
+
+    def do_GET(self):                           # noqa: N802
+        body = b'{"status":"ok"}'
+        if self.path == "/health":
+            self.asked.append((time.monotonic(), self.server.server_address[0]))
+        elif self.path == "/v1/models":
+            body = b'{"object":"list","data":[{"id":"tiny"}]}'
+        else:
+            body = b"[]"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def crowd(since):
+    """Of the questions that each was asked a second, the most within a tenth of one; None: not all have been asked twice since."""
+    last = {}
+    for at, who in Llama.asked:
+        if at >= since:
+            last.setdefault(who, []).append(at)
+    if len(last) < 16 or min(map(len, last.values())) < 3:
+        return None
+    moments = sorted(times[-1] % 1 for times in last.values())
+    moments += [at + 1 for at in moments]
+    return max(sum(at <= other < at + 0.1 for other in moments) for at in moments[:16])
+
+
+def test_probes_are_spread_again_after_the_daemon_stood_still(make_daemon):
+    """All questions that came due meanwhile are asked in one moment. They do not stay together for ever."""
+    port, servers = harness.free_port(), []
+    Llama.asked.clear()
+    try:
+        for n in range(16):
+            servers.append(http.server.ThreadingHTTPServer(("127.0.0.%d" % (n + 2), port), Llama))
+            threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        daemon = make_daemon({"health": {"interval": "1s", "timeout": "5s"}, "instances": [
+            {"name": "a%d" % n, "adopt": "http://127.0.0.%d:%d" % (n + 2, port)} for n in range(16)]})
+        for n in range(16):
+            daemon.wait_state("a%d" % n, "ready")
+        os.kill(daemon.pid, signal.SIGSTOP)
+        time.sleep(2)
+        os.kill(daemon.pid, signal.SIGCONT)
+        since = time.monotonic()
+        # On a machine that is busy they come late, but not all and for ever.
+        harness.wait_for(lambda: (crowd(since) or 16) <= 4, 40, what="probes that do not come together")
+    finally:
+        for s in servers:
+            s.shutdown()
+            s.server_close()
+
+
 # ---- endpoint ------------------------------------------------------------------------------------------------------------
 
 def at(port, *over, **more):

@@ -101,6 +101,13 @@ const struct report *fleet_report(struct fleet *f, size_t i)
         return f->reports + i;
 }
 
+struct fleet_brief fleet_brief(const struct fleet *f, size_t i)
+{
+        const struct report *r = f->reports + i;
+
+        return (struct fleet_brief){.instance = r->instance, .model = r->model, .status = r->status};
+}
+
 const struct report *fleet_find(struct fleet *f, const char *name)
 {
         if (f->on_find)
@@ -509,6 +516,13 @@ const char *dispatch_shared_model(struct fleet *f, size_t i, size_t k)
 int dispatch_figures(struct fleet *f, const char *entry, struct dispatch_figures *ret)
 {
         (void)entry;
+        *ret = f->queue;
+        return 0;
+}
+
+int dispatch_figures_at(struct fleet *f, size_t i, struct dispatch_figures *ret)
+{
+        (void)i;
         *ret = f->queue;
         return 0;
 }

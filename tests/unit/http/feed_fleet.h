@@ -173,6 +173,13 @@ const struct report *fleet_report(struct fleet *f, size_t i)
         return &f->instances[i].report;
 }
 
+struct fleet_brief fleet_brief(const struct fleet *f, size_t i)
+{
+        const struct report *r = &f->instances[i].report;
+
+        return (struct fleet_brief){.instance = r->instance, .model = r->model, .status = r->status};
+}
+
 const struct report *fleet_find(struct fleet *f, const char *name)
 {
         struct fake_instance *in = fake_find(f, name);

@@ -33,6 +33,7 @@ static char *render(struct fleet *f, const struct exposition_facts *facts, size_
         bool more = true;
 
         assert_int_equal(exposition_new(f, facts, format, &x), 0);
+        assert_int_equal(exposition_gather(x, f), 0);
         buffer_init(&all, 0);
         while (more) {
                 buffer_init(&part, 0);
@@ -89,6 +90,7 @@ static const struct exposition_facts facts = {
         .started_realtime = UINT64_C(1795168800250000),
         .realtime = UINT64_C(1795168890750000),
         .loop_lag = 1500,
+        .loop_turn = 2500,
         .loop_delays = {.counts = {[1] = 1, [2] = 2, [LOOP_DELAY_BUCKETS] = 1}, .sum = 2.5},
 };
 
@@ -183,6 +185,7 @@ static void figures_arrive(void **state)
         assert_line(text, "llama_supervisor_http_accept_pauses_total 2");
         assert_line(text, "llama_supervisor_log_follow_skipped_bytes_total 77");
         assert_line(text, "llama_supervisor_loop_lag_seconds 0.0015");
+        assert_line(text, "llama_supervisor_loop_longest_turn_seconds 0.0025");
         assert_line(text, "process_cpu_seconds_total 1.25");
         assert_line(text, "process_resident_memory_bytes 4096");
         free(f);
@@ -340,6 +343,7 @@ static void a_snapshot_is_of_one_moment(void **state)
         (void)state;
         f->deaths[0][1] = 2;
         assert_int_equal(exposition_new(f, &facts, EXPOSITION_TEXT, &x), 0);
+        assert_int_equal(exposition_gather(x, f), 0);
         f->n = 0;
         f->deaths[0][1] = 9;
         f->reports[0].instance = "moved";
