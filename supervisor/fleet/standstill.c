@@ -61,28 +61,26 @@ static bool computes_elsewhere(const struct member *m)
 
 static int look_far(const struct member *m, usec_t *ret, bool *ret_wants_to_run, size_t *ret_others)
 {
-        return process_kin_cpu(process_pid(m->process), m->group ? cgroup_path(m->group) : NULL,
-                               loop_now(m->fleet->loop), ret, ret_wants_to_run, ret_others);
+        return process_kin_cpu(process_pid(m->process), m->group, loop_now(m->fleet->loop), ret,
+                               ret_wants_to_run, ret_others);
 }
 
 /* On a socket of TCP nobody says who answers. */
 static void look_for_company(struct member *m)
 {
         size_t near = (size_t)MAX(process_group_count(m->process), 0), all = 0;
-        bool wants;
         usec_t cpu;
 
-        m->has_company = near > 0 || (look_far(m, &cpu, &wants, &all) == 0 && all > 0);
+        m->has_company = near > 0 || (look_far(m, &cpu, NULL, &all) == 0 && all > 0);
         m->has_far_kin = all > near;
 }
 
 int member_cpu_time(struct member *m, usec_t *ret, bool *ret_wants_to_run)
 {
-        bool wants;
         size_t n;
 
         if (m->has_far_kin)
-                return look_far(m, ret, ret_wants_to_run ? ret_wants_to_run : &wants, &n);
+                return look_far(m, ret, ret_wants_to_run, &n);
         if (m->has_company)
                 return process_look_at_all(m->process, ret, ret_wants_to_run);
         if (ret_wants_to_run)

@@ -90,6 +90,10 @@ unsigned cgroup_limit(struct cgroup *g, const struct cgroup_limits *limits, int 
 int cgroup_kill(struct cgroup *g);
 /* To all in it and below, but the leader of `session` (a pid; 0: nobody) and those in it. Looked at again behind a pidfd. Returns how many. */
 int cgroup_signal(struct cgroup *g, int signo, pid_t session);
+/* Each process in it and below, zombies left out, as one read of the group's own lists tells it, however many live elsewhere; who moves meanwhile may be
+ * missed or told twice. fn: true counts. Returns how many did. */
+typedef bool cgroup_pid_fn(void *arg, pid_t pid);
+unsigned cgroup_each(const struct cgroup *g, cgroup_pid_fn *fn, void *arg);
 /* Living processes in it and below, zombies left out. */
 unsigned cgroup_count(const struct cgroup *g);
 

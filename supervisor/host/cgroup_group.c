@@ -158,9 +158,7 @@ static void read_pids_below(int dir, unsigned depth, struct buffer *out)
         (void)closedir(d);
 }
 
-static unsigned each_pid(const struct cgroup *g,
-                         bool (*fn)(const struct cgroup *g, pid_t pid, int signo, pid_t session), int signo,
-                         pid_t session)
+unsigned cgroup_each(const struct cgroup *g, cgroup_pid_fn *fn, void *arg)
 {
         _cleanup_buffer_ struct buffer text;
         unsigned n = 0;
@@ -178,29 +176,45 @@ static unsigned each_pid(const struct cgroup *g,
                 while (*end == '\n')
                         end++;
                 if (pid > 0) /* 0: of another pid namespace */
-                        n += !fn || fn(g, (pid_t)pid, signo, session);
+                        n += fn(arg, (pid_t)pid);
         }
         return n;
 }
 
-unsigned cgroup_count(const struct cgroup *g)
+static bool count_one(void *arg, pid_t pid)
 {
-        return each_pid(g, NULL, 0, 0);
+        (void)arg;
+        (void)pid;
+        return true;
 }
 
-static bool signal_one(const struct cgroup *g, pid_t pid, int signo, pid_t session)
+unsigned cgroup_count(const struct cgroup *g)
 {
+        return cgroup_each(g, count_one, NULL);
+}
+
+struct order {
+        const struct cgroup *g;
+        int signo;
+        pid_t session;
+};
+
+static bool signal_one(void *arg, pid_t pid)
+{
+        const struct order *o = arg;
         _cleanup_close_ int fd = pid == getpid() ? -1 : pidfd_open(pid, 0);
 
         /* Looked at after the pidfd was opened: what it stands for is what was looked at, or is dead. */
-        return fd >= 0 && cgroup_has(g, pid) &&
-               (session <= 0 || (pid != session && getsid(pid) != session)) &&
-               pidfd_send_signal(fd, signo, NULL, 0) == 0;
+        return fd >= 0 && cgroup_has(o->g, pid) &&
+               (o->session <= 0 || (pid != o->session && getsid(pid) != o->session)) &&
+               pidfd_send_signal(fd, o->signo, NULL, 0) == 0;
 }
 
 int cgroup_signal(struct cgroup *g, int signo, pid_t session)
 {
-        return (int)each_pid(g, signal_one, signo, session);
+        struct order o = {g, signo, session};
+
+        return (int)cgroup_each(g, signal_one, &o);
 }
 
 int cgroup_kill(struct cgroup *g)

@@ -21,9 +21,6 @@
 
 enum { PATH_BYTES = 4096 };
 
-/* Many may be looked at, one after the other; each look is one at all of /proc. */
-static const usec_t LOOK_KEPT = 500 * USEC_PER_MSEC;
-
 struct process {
         struct loop *loop;
         struct watch *watch;
@@ -516,7 +513,7 @@ static int each_member(struct process *p,
                 p->group_gone = true;
                 return 0;
         }
-        if (proc_snapshot(loop_now(p->loop), &all, &count) < 0)
+        if (proc_snapshot(loop_now(p->loop), 0, &all, &count) < 0)
                 return 0;
         for (size_t i = 0; i < count; i++)
                 if (all[i].pid == p->pid && all[i].start_time != p->start_time) {
@@ -680,7 +677,7 @@ int process_look_at_all(const struct process *p, usec_t *ret_cpu, bool *ret_want
         int r = process_cpu_time(p, &cpu);
 
         if (r == 0)
-                r = proc_snapshot(now - now % LOOK_KEPT, &all, &count);
+                r = proc_snapshot(now, PROC_LOOK_KEPT, &all, &count);
         if (r < 0)
                 return r;
         for (size_t i = 0; process_has_group(p) && i < count; i++) {

@@ -28,10 +28,6 @@ struct process_kin {
         struct place *places;
         size_t n, n_places, cap;
         bool is_sorted;
-
-        /* Of a walk: the processes by their pid. */
-        const struct proc_stat **all;
-        size_t n_all;
 };
 
 int process_kin_new(struct process_kin **ret)
@@ -156,105 +152,100 @@ size_t process_kin_of(struct process_kin *k, pid_t pid)
         return whose == PROCESS_KIN_NOBODY ? find_place(k, pid) : whose;
 }
 
-static int compare_stats(const void *a, const void *b)
-{
-        pid_t x = (*(const struct proc_stat *const *)a)->pid, y = (*(const struct proc_stat *const *)b)->pid;
-
-        return x < y ? -1 : x > y;
-}
-
-static const struct proc_stat *find_stat(const struct process_kin *k, pid_t pid)
-{
-        const struct proc_stat key = {.pid = pid}, *p = &key, *const * x;
-
-        x = bsearch(&p, k->all, k->n_all, sizeof p, compare_stats);
-        return x ? *x : NULL;
-}
-
-static size_t walk_up(const struct process_kin *k, const struct proc_stat *st)
+static size_t walk_up(const struct process_kin *k, const struct proc_stat *all, size_t at)
 {
         size_t whose = PROCESS_KIN_NOBODY;
 
-        for (unsigned i = 0; st && whose == PROCESS_KIN_NOBODY && i < ANCESTORS_MAX; i++) {
-                whose = find_any(k, st->pid, st->group, st->session);
-                st = st->parent > 1 ? find_stat(k, st->parent) : NULL;
+        for (unsigned i = 0; at != PROC_NOBODY && whose == PROCESS_KIN_NOBODY && i < ANCESTORS_MAX; i++) {
+                whose = find_any(k, all[at].pid, all[at].group, all[at].session);
+                at = all[at].parent > 1 ? all[at].up : PROC_NOBODY;
         }
         return whose;
 }
 
+static bool is_dead(const struct proc_stat *st)
+{
+        return st->state == 'Z' || st->state == 'X';
+}
+
 int process_kin_walk(struct process_kin *k, usec_t now, process_kin_fn *fn, void *arg)
 {
-        _cleanup_free_ const struct proc_stat **sorted = NULL;
         const struct proc_stat *all;
         size_t n;
-        int r = proc_snapshot(now, &all, &n);
+        int r = proc_snapshot(now, 0, &all, &n);
 
         if (r < 0)
                 return r;
-        sorted = calloc(n + 1, sizeof *sorted);
-        if (!sorted)
-                return -ENOMEM;
         sort(k);
-        for (size_t i = 0; i < n; i++)
-                sorted[i] = all + i;
-        qsort(sorted, n, sizeof *sorted, compare_stats);
-        k->all = sorted;
-        k->n_all = n;
         for (size_t i = 0; i < n; i++) {
                 size_t whose;
 
-                if (all[i].state == 'Z' || all[i].state == 'X')
+                if (is_dead(all + i))
                         continue;
-                whose = walk_up(k, all + i);
+                whose = walk_up(k, all, i);
                 /* Threads of the kernel have no parent but that of all of them. */
                 if (whose == PROCESS_KIN_NOBODY && all[i].pid != 2 && all[i].parent != 2)
                         whose = find_place(k, all[i].pid);
                 if (whose != PROCESS_KIN_NOBODY && !fn(arg, all[i].pid, whose))
                         break;
         }
-        k->all = NULL;
-        k->n_all = 0;
         return 0;
 }
 
 struct sum {
+        const struct process_kin *kin;
+        const struct proc_stat *all;
+        size_t n, others;
         pid_t leader;
         usec_t tick, cpu;
-        size_t others;
-        bool wants;
+        bool asks, wants;
 };
 
-static bool add_one(void *arg, pid_t pid, size_t whose)
+static bool add_one(struct sum *s, pid_t pid)
 {
-        struct sum *s = arg;
         struct proc_stat st;
 
-        (void)whose;
         if (proc_read_stat(pid, &st) < 0)
-                return true;
+                return false;
         s->cpu += st.cpu * s->tick;
         s->others += pid != s->leader;
-        s->wants = s->wants || proc_has_running_thread(pid);
+        s->wants = s->wants || (s->asks && proc_has_running_thread(pid));
         return true;
 }
 
-int process_kin_cpu(pid_t leader, const char *cgroup, usec_t now, usec_t *ret_cpu, bool *ret_wants_to_run,
-                    size_t *ret_others)
+/* Its parent has ended, or it has begun since the look. */
+static bool add_housemate(void *arg, pid_t pid)
 {
-        struct sum s = {.leader = leader, .tick = USEC_PER_SEC / (usec_t)sysconf(_SC_CLK_TCK)};
-        struct process_kin *k;
-        int r = process_kin_new(&k);
+        struct sum *s = arg;
+        size_t at = proc_find(s->all, s->n, pid);
+
+        return (at == PROC_NOBODY || walk_up(s->kin, s->all, at) == PROCESS_KIN_NOBODY) && add_one(s, pid);
+}
+
+int process_kin_cpu(pid_t leader, const struct cgroup *group, usec_t now, usec_t *ret_cpu,
+                    bool *ret_wants_to_run, size_t *ret_others)
+{
+        struct leader one = {.pid = leader};
+        const struct process_kin kin = {.leaders = &one, .n = 1, .is_sorted = true};
+        struct sum s = {
+                .kin = &kin,
+                .leader = leader,
+                .tick = USEC_PER_SEC / (usec_t)sysconf(_SC_CLK_TCK),
+                .asks = ret_wants_to_run != NULL,
+        };
+        int r = proc_snapshot(now, PROC_LOOK_KEPT, &s.all, &s.n);
 
         if (r < 0)
                 return r;
-        r = process_kin_add(k, leader, cgroup, 0);
-        if (r == 0)
-                r = process_kin_walk(k, now - now % (USEC_PER_SEC / 2), add_one, &s);
-        process_kin_free(k);
-        if (r < 0)
-                return r;
+        for (size_t i = 0; i < s.n; i++)
+                if (!is_dead(s.all + i) && walk_up(&kin, s.all, i) != PROCESS_KIN_NOBODY)
+                        (void)add_one(&s, s.all[i].pid);
+        /* Not by a look at the group of each process of the machine: there are thousands, and as many members may ask every second. */
+        if (group)
+                (void)cgroup_each(group, add_housemate, &s);
         *ret_cpu = s.cpu;
-        *ret_wants_to_run = s.wants;
+        if (ret_wants_to_run)
+                *ret_wants_to_run = s.wants;
         *ret_others = s.others;
         return 0;
 }

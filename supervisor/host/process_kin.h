@@ -14,6 +14,7 @@
 
 #define PROCESS_KIN_NOBODY SIZE_MAX
 
+struct cgroup;
 struct process_kin;
 int process_kin_new(struct process_kin **ret);
 struct process_kin *process_kin_free(struct process_kin *k); /* always NULL */
@@ -27,10 +28,11 @@ size_t process_kin_of(struct process_kin *k, pid_t pid);
 typedef bool process_kin_fn(void *arg, pid_t pid, size_t whose);
 int process_kin_walk(struct process_kin *k, usec_t now, process_kin_fn *fn, void *arg);
 
-/* CPU time and wish to run of the leader and all its kin, also of those that have left its session (host/process.h's process_look_at_all does not see
- * these), from a look at /proc that is half a second old at most; ret_others: how many there are besides it. 0 or -errno. */
-int process_kin_cpu(pid_t leader, const char *cgroup, usec_t now, usec_t *ret_cpu, bool *ret_wants_to_run,
-                    size_t *ret_others);
+/* CPU time and wish to run (NULL: not asked, which saves a look at each thread) of the leader and all its kin, also of those that have left its session
+ * (host/process.h's process_look_at_all does not see these); ret_others: how many there are besides it. For many, every second: who descends from whom is
+ * of one look at /proc that all share, half a second old at most, and who lives in `group` (NULL: it has none) is told by the group. 0 or -errno. */
+int process_kin_cpu(pid_t leader, const struct cgroup *group, usec_t now, usec_t *ret_cpu,
+                    bool *ret_wants_to_run, size_t *ret_others);
 
 /* The program that it runs, "/usr/bin/llama-server"; -errno: it cannot be seen. */
 int process_program(pid_t pid, char *ret, size_t size);

@@ -162,6 +162,35 @@ static int snapshot_add(const struct proc_stat *st)
         return 0;
 }
 
+static int compare_pids(const void *a, const void *b)
+{
+        pid_t x = ((const struct proc_stat *)a)->pid, y = ((const struct proc_stat *)b)->pid;
+
+        return x < y ? -1 : x > y;
+}
+
+size_t proc_find(const struct proc_stat *all, size_t count, pid_t pid)
+{
+        const struct proc_stat key = {.pid = pid}, *x = NULL;
+
+        if (count)
+                x = bsearch(&key, all, count, sizeof key, compare_pids);
+        return x ? (size_t)(x - all) : PROC_NOBODY;
+}
+
+/* /proc lists them by their number, as a rule that is written nowhere. */
+static void snapshot_sort(void)
+{
+        bool is_sorted = true;
+
+        for (size_t i = 1; i < snapshot.count && is_sorted; i++)
+                is_sorted = snapshot.all[i - 1].pid < snapshot.all[i].pid;
+        if (!is_sorted)
+                qsort(snapshot.all, snapshot.count, sizeof *snapshot.all, compare_pids);
+        for (size_t i = 0; i < snapshot.count; i++)
+                snapshot.all[i].up = proc_find(snapshot.all, snapshot.count, snapshot.all[i].parent);
+}
+
 static int snapshot_take(void)
 {
         struct proc_stat st;
@@ -182,14 +211,16 @@ static int snapshot_take(void)
                         r = snapshot_add(&st);
         }
         (void)closedir(dir);
+        if (r == 0)
+                snapshot_sort();
         return r;
 }
 
-int proc_snapshot(usec_t now, const struct proc_stat **ret, size_t *ret_count)
+int proc_snapshot(usec_t now, usec_t age, const struct proc_stat **ret, size_t *ret_count)
 {
         int r;
 
-        if (!snapshot.valid || snapshot.taken != now) {
+        if (!snapshot.valid || snapshot.taken > now || now - snapshot.taken > age) {
                 snapshot.valid = false;
                 r = snapshot_take();
                 if (r < 0)

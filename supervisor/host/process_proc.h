@@ -9,6 +9,8 @@
 
 #include "base/time.h"
 
+#define PROC_NOBODY SIZE_MAX
+
 struct proc_stat {
         pid_t pid, parent, group, session;
         char state;          /* 'R' 'S' 'D' 'T' 'Z' … */
@@ -21,6 +23,7 @@ struct proc_stat {
                 ino_t ino;
         } outputs[2]; /* see proc_snapshot_writes_to */
         bool outputs_known;
+        size_t up; /* of a snapshot: the place of its parent in it, PROC_NOBODY: not in it */
 };
 
 /* 0; -ESRCH: no such process (or hidden from us); -errno. */
@@ -32,10 +35,15 @@ int proc_read_rss(pid_t pid, uint64_t *ret);
 /* The owner by effective user: 0 or -ESRCH. */
 int proc_read_uid(pid_t pid, uid_t *ret);
 
-/* All processes at one moment. A look at the whole of /proc costs about 10 µs a process, so the answer is kept and given
- * again as long as `now` (the turn's time) is the same: a thousand deaths in one turn cost one look. The array stays
- * ours and is valid until the next call. 0 or -errno. */
-int proc_snapshot(usec_t now, const struct proc_stat **ret, size_t *ret_count);
+/* How old a look at all processes may be for who only weighs what they do, over seconds. */
+#define PROC_LOOK_KEPT (USEC_PER_SEC / 2)
+
+/* All processes at one moment, by their pid. A look at the whole of /proc costs 10 to 20 µs a process, so the answer is kept and
+ * given again to whom it is young enough for. `now`: the turn's time; age 0: a look of this turn, so a thousand deaths in one turn cost
+ * one. The array stays ours and is valid until the next call. 0 or -errno. */
+int proc_snapshot(usec_t now, usec_t age, const struct proc_stat **ret, size_t *ret_count);
+/* Its place in such an array, or PROC_NOBODY. */
+size_t proc_find(const struct proc_stat *all, size_t count, pid_t pid);
 /* True when stdout or stderr of a process of the snapshot was this file when it was first asked for in this turn. */
 bool proc_snapshot_writes_to(const struct proc_stat *st, dev_t dev, ino_t ino);
 /* Frees the kept array (at the end of the daemon and of tests). */

@@ -86,7 +86,7 @@ int process_signal_strays(struct loop *loop, pid_t leader, uint64_t start_time, 
         size_t count;
         int n = 0;
 
-        if (stat(output, &st) < 0 || proc_snapshot(loop_now(loop), &all, &count) < 0)
+        if (stat(output, &st) < 0 || proc_snapshot(loop_now(loop), 0, &all, &count) < 0)
                 return 0;
         for (size_t i = 0; i < count; i++) {
                 if (all[i].pid == leader || all[i].session == leader || all[i].start_time < start_time ||

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -221,6 +222,139 @@ static void work_of_far_kin_is_seen(void **state)
         assert_false(wants);
 }
 
+/* A tree of files that looks like a group with another below it. */
+static struct cgroup *make_group(char dir[64], const char *in_it, const char *below)
+{
+        static const char *const folders[] = {"", "/u", "/u/instance-x", "/u/instance-x/below"};
+        const char *const texts[] = {NULL, NULL, in_it, below};
+        struct cgroup *g;
+        char path[128];
+
+        for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+                (void)snprintf(path, sizeof path, "%s%s", dir, folders[i]);
+                if (i > 0)
+                        assert_int_equal(mkdir(path, 0700), 0);
+                if (!texts[i])
+                        continue;
+                (void)snprintf(path, sizeof path, "%s%s/cgroup.procs", dir, folders[i]);
+                _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+                assert_int_equal(write(fd, texts[i], strlen(texts[i])), strlen(texts[i]));
+        }
+        assert_int_equal(cgroup_find(NULL, dir, "/u/instance-x", "x", 0, &g), 0);
+        return g;
+}
+
+static void remove_group(const char *dir, struct cgroup *g)
+{
+        static const char *const all[] = {"/u/instance-x/below/cgroup.procs",
+                                          "/u/instance-x/below",
+                                          "/u/instance-x/cgroup.procs",
+                                          "/u/instance-x",
+                                          "/u",
+                                          ""};
+        char path[128];
+
+        for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+                (void)snprintf(path, sizeof path, "%s%s", dir, all[i]);
+                assert_int_equal(remove(path), 0);
+        }
+        assert_null(cgroup_free(g));
+}
+
+/* Whose parents have ended, they are found by the group; each counts once, however it was found; strange lines are nobody. */
+static void who_lives_in_the_group_is_kin(void **state)
+{
+        const struct world *w = *state;
+        char dir[64] = "/tmp/lsv-kin-XXXXXX", in_it[128], below[64];
+        usec_t cpu;
+        size_t others;
+        struct cgroup *g;
+        bool wants;
+
+        assert_non_null(mkdtemp(dir));
+        (void)snprintf(in_it, sizeof in_it, "%d\n%d\n0\n%d\n%d\n", (int)w->leader, (int)w->of[2],
+                       (1 << 22) + 7, (int)w->of_other[0]);
+        (void)snprintf(below, sizeof below, "%d\n", (int)w->of_other[2]);
+        g = make_group(dir, in_it, below);
+        assert_int_equal(process_kin_cpu(w->leader, NULL, 1, &cpu, NULL, &others), 0);
+        assert_int_equal(others, 3);
+        assert_int_equal(process_kin_cpu(w->leader, g, 1, &cpu, NULL, &others), 0);
+        assert_int_equal(others, 5);
+        /* What one of them does is the member's work. */
+        assert_int_equal(kill(w->of_other[2], SIGUSR1), 0);
+        do {
+                struct timespec span = {.tv_nsec = 10 * 1000000};
+
+                (void)nanosleep(&span, NULL);
+                assert_int_equal(process_kin_cpu(w->leader, g, 1, &cpu, &wants, &others), 0);
+        } while (!wants || cpu == 0);
+        assert_int_equal(process_kin_cpu(w->leader, NULL, 1, &cpu, &wants, &others), 0);
+        assert_false(wants);
+        remove_group(dir, g);
+}
+
+/* Calls of read() that we made; 0: this kernel does not count them. */
+static unsigned long count_reads(void)
+{
+        _cleanup_close_ int fd = open("/proc/self/io", O_RDONLY | O_CLOEXEC);
+        char text[512] = "";
+        const char *found;
+
+        if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+                return 0;
+        found = strstr(text, "syscr: ");
+        return found ? strtoul(found + strlen("syscr: "), NULL, 10) : 0;
+}
+
+/* Of a thousand members each asks once a second, and thousands of others may live on the machine. */
+static void a_machine_full_of_strangers_costs_one_look(void **state)
+{
+        enum { STRANGERS = 60, ASKED = 10 };
+        const struct world *w = *state;
+        char dir[64] = "/tmp/lsv-kin-XXXXXX", in_it[64], byte;
+        pid_t strangers[STRANGERS];
+        unsigned long before, reads;
+        struct cgroup *g;
+        usec_t cpu;
+        size_t others;
+
+        if (!count_reads())
+                skip();
+        for (int i = 0; i < STRANGERS; i++) {
+                strangers[i] = fork();
+                assert_true(strangers[i] >= 0);
+                if (strangers[i] == 0) {
+                        (void)close(w->alive[1]);
+                        (void)!read(w->alive[0], &byte, 1);
+                        _exit(0);
+                }
+        }
+        assert_non_null(mkdtemp(dir));
+        (void)snprintf(in_it, sizeof in_it, "%d\n", (int)w->leader);
+        g = make_group(dir, in_it, "");
+        before = count_reads();
+        assert_int_equal(process_kin_cpu(w->leader, g, USEC_PER_SEC, &cpu, NULL, &others), 0);
+        reads = count_reads() - before;
+        assert_true(reads >= STRANGERS); /* the look itself: else nothing is proved here */
+        before = count_reads();
+        for (usec_t i = 0; i < ASKED; i++)
+                assert_int_equal(process_kin_cpu(i % 2 ? w->leader : w->other, g,
+                                                 USEC_PER_SEC + i * 50 * USEC_PER_MSEC, &cpu, NULL, &others),
+                                 0);
+        reads = count_reads() - before;
+        /* Four of the family, the group's leader, two lists with their ends; and our own count. */
+        assert_in_range(reads, ASKED, ASKED * 12);
+        /* A second later another look is due. */
+        before = count_reads();
+        assert_int_equal(process_kin_cpu(w->leader, g, 2 * USEC_PER_SEC, &cpu, NULL, &others), 0);
+        assert_true(count_reads() - before >= STRANGERS);
+        remove_group(dir, g);
+        for (int i = 0; i < STRANGERS; i++) {
+                (void)kill(strangers[i], SIGKILL);
+                assert_int_equal(waitpid(strangers[i], NULL, 0), strangers[i]);
+        }
+}
+
 static void a_program_has_a_name(void **state)
 {
         char name[4096], small[4];
@@ -240,6 +374,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(one_walk_finds_all, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(a_control_group_tells, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(work_of_far_kin_is_seen, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(who_lives_in_the_group_is_kin, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(a_machine_full_of_strangers_costs_one_look, set_up,
+                                                tear_down),
                 cmocka_unit_test(a_program_has_a_name),
         };
 
