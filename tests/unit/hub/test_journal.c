@@ -20,16 +20,42 @@ static char *claims_dir(const struct scene *s)
         return text_format("%s/state/hubs/lab/claims", s->world->dir);
 }
 
+/* The hub gives us a job, and its record is on disk. */
+static void take_on(struct scene *s, const struct hub_claim *claim)
+{
+        assert_int_equal(script_deliver(&s->script, claim), 0);
+        WAIT(s, count_records(s, ".claim") == 1);
+}
+
+/* … and its answer has begun. */
+static void work_on(struct scene *s, const struct hub_claim *claim)
+{
+        assert_int_equal(script_deliver(&s->script, claim), 0);
+        WAIT(s, s->script.chunks > 0);
+}
+
+/* At once, as if killed; what the hub was told so far is forgotten. */
+static void end_daemon(struct scene *s)
+{
+        drop_hubs(s);
+        script_forget(&s->script);
+}
+
+/* At the journal, now and not when it is due. */
+static void look_again(const struct scene *s)
+{
+        lab(s)->look_at = 0;
+        hubs_wake_at(s->hubs, 0);
+}
+
 /* What a daemon left that ended in the middle of a job. */
 static void leave_claim(struct scene *s, struct world *w)
 {
         struct hub_claim claim = script_claim("j1", LONG);
 
         begin_ready(s, w, SLOW);
-        assert_int_equal(script_deliver(&s->script, &claim), 0);
-        WAIT(s, count_records(s, ".claim") == 1);
-        drop_hubs(s);
-        script_forget(&s->script);
+        take_on(s, &claim);
+        end_daemon(s);
 }
 
 /* Of another daemon: a process of its own that holds the lock until the pipe is closed. */
@@ -174,8 +200,7 @@ static void what_cannot_be_read_now_is_read_later(void **state)
         assert_int_equal(s.script.n_orders, 0);
         assert_int_equal(unlink(path), 0);
         assert_int_equal(rename(away, path), 0);
-        lab(&s)->look_at = 0;
-        hubs_wake_at(s.hubs, 0);
+        look_again(&s);
         (void)wait_orders(&s, 2);
         wait_quiet(&s);
         assert_int_equal(hubs_report(s.hubs, 0)->adopted, 1);
@@ -196,8 +221,7 @@ static void what_cannot_be_adopted_now_is_adopted_later(void **state)
         assert_int_equal(count_records(&s, ".claim"), 1);
         assert_int_equal(hubs_report(s.hubs, 0)->lost, 0);
         s.script.adopt = 0;
-        lab(&s)->look_at = 0;
-        hubs_wake_at(s.hubs, 0);
+        look_again(&s);
         (void)wait_orders(&s, 3);
         assert_int_equal(s.script.orders[2].kind, DID_RELEASE);
         wait_quiet(&s);
@@ -243,12 +267,6 @@ static void let_pool_go(const struct scene *s)
         WAIT(s, pool.ended == THREADS);
 }
 
-static void look_again(const struct scene *s)
-{
-        lab(s)->look_at = 0;
-        hubs_wake_at(s->hubs, 0);
-}
-
 static void a_disk_that_does_not_answer_holds_up_nobody(void **state)
 {
         struct scene s;
@@ -257,10 +275,8 @@ static void a_disk_that_does_not_answer_holds_up_nobody(void **state)
         char **names = NULL;
 
         begin_ready(&s, *state, SLOW);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, count_records(&s, ".claim") == 1);
-        drop_hubs(&s);
-        script_forget(&s.script);
+        take_on(&s, &claim);
+        end_daemon(&s);
         /* What cannot be read at the start is read later, by the pool. */
         dir = claims_dir(&s);
         assert_int_equal(file_list(dir, ".claim", 10, &names), 0);
@@ -285,10 +301,8 @@ static void a_disk_that_does_not_answer_holds_up_nobody(void **state)
 
         /* The same, and the hub has given it to us anew meanwhile, and it is done: the old record is nobody's. */
         WAIT(&s, s.script.total == 2);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, count_records(&s, ".claim") == 1);
-        drop_hubs(&s);
-        script_forget(&s.script);
+        take_on(&s, &claim);
+        end_daemon(&s);
         assert_int_equal(rename(path, away), 0);
         assert_int_equal(symlink(path, path), 0);
         open_hubs(&s, false);
@@ -308,8 +322,7 @@ static void a_disk_that_does_not_answer_holds_up_nobody(void **state)
         assert_int_equal(hubs_report(s.hubs, 0)->adopted, 0);
 
         /* Nor is a journal that could not be had looked at by the loop. */
-        drop_hubs(&s);
-        script_forget(&s.script);
+        end_daemon(&s);
         s.script.open = -EADDRINUSE;
         s.script.open_refusals = 1;
         open_hubs(&s, false);
@@ -338,8 +351,7 @@ static void a_disk_that_does_not_answer_holds_up_nobody(void **state)
 
 static void wait_work(struct scene *s)
 {
-        lab(s)->look_at = 0;
-        hubs_wake_at(s->hubs, 0);
+        look_again(s);
         WAIT(s, s->script.chunks > 0);
         for (unsigned i = 0; i < s->script.n_orders; i++)
                 assert_int_not_equal(s->script.orders[i].kind, DID_RELEASE);
@@ -357,8 +369,7 @@ static void an_upgrade_goes_on_however_late(void **state)
         rest(&s);
         assert_int_equal(hubs_report(s.hubs, 0)->state, HUB_DOWN);
         wait_work(&s);
-        drop_hubs(&s);
-        script_forget(&s.script);
+        end_daemon(&s);
         s.script.adopt = -ENOMEM;
         s.script.chunks = 0;
         open_hubs(&s, true);
@@ -457,10 +468,8 @@ static void a_hub_that_comes_back_while_records_are_read(void **state)
 
         begin_ready(&s, *state, SLOW);
         claim.lease = usec_add(time_monotonic(), USEC_PER_HOUR);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, count_records(&s, ".claim") == 1);
-        drop_hubs(&s);
-        script_forget(&s.script);
+        take_on(&s, &claim);
+        end_daemon(&s);
         dir = claims_dir(&s);
         assert_int_equal(file_list(dir, ".claim", 10, &names), 0);
         {
@@ -511,8 +520,7 @@ static void on_drained(void *owner)
 
 static void start_again(struct scene *s)
 {
-        drop_hubs(s);
-        script_forget(&s->script);
+        end_daemon(s);
         s->script.how = HUB_STORED;
         s->script.status = (struct hub_status){.state = HUB_UP, .retry_at = USEC_INFINITY};
         open_hubs(s, false);
@@ -526,8 +534,7 @@ static void a_stop_while_the_hub_is_away_is_no_try(void **state)
         struct script_order *o;
 
         begin_ready(&s, *state, SLOW);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, s.script.chunks > 0);
+        work_on(&s, &claim);
         s.script.how = HUB_UNKNOWN;
         script_state(&s.script, HUB_DOWN, "away");
         hubs_drain(s.hubs, on_drained, &s);
@@ -545,8 +552,7 @@ static void a_stop_while_the_hub_is_away_is_no_try(void **state)
         assert_int_equal(hubs_report(s.hubs, 0)->released, 1);
         /* Who really dies over it is told apart. */
         WAIT(&s, s.script.total == 2);
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, count_records(&s, ".claim") == 1);
+        take_on(&s, &claim);
         start_again(&s);
         o = wait_orders(&s, 2);
         assert_int_equal(o->kind, DID_RELEASE);
@@ -591,8 +597,7 @@ static void where_nothing_can_be_given_back_it_is_done_again(void **state)
 
         begin_ready(&s, *state, SLOW);
         s.script.driver.caps &= ~(unsigned)HUB_CAP_RELEASE;
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, s.script.chunks > 0);
+        work_on(&s, &claim);
         s.script.how = HUB_UNKNOWN;
         script_state(&s.script, HUB_DOWN, "away");
         hubs_drain(s.hubs, on_drained, &s);
@@ -631,16 +636,14 @@ static void nothing_is_claimed_until_a_note_can_be_written(void **state)
         WAIT(&s, s.script.total == 0);
         for (unsigned i = 0; i < 2; i++) {
                 tried = claims_failures(lab(&s)->claims, &(int){0});
-                lab(&s)->look_at = 0;
-                hubs_wake_at(s.hubs, 0);
+                look_again(&s);
                 WAIT(&s, claims_failures(lab(&s)->claims, &(int){0}) > tried && lab(&s)->look_at != 0);
                 rest(&s);
                 assert_int_equal(s.script.total, 0);
         }
         assert_non_null(strstr(hubs_report(s.hubs, 0)->last_error, "nothing is claimed"));
         limit_files(RLIM_INFINITY);
-        lab(&s)->look_at = 0;
-        hubs_wake_at(s.hubs, 0);
+        look_again(&s);
         WAIT(&s, s.script.total == 2);
         claim.id = "j2";
         assert_int_equal(script_deliver(&s.script, &claim), 0);
@@ -681,8 +684,7 @@ static void wait_run(struct scene *s, unsigned run)
 
 static void die(struct scene *s)
 {
-        drop_hubs(s);
-        script_forget(&s->script);
+        end_daemon(s);
         open_hubs(s, false);
 }
 
@@ -714,8 +716,7 @@ static void a_death_of_its_server_is_counted_on_disk(void **state)
 
         begin_ready(&s, *state, SLOW);
         s.script.driver.caps &= ~(unsigned)HUB_CAP_RELEASE;
-        assert_int_equal(script_deliver(&s.script, &claim), 0);
-        WAIT(&s, s.script.chunks > 0);
+        work_on(&s, &claim);
         assert_int_equal(kill(fleet_find(s.world->fleet, "q")->pid, SIGKILL), 0);
         wait_run(&s, 2);
         die(&s);
