@@ -6,21 +6,18 @@
 #include "http/exposition.h"
 #include "http/respond.h"
 
-/* A slice is about 0.5 ms of work (measured; ten times as long must not hurt anybody), and there is one a millisecond, as fast as
- * timers go: 1,000 instances are about 5 MB and 14 slices. Slice and queue together stay below the server's bound. */
+/* A slice is about 0.5 ms of work (measured; ten times as long must not hurt anybody), and everybody who has something to read is
+ * served between two: 1,000 instances are about 5 MB and 14 slices. Slice and queue together stay below the server's bound. */
 enum { SLICE = 384 * 1024, QUEUE_MAX = 384 * 1024 };
-
-/* A reader that takes its time is looked at less often, and one that drips does not keep its place for ever. */
-static const usec_t WAIT_FIRST = USEC_PER_MSEC, WAIT_MAX = 32 * USEC_PER_MSEC;
 
 struct scrape {
         struct doors *doors;
         struct request *req;
         struct exposition *exposition;
-        struct timer *timer;
-        usec_t give_up, wait;
+        struct timer *timer; /* the next step, or the end of patience with a reader */
+        usec_t give_up;
         enum exposition_format format;
-        bool begun;
+        bool begun, waits; /* waits: until the reader has taken what it got */
 };
 
 static void scrape_free(struct scrape *s)
@@ -43,12 +40,24 @@ static void scrape_cut(struct scrape *s)
         struct request *req = s->req;
 
         request_on_gone(req, NULL, NULL);
+        request_on_drain(req, NULL, NULL);
         scrape_free(s);
         request_abort(req);
 }
 
+static void scrape_drained(void *owner, struct request *req)
+{
+        struct scrape *s = owner;
+
+        (void)req;
+        if (!s->waits)
+                return;
+        s->waits = false;
+        timer_set_soon(s->timer);
+}
+
 /* The rest of the snapshot, and the head of the answer. */
-static void scrape_begin(struct scrape *s, usec_t now)
+static void scrape_begin(struct scrape *s)
 {
         struct request *req = s->req;
         int r = exposition_gather(s->exposition, s->doors->fleet);
@@ -61,7 +70,8 @@ static void scrape_begin(struct scrape *s, usec_t now)
         }
         s->begun = true;
         respond_begin(req, 200, exposition_content_type(s->format), "Vary: Accept\r\n");
-        timer_set(s->timer, now);
+        request_on_drain(req, scrape_drained, s);
+        timer_set_soon(s->timer);
 }
 
 static void scrape_slice(void *owner, usec_t now)
@@ -72,7 +82,7 @@ static void scrape_slice(void *owner, usec_t now)
         bool more;
 
         if (!s->begun) {
-                scrape_begin(s, now);
+                scrape_begin(s);
                 return;
         }
         if (now >= s->give_up) {
@@ -81,11 +91,10 @@ static void scrape_slice(void *owner, usec_t now)
                 return;
         }
         if (request_queued(req) > QUEUE_MAX) {
-                timer_set(s->timer, usec_add(now, s->wait));
-                s->wait = MIN(2 * s->wait, WAIT_MAX);
+                s->waits = true;
+                timer_set(s->timer, s->give_up); /* one that drips does not keep its place for ever */
                 return;
         }
-        s->wait = WAIT_FIRST;
         buffer_init(&b, 0);
         more = exposition_more(s->exposition, &b, SLICE);
         if (b.failed || request_write(req, b.data, b.len) < 0) {
@@ -93,10 +102,11 @@ static void scrape_slice(void *owner, usec_t now)
                 return;
         }
         if (more) {
-                timer_set(s->timer, now);
+                timer_set_soon(s->timer);
                 return;
         }
         request_on_gone(req, NULL, NULL);
+        request_on_drain(req, NULL, NULL);
         scrape_free(s);
         request_end(req);
 }
@@ -151,7 +161,6 @@ static int scrape_new(struct call *call, enum exposition_format format, struct s
         s->doors = call->doors;
         s->req = call->req;
         s->format = format;
-        s->wait = WAIT_FIRST;
         s->give_up = usec_add(loop_now(call->doors->loop), call->doors->scrape_deadline);
         s->doors->n_scrapes++;
         gather(call->doors, &facts);
@@ -185,5 +194,5 @@ void scrape_handle(struct call *call)
                 return;
         }
         request_on_gone(call->req, scrape_gone, s);
-        timer_set(s->timer, loop_now(call->doors->loop));
+        timer_set_soon(s->timer);
 }

@@ -42,6 +42,7 @@ struct loop {
         usec_t now, realtime, lag_max, turn_max;
         usec_t turn_began; /* 0: nothing has happened since the poll */
         struct loop_delays delays;
+        struct timer *soon; /* timer_set_soon, for the end of this turn */
         unsigned jobs;
         char scratch[LOOP_SCRATCH_SIZE];
 };
@@ -151,6 +152,8 @@ static void forget_clock(struct loop *loop)
         loop->realtime_known = false;
 }
 
+static void arm_soon(struct loop *loop);
+
 static void end_turn(struct loop *loop)
 {
         if (loop->happened) {
@@ -162,6 +165,7 @@ static void end_turn(struct loop *loop)
                 if (!list_is_empty(&loop->deferred))
                         loop_wake(loop);
         }
+        arm_soon(loop);
         forget_clock(loop);
         if (loop->turn_began)
                 loop->turn_max = MAX(loop->turn_max, usec_sub(time_monotonic(), loop->turn_began));
@@ -245,6 +249,7 @@ int loop_new(struct loop **ret)
 
 void loop_run(struct loop *loop)
 {
+        loop->turn_began = 0; /* what was done before is no turn */
         /* The prepare handle keeps the loop alive, so it returns for uv_stop alone. */
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
         /* It leaves before the end of the turn that was stopped. */
@@ -323,6 +328,8 @@ struct timer {
         void *owner;
         usec_t at;         /* what the owner asked for */
         uint64_t armed_ms; /* when libuv will call, 0: not armed */
+        struct timer *next_soon;
+        bool is_soon; /* it is in the loop's list */
 };
 
 static void on_timer(uv_timer_t *uv);
@@ -404,8 +411,32 @@ static void on_timer_closed(uv_handle_t *handle)
         free(CONTAINER_OF((uv_timer_t *)handle, struct timer, uv));
 }
 
+static void forget_soon(struct timer *t)
+{
+        struct timer **at = &t->loop->soon;
+
+        while (t->is_soon && *at != t)
+                at = &(*at)->next_soon;
+        if (t->is_soon)
+                *at = t->next_soon;
+        t->is_soon = false;
+}
+
+static void arm_soon(struct loop *loop)
+{
+        while (loop->soon) {
+                struct timer *t = loop->soon;
+
+                forget_soon(t);
+                if (t->at != USEC_INFINITY)
+                        timer_arm(t);
+        }
+}
+
 struct timer *timer_free(struct timer *timer)
 {
+        if (timer)
+                forget_soon(timer);
         if (timer)
                 uv_close((uv_handle_t *)&timer->uv, on_timer_closed);
         return NULL;
@@ -416,6 +447,16 @@ void timer_set(struct timer *timer, usec_t at)
         timer->at = at;
         if (at != USEC_INFINITY)
                 timer_arm(timer);
+}
+
+void timer_set_soon(struct timer *timer)
+{
+        timer->at = loop_now(timer->loop);
+        if (timer->is_soon)
+                return;
+        timer->is_soon = true;
+        timer->next_soon = timer->loop->soon;
+        timer->loop->soon = timer;
 }
 
 usec_t timer_due(const struct timer *timer)

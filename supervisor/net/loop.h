@@ -56,6 +56,9 @@ int timer_new(struct loop *loop, timer_fn *fn, void *owner, struct timer **ret);
 struct timer *timer_free(struct timer *timer); /* takes NULL, always NULL; fine inside its own callback */
 /* Once, at `at` (monotonic; the past means the next turn); USEC_INFINITY disarms. Setting again replaces. */
 void timer_set(struct timer *timer, usec_t at);
+/* Behind the next poll, wherever it is called: a timer that is set to the past from a watch may be called before the turn ends, and
+ * one that sets itself so rests for a millisecond. For work in pieces, with everybody served in between who has something to read. */
+void timer_set_soon(struct timer *timer);
 usec_t timer_due(const struct timer *timer); /* USEC_INFINITY when disarmed */
 
 /* --- foreign descriptors ----------------------------------------------------------------------------------------- */
