@@ -104,6 +104,55 @@ static void test_asked_again(void **state)
         scene_end(&s);
 }
 
+/* The question for orders has waited long enough; the others have not. */
+static bool expire(struct hub_link *l)
+{
+        for (size_t i = 0; i < l->cap_requests; i++)
+                if (l->requests[i].fn && l->requests[i].arg == &l->orders_at) {
+                        l->requests[i].deadline = 1;
+                        requests_expire(l, 1);
+                        return true;
+                }
+        return false;
+}
+
+/* A hub that could not answer yet, as one that begins together with its farm: who is to drain hears it with the next question, which comes soon and
+ * not only with the minute in which all orders are read again. */
+static void test_nobody_answered(void **state)
+{
+        const struct nats_layout layout = NATS_LAYOUT_DEFAULT;
+        _cleanup_buffer_ struct buffer b = {0};
+        struct nats_answer a = {0};
+        struct json_writer w;
+        struct hub_link *l;
+        struct scene s;
+
+        (void)state;
+        scene_usual(&s, 30 * USEC_PER_SEC);
+        api(&s, "$JS.API.STREAM.DELETE.ORDERS", NULL, &a);
+        assert_int_equal(a.code, 0);
+        up(&s, &s.a, "gpu1");
+        l = s.a.link;
+        /* No word of the order comes but the answer to a question. */
+        nats_wire_unsubscribe(l->wire, TAG(TAG_CONTROL, 0));
+        run_for(&s, 100 * USEC_PER_MSEC);
+        WAIT_FOR(&s, expire(l));
+        assert_true(l->orders_known);
+        assert_true(l->orders_wait >
+                    ORDERS_AGAIN); /* a hub that has no such stream is not asked each second for good */
+        assert_true(l->orders_at <= time_monotonic() + ORDERS_EVERY / 2);
+        buffer_init(&b, 0);
+        json_begin(&w, &b);
+        nats_put_stream(&w, NATS_ORDERS, &layout);
+        make_stream(&s, nats_stream_name(NATS_ORDERS), &b);
+        order(&s, "gpu1", "{\"order\":\"drain\"}");
+        assert_false(status_of(&s.a).paused);
+        WAIT_FOR(&s, status_of(&s.a).paused);
+        assert_int_equal(l->orders_wait, ORDERS_AGAIN);
+        assert_true(l->orders_at > time_monotonic() + ORDERS_EVERY / 2);
+        scene_end(&s);
+}
+
 /* A hub of an earlier version: who is connected obeys, and nobody waits for an answer that never comes. */
 static void test_no_stream(void **state)
 {
@@ -156,6 +205,7 @@ static void test_no_right(void **state)
 }
 
 NATS_MAIN(cmocka_unit_test(test_an_order_survives), cmocka_unit_test(test_asked_again),
-          cmocka_unit_test(test_no_stream), cmocka_unit_test(test_no_right))
+          cmocka_unit_test(test_nobody_answered), cmocka_unit_test(test_no_stream),
+          cmocka_unit_test(test_no_right))
 
 #endif
