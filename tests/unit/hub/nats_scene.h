@@ -53,8 +53,8 @@ struct worker {
         struct hub_link *link;
         struct taken jobs[JOBS_MAX];
         size_t n;
-        unsigned states;
-        int refuse; /* on_job answers this */
+        unsigned states, limited; /* how often a state was told, and of these, with a limit */
+        int refuse;               /* on_job answers this */
 };
 
 struct scene {
@@ -359,8 +359,13 @@ static inline uint64_t jobs_left(struct scene *s, const char *consumer)
 static inline void on_state(void *owner)
 {
         struct worker *w = owner;
+        struct hub_status st;
 
         w->states++;
+        if (!w->link)
+                return;
+        hub_driver_nats.status(w->link, &st);
+        w->limited += st.limit != NULL;
 }
 
 static inline int on_job(void *owner, const struct hub_claim *claim, struct hub_job **ret)

@@ -297,6 +297,36 @@ static void test_switched_under_way(void **state)
         scene_end(&s);
 }
 
+/* The hub is switched over while a job is at work: its first order finds the one stream closed, and that is no missing month: nobody is called before it
+ * is known what there is instead. */
+static void test_closed_is_not_missing(void **state)
+{
+        const struct nats_layout l = NATS_LAYOUT_DEFAULT;
+        struct hub_link *link;
+        struct scene s;
+
+        (void)state;
+        begin_without(&s);
+        make_old(&s);
+        up(&s, &s.a, "gpu1");
+        link = s.a.link;
+        credits(&s.a, 1, "tiny", 1);
+        (void)hand_in(&s, "tiny", NATS_LO, "c1", "{}", NULL);
+        WAIT_FOR(&s, s.a.n == 1 && link->months_known && !link->months_asking);
+        seal_old(&s);
+        make_months(&s, &l);
+        /* It asked just now, so that it has to wait for a moment before it can know. */
+        link->months_asked = time_monotonic();
+        complete(&s.a, 0, "{}");
+        SETTLED(&s, &s.a, 0, HUB_UNKNOWN);
+        complete_until_known(&s.a, 0, "{}");
+        assert_int_equal(s.a.jobs[0].how, HUB_STORED);
+        expect(&s, this_month(), "c1", true);
+        assert_int_equal(s.a.limited, 0);
+        assert_null(status_of(&s.a).limit);
+        scene_end(&s);
+}
+
 static void restart_with_users(struct scene *s, const char *users)
 {
         server_config(s, users);
@@ -463,10 +493,15 @@ static void test_where_it_is_found(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_own_month), cmocka_unit_test(test_missing),
-                cmocka_unit_test(test_removed),   cmocka_unit_test(test_short),
-                cmocka_unit_test(test_upgrade),   cmocka_unit_test(test_switched_under_way),
-                cmocka_unit_test(test_old_key),   cmocka_unit_test(test_where_it_is_found),
+                cmocka_unit_test(test_own_month),
+                cmocka_unit_test(test_missing),
+                cmocka_unit_test(test_removed),
+                cmocka_unit_test(test_short),
+                cmocka_unit_test(test_upgrade),
+                cmocka_unit_test(test_switched_under_way),
+                cmocka_unit_test(test_closed_is_not_missing),
+                cmocka_unit_test(test_old_key),
+                cmocka_unit_test(test_where_it_is_found),
         };
 
         int r;
