@@ -5,6 +5,7 @@
 
 #include <sys/uio.h>
 
+#include "hub/nats_admin.h"
 #include "hub/nats_private.h"
 #include "hub/submit.h"
 
@@ -327,6 +328,86 @@ static void test_closed_is_not_missing(void **state)
         scene_end(&s);
 }
 
+/* --- the janitor --------------------------------------------------------------------------------------------------------- */
+
+struct found {
+        unsigned done, wrong;
+        char what[64];
+};
+
+static void on_finding(void *owner, const struct nats_finding *f)
+{
+        struct found *found = owner;
+
+        found->done += f->level == NATS_DONE;
+        found->wrong += f->level == NATS_WRONG;
+        (void)text_copy(found->what, sizeof(found->what), f->what);
+}
+
+static int round_of(struct nats_admin *a, struct found *ret)
+{
+        struct nats_janitor_counts counts;
+
+        *ret = (struct found){0};
+        return nats_janitor_round(a, false, on_finding, ret, &counts);
+}
+
+static bool is_there(struct scene *s, const char *stream)
+{
+        char subject[NATS_SUBJECT_MAX];
+        struct nats_answer a = {0};
+        bool yes;
+
+        (void)snprintf(subject, sizeof(subject), "$JS.API.STREAM.INFO.%s", stream);
+        api(s, subject, NULL, &a);
+        yes = a.code == 0;
+        nats_answer_finish(&a);
+        return yes;
+}
+
+/* A month that cannot be made is told, and is made in the next round; when all are there nobody looks for an hour. */
+static void test_janitor_again(void **state)
+{
+        const struct nats_layout l = NATS_LAYOUT_DEFAULT;
+        struct nats_admin_spec spec = {.timeout = PATIENCE};
+        struct nats_admin *a;
+        struct found found;
+        struct scene s;
+        char next[NATS_MONTH_STREAM_MAX], last[NATS_MONTH_STREAM_MAX], text[256];
+        char *why = NULL;
+        unsigned month = this_month();
+
+        (void)state;
+        begin_without(&s);
+        make_month(&s, month, &l);
+        (void)nats_results_stream(nats_month_add(month, 1), next);
+        (void)nats_results_stream(nats_month_add(month, NATS_MONTHS_AHEAD), last);
+        /* Somebody else's has its subjects. */
+        (void)snprintf(text, sizeof(text), "{\"name\":\"OTHER\",\"subjects\":[\"llm.res.%u.>\"]}",
+                       nats_month_add(month, 1));
+        admin_does(&s, "$JS.API.STREAM.CREATE.OTHER", text, 0);
+        spec.url = s.url;
+        if (nats_admin_open(&spec, &a, &why) < 0)
+                fail_msg("%s", why);
+        assert_int_equal(round_of(a, &found), -EIO);
+        assert_int_equal(found.wrong, 1);
+        assert_non_null(strstr(found.what, next));
+        assert_false(is_there(&s, next));
+        admin_does(&s, "$JS.API.STREAM.DELETE.OTHER", "", 0);
+        assert_int_equal(round_of(a, &found), 0);
+        assert_int_equal(found.wrong, 0);
+        assert_int_equal(found.done, 1);
+        assert_true(is_there(&s, next));
+        assert_true(is_there(&s, last));
+        (void)snprintf(text, sizeof(text), "$JS.API.STREAM.DELETE.%s", last);
+        admin_does(&s, text, "", 0);
+        assert_int_equal(round_of(a, &found), 0);
+        assert_int_equal(found.done, 0);
+        assert_false(is_there(&s, last));
+        (void)nats_admin_close(a);
+        scene_end(&s);
+}
+
 static void restart_with_users(struct scene *s, const char *users)
 {
         server_config(s, users);
@@ -500,6 +581,7 @@ int main(void)
                 cmocka_unit_test(test_upgrade),
                 cmocka_unit_test(test_switched_under_way),
                 cmocka_unit_test(test_closed_is_not_missing),
+                cmocka_unit_test(test_janitor_again),
                 cmocka_unit_test(test_old_key),
                 cmocka_unit_test(test_where_it_is_found),
         };
