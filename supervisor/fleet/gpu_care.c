@@ -518,8 +518,11 @@ void gpu_care_settle(struct fleet *f, usec_t now)
         for (size_t i = 0; i < f->n_members; i++) {
                 struct member *m = f->members[i];
 
-                if (!m->bar || m->in.state != INSTANCE_FAILED || m->removed ||
-                    (m->bar == BAR_ROOM && !c->may_have_room && !(m->bar_gpus & ~gpu_care_out(f))))
+                if (!m->bar || m->in.state != INSTANCE_FAILED || m->removed)
+                        continue;
+                if (m->bar == BAR_ROOM && c->may_have_room)
+                        m->bar_gpus = UINT64_MAX; /* any; kept while its program is asked what it sees */
+                if (m->bar == BAR_ROOM && !(m->bar_gpus & ~gpu_care_out(f)))
                         continue;
                 if (judge(m, &kind, why, sizeof why) == 0)
                         come_back(m, now);

@@ -69,7 +69,7 @@ struct member {
         uint64_t gpu_was_seen;  /* … or was, since this process began */
         enum gpu_verified gpu_verified;
         enum member_bar bar; /* it waits in FAILED until that is over (gpu_care.h) */
-        uint64_t bar_gpus;   /* BAR_ROOM: which GPUs those are */
+        uint64_t bar_gpus;   /* BAR_ROOM: which GPUs those are; all bits: whichever */
         bool on_cpu;         /* it was looked at: no GPU is its business, though it might have had one */
         pid_t peer;          /* who answers on its private socket, 0: nobody tells */
         uint64_t left_gpus;  /* it was taken off them, and they are out still … */

@@ -334,6 +334,24 @@ static void who_may_only_fit_on_a_lost_gpu_comes_back(void **state)
         is_well_on(w, "qwen", "GPU-bb");
 }
 
+#define WHOLE "gpu GPU-aa 00000000:01:00.0 FAKE-A total=85899345920 used=" EMPTY
+#define SMALL "part 0 MIG-1 total=9663676416 used=0\n"
+#define LARGE "total=42949672960 used=0\n"
+
+/* Nobody takes work who took none before; but a person divided the GPU anew, and there is one more. */
+static void who_waits_beside_a_cordoned_gpu_takes_a_new_one(void **state)
+{
+        struct world *w = *state;
+
+        begin_qwen(w, 30, WHOLE SMALL "part 0 MIG-2 " LARGE, QWEN(LATER));
+        order(w, "MIG-2", true);
+        start(w, "qwen");
+        wait_error(w, "qwen", "error", "`llama-supervisor gpus uncordon MIG-2`");
+        assert_int_equal(member(w, "qwen")->bar, BAR_ROOM);
+        say(w, WHOLE SMALL "part 0 MIG-2 " LARGE "part 0 MIG-3 " LARGE);
+        is_well_on(w, "qwen", "MIG-3");
+}
+
 static void what_never_fits_is_refused_beside_a_cordoned_gpu_too(void **state)
 {
         struct world *w = *state;
@@ -805,6 +823,7 @@ int main(void)
                 TEST(who_waited_in_vain_beside_a_lost_gpu_comes_back),
                 TEST(who_only_fits_on_a_cordoned_gpu_comes_back),
                 TEST(who_may_only_fit_on_a_lost_gpu_comes_back),
+                TEST(who_waits_beside_a_cordoned_gpu_takes_a_new_one),
                 TEST(what_never_fits_is_refused_beside_a_cordoned_gpu_too),
                 TEST(none_takes_work),
                 TEST(one_that_shares_the_memory_of_the_cpu_is_no_way_out),
