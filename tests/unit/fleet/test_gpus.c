@@ -108,9 +108,9 @@ static void a_replica_has_none_that_it_can_use(void **state)
         wait_error(w, "qwen-1", "a number of \"replicas\"");
 }
 
-/* --- parts (MIG) ----------------------------------------------------------------------------------------------------- */
+/* --- one that is not told of ------------------------------------------------------------------------------------------ */
 
-#define WHOLE "gpu GPU-aa 00000000:01:00.0 FAKE total=80000000000 used=1000000\n"
+#define SECOND_CARD "proc/driver/nvidia/gpus/0000:c1:00.0/information"
 
 /* Looks at the GPUs until there are so many. */
 static void wait_gpus(struct world *w, size_t n)
@@ -122,6 +122,52 @@ static void wait_gpus(struct world *w, size_t n)
                         fail_msg("there are %zu GPUs, not %zu", fleet_gpu_count(w->fleet), n);
         }
 }
+
+/* Looks as fast as the driver answers, until that is so of GPU-bb; returns the moment of the look that told it. */
+static usec_t wait_lost(struct world *w, bool is_lost)
+{
+        w->until = time_monotonic() + PATIENCE;
+        while (w->fleet->gpus[1].figures.is_lost != is_lost ||
+               (w->fleet->gpu_notes[1].absent > 0) != is_lost) {
+                fleet_ask_gpus(w->fleet);
+                assert_true(turn(w));
+        }
+        return fleet_gpus_at(w->fleet);
+}
+
+/* Looks may be milliseconds apart, and a library that is opened anew takes longer: the third that misses it is no loss before a second is over, and a
+ * look that finds it ends that second. */
+static void a_gpu_that_is_missed_is_lost_after_a_second(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *path = text_format("%s/root/" SECOND_CARD, w->dir);
+        usec_t since;
+
+        put_card(w, "0000:01:00.0", "GPU-aa");
+        put_card(w, "0000:c1:00.0", "GPU-bb");
+        begin_gpus(w, CUDA, "");
+        wait_gpus(w, 2);
+        assert_string_equal(w->fleet->gpus[1].uuid, "GPU-bb");
+        since = time_monotonic();
+        assert_int_equal(unlink(path), 0);
+        w->until = since + PATIENCE;
+        while (time_monotonic() < since + 300 * USEC_PER_MSEC) {
+                fleet_ask_gpus(w->fleet);
+                assert_true(turn(w));
+        }
+        put_card(w, "0000:c1:00.0", "GPU-bb");
+        (void)wait_lost(w, false);
+        since = time_monotonic();
+        assert_int_equal(unlink(path), 0);
+        assert_true(wait_lost(w, true) >= since + USEC_PER_SEC);
+        assert_int_equal(fleet_gpu_count(w->fleet), 2); /* it is told of, as a lost one */
+        put_card(w, "0000:c1:00.0", "GPU-bb");
+        (void)wait_lost(w, false);
+}
+
+/* --- parts (MIG) ----------------------------------------------------------------------------------------------------- */
+
+#define WHOLE "gpu GPU-aa 00000000:01:00.0 FAKE total=80000000000 used=1000000\n"
 
 static void is_listed(const struct world *w, const char *uuid, bool expected)
 {
@@ -439,6 +485,7 @@ int main(void)
                 TEST(an_index_counts_among_those_that_it_can_use),
                 TEST(a_gpu_for_the_screen_has_no_replica),
                 TEST(a_replica_has_none_that_it_can_use),
+                TEST(a_gpu_that_is_missed_is_lost_after_a_second),
                 TEST(a_part_that_is_taken_away),
                 TEST(a_gpu_that_is_divided_again_and_again),
                 TEST(replicas_keep_their_parts),
