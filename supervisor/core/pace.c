@@ -6,7 +6,7 @@
 
 uint32_t pace_spread(uint32_t n)
 {
-        return n * FIBONACCI_32 & ~(UINT32_MAX / PACE_MOMENTS);
+        return n / PACE_TOGETHER * FIBONACCI_32 & ~(UINT32_MAX / PACE_MOMENTS);
 }
 
 usec_t pace_next(usec_t after, usec_t interval, uint32_t spread)

@@ -17,7 +17,7 @@ static void test_next_is_later_and_at_most_an_interval_away(void **state)
                 for (uint32_t n = 0; n < 100; n++) {
                         usec_t interval = intervals[i], after = n * 77777, next;
 
-                        next = pace_next(after, interval, pace_spread(n));
+                        next = pace_next(after, interval, pace_spread(n * 7));
                         assert_true(next > after);
                         assert_true(next - after <= interval);
                 }
@@ -25,20 +25,20 @@ static void test_next_is_later_and_at_most_an_interval_away(void **state)
 
 static void test_moments_are_an_interval_apart(void **state)
 {
-        usec_t first = pace_next(5, USEC_PER_SEC, pace_spread(3));
+        usec_t first = pace_next(5, USEC_PER_SEC, pace_spread(30));
 
         (void)state;
         /* Asked at the moment, or somewhat late: the next one is where it would have been. */
-        assert_int_equal(pace_next(first, USEC_PER_SEC, pace_spread(3)), first + USEC_PER_SEC);
-        assert_int_equal(pace_next(first + 300000, USEC_PER_SEC, pace_spread(3)), first + USEC_PER_SEC);
-        assert_int_equal(pace_next(first + 2500000, USEC_PER_SEC, pace_spread(3)), first + 3 * USEC_PER_SEC);
+        assert_int_equal(pace_next(first, USEC_PER_SEC, pace_spread(30)), first + USEC_PER_SEC);
+        assert_int_equal(pace_next(first + 300000, USEC_PER_SEC, pace_spread(30)), first + USEC_PER_SEC);
+        assert_int_equal(pace_next(first + 2500000, USEC_PER_SEC, pace_spread(30)), first + 3 * USEC_PER_SEC);
 }
 
 /* All were asked at once, after the daemon had been held up: their next moments lie evenly in the interval. */
 static void test_a_crowd_is_spread_again(void **state)
 {
         static unsigned at[PACE_MOMENTS];
-        enum { CROWD = 1000 };
+        enum { CROWD = 1024 };
 
         (void)state;
         for (uint32_t n = 0; n < CROWD; n++) {
@@ -46,22 +46,27 @@ static void test_a_crowd_is_spread_again(void **state)
 
                 at[(next - 123456789 - 1) * PACE_MOMENTS / USEC_PER_SEC]++;
         }
-        for (size_t i = 0; i < PACE_MOMENTS; i++) {
-                assert_in_range(at[i], CROWD / PACE_MOMENTS - 3, CROWD / PACE_MOMENTS + 4);
-        }
+        for (size_t i = 0; i < PACE_MOMENTS; i++)
+                assert_in_range(at[i], CROWD / PACE_MOMENTS - PACE_TOGETHER,
+                                CROWD / PACE_MOMENTS + PACE_TOGETHER);
 }
 
-static void test_a_few_are_far_apart(void **state)
+/* Each wake-up costs: a handful share one. The next handful is far from it. */
+static void test_a_few_are_together(void **state)
 {
-        usec_t moments[8];
+        usec_t moments[4];
 
         (void)state;
-        for (uint32_t n = 0; n < ARRAY_SIZE(moments); n++) {
-                moments[n] = pace_next(0, USEC_PER_SEC, pace_spread(n)) % USEC_PER_SEC;
-                for (uint32_t k = 0; k < n; k++) {
-                        usec_t apart = MAX(moments[n], moments[k]) - MIN(moments[n], moments[k]);
+        for (uint32_t n = 0; n < ARRAY_SIZE(moments) * PACE_TOGETHER; n++) {
+                usec_t moment = pace_next(0, USEC_PER_SEC, pace_spread(n)) % USEC_PER_SEC;
 
-                        assert_true(MIN(apart, USEC_PER_SEC - apart) >= USEC_PER_SEC / PACE_MOMENTS);
+                if (n % PACE_TOGETHER)
+                        assert_int_equal(moment, moments[n / PACE_TOGETHER]);
+                moments[n / PACE_TOGETHER] = moment;
+                for (uint32_t k = 0; k < n / PACE_TOGETHER; k++) {
+                        usec_t apart = MAX(moment, moments[k]) - MIN(moment, moments[k]);
+
+                        assert_true(MIN(apart, USEC_PER_SEC - apart) >= USEC_PER_SEC / 10);
                 }
         }
 }
@@ -72,7 +77,7 @@ int main(void)
                 cmocka_unit_test(test_next_is_later_and_at_most_an_interval_away),
                 cmocka_unit_test(test_moments_are_an_interval_apart),
                 cmocka_unit_test(test_a_crowd_is_spread_again),
-                cmocka_unit_test(test_a_few_are_far_apart),
+                cmocka_unit_test(test_a_few_are_together),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
