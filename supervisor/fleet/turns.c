@@ -10,6 +10,9 @@
 #include "fleet/place_private.h"
 #include "fleet/private.h"
 
+/* A start is a millisecond or two of work, and there may be a thousand to do. */
+static const usec_t STARTS_A_TURN = 20 * USEC_PER_MSEC;
+
 /* --- turns to load ----------------------------------------------------------------------------------------------------- */
 
 /* It binds before it loads: until then an hf: model is being downloaded, for hours maybe. */
@@ -58,6 +61,10 @@ void fleet_grant_turns(struct fleet *f, usec_t now)
 
                 if (m->in.state != INSTANCE_PENDING)
                         continue;
+                if (time_monotonic() > usec_add(now, STARTS_A_TURN)) {
+                        loop_wake(f->loop); /* the others in the next turn */
+                        break;
+                }
                 if (!member_is_foreign_only(m)) {
                         if (place_is_early(m, now))
                                 continue;
