@@ -16,6 +16,7 @@ struct scrape {
         struct exposition *exposition;
         struct timer *timer; /* the next step, or the end of patience with a reader */
         usec_t give_up;
+        struct buffer text; /* a slice; its memory serves for the next one */
         enum exposition_format format;
         bool begun, waits; /* waits: until the reader has taken what it got */
 };
@@ -24,6 +25,7 @@ static void scrape_free(struct scrape *s)
 {
         s->doors->n_scrapes--;
         exposition_free(s->exposition);
+        buffer_finish(&s->text);
         timer_free(s->timer);
         free(s);
 }
@@ -78,7 +80,6 @@ static void scrape_slice(void *owner, usec_t now)
 {
         struct scrape *s = owner;
         struct request *req = s->req;
-        _cleanup_buffer_ struct buffer b = {0};
         bool more;
 
         if (!s->begun) {
@@ -95,9 +96,9 @@ static void scrape_slice(void *owner, usec_t now)
                 timer_set(s->timer, s->give_up); /* one that drips does not keep its place for ever */
                 return;
         }
-        buffer_init(&b, 0);
-        more = exposition_more(s->exposition, &b, SLICE);
-        if (b.failed || request_write(req, b.data, b.len) < 0) {
+        buffer_clear(&s->text);
+        more = exposition_more(s->exposition, &s->text, SLICE);
+        if (s->text.failed || request_write(req, s->text.data, s->text.len) < 0) {
                 scrape_cut(s);
                 return;
         }
@@ -162,6 +163,7 @@ static int scrape_new(struct call *call, enum exposition_format format, struct s
         s->req = call->req;
         s->format = format;
         s->give_up = usec_add(loop_now(call->doors->loop), call->doors->scrape_deadline);
+        buffer_init(&s->text, 0);
         s->doors->n_scrapes++;
         gather(call->doors, &facts);
         r = exposition_new(call->doors->fleet, &facts, format, &s->exposition);
