@@ -10,8 +10,8 @@
 #include "fleet/place_private.h"
 #include "fleet/private.h"
 
-/* A start is a millisecond or two of work, and there may be a thousand to do. */
-static const usec_t STARTS_A_TURN = 20 * USEC_PER_MSEC;
+/* A start is a millisecond or two of work, and there may be a thousand to do. (One turn of the loop asks up to eight times.) */
+static const usec_t STARTS_AT_A_TIME = 5 * USEC_PER_MSEC;
 
 /* --- turns to load ----------------------------------------------------------------------------------------------------- */
 
@@ -48,8 +48,12 @@ static void look_at_turns(struct fleet *f)
 
 void fleet_grant_turns(struct fleet *f, usec_t now)
 {
+        usec_t began;
+        bool started = false;
+
         if (!f->started || f->stopping || !f->turns.pending)
                 return;
+        began = time_monotonic();
         look_at_turns(f);
         f->turns.known = true;
         for (size_t i = 0; i < f->n_members; i++) {
@@ -61,7 +65,7 @@ void fleet_grant_turns(struct fleet *f, usec_t now)
 
                 if (m->in.state != INSTANCE_PENDING)
                         continue;
-                if (time_monotonic() > usec_add(now, STARTS_A_TURN)) {
+                if (started && time_monotonic() > usec_add(began, STARTS_AT_A_TIME)) {
                         loop_wake(f->loop); /* the others in the next turn */
                         break;
                 }
@@ -88,6 +92,7 @@ void fleet_grant_turns(struct fleet *f, usec_t now)
                         continue;
                 }
                 member_step(m, EV_GRANTED, now);
+                started = true;
                 if (loads(m))
                         f->turns.loading |= m->gpu_mask;
         }
