@@ -63,7 +63,7 @@ static void weigh_activity(struct wedge *w, const struct wedge_fact *fact, usec_
 }
 
 /* A machine that is full gives it less than it wants: then a thread of it waits to run, whenever one looks. Now and then one does anyway,
- * that which has just answered the probe. */
+ * whatever woke it. */
 static bool is_starved(const struct wedge *w)
 {
         return w->looks && 3 * w->running >= 2 * w->looks;

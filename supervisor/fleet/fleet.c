@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "base/secret.h"
 #include "base/text.h"
 #include "fleet/demand_private.h"
 #include "fleet/gpu_care.h"
@@ -91,6 +92,7 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         f->load_owner = owner;
         list_init(&f->touched);
         list_init(&f->reloads);
+        (void)secret_random(&f->phase, sizeof(f->phase));
         f->instances_dir = text_format("%s/instances", config->runtime_dir);
         f->counts_dir = text_format("%s/instances", config->state_dir);
         f->cache_dir = text_format("%s/cache", config->state_dir);

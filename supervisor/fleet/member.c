@@ -194,7 +194,8 @@ int member_new(struct fleet *f, const struct config_instance *entry, const char 
         list_init(&m->touched);
         list_init(&m->followers);
         (void)snprintf(m->name, sizeof m->name, "%s", name);
-        m->spread = pace_spread(f->members_ever++);
+        /* Whole seconds are when everybody else wakes up. */
+        m->spread = pace_spread(f->members_ever++) + f->phase;
         member_set_entry(m, entry, replica, replicas);
         m->in.want_up = entry->autostart && !entry->on_demand;
         m->in.deadline = USEC_INFINITY;
@@ -281,6 +282,11 @@ void member_follow_process(struct member *m, struct process *process)
         m->has_company = m->has_far_kin = false;
 }
 
+static void on_ask(void *owner, usec_t now)
+{
+        member_look_at_threads(owner, now);
+}
+
 bool member_probe_at(struct member *m, const struct endpoint *at)
 {
         const struct config_instance *e = m->entry;
@@ -288,6 +294,7 @@ bool member_probe_at(struct member *m, const struct endpoint *at)
                                   .interval = e->health.interval,
                                   .timeout = e->health.timeout,
                                   .spread = m->spread,
+                                  .on_ask = on_ask,
                                   .api_key = e->api_key};
 
         m->probe = probe_free(m->probe);

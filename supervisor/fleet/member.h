@@ -104,6 +104,7 @@ struct member {
         bool all_decode, says_idle;         /* as of that answer */
         struct wedge wedge;
         usec_t judged_at;
+        bool wants_to_run; /* before the last probe */
         enum wedge_canary canary;
         bool has_company;     /* others live in its group: llama-server may stand behind a wrapper */
         bool has_far_kin;     /* … and some have left its session */
@@ -229,6 +230,8 @@ void member_report_group(const struct member *m, struct report *ret);
 
 /* standstill.c: whether its work goes on. True: it does not, and it was declared dead. */
 bool member_judge_work(struct member *m, usec_t now);
+/* Right before a probe: whether a thread of it wants to run. The probe itself wakes one, which may run still when its answer is here. */
+void member_look_at_threads(struct member *m, usec_t now);
 /* Of its process, and of those that live with it. ret_wants_to_run may be NULL. 0 or -errno. */
 int member_cpu_time(struct member *m, usec_t *ret, bool *ret_wants_to_run);
 

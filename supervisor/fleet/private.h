@@ -43,6 +43,7 @@ struct fleet {
         struct member **members;
         size_t n_members, cap_members;
         uint32_t members_ever;
+        uint32_t phase;       /* random: of its probes' moments */
         struct index by_name; /* of members */
         struct list touched;
         struct binaries *binaries;

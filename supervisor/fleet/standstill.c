@@ -88,6 +88,20 @@ int member_cpu_time(struct member *m, usec_t *ret, bool *ret_wants_to_run)
         return process_cpu_time(m->process, ret);
 }
 
+static bool stands_still(const struct member *m, usec_t now)
+{
+        return wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, m->entry->health.standstill / 4);
+}
+
+void member_look_at_threads(struct member *m, usec_t now)
+{
+        usec_t cpu;
+
+        m->wants_to_run = false;
+        if (m->in.state == INSTANCE_READY && m->process && stands_still(m, now))
+                (void)member_cpu_time(m, &cpu, &m->wants_to_run);
+}
+
 static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
 {
         usec_t limit = m->entry->health.standstill;
@@ -109,8 +123,9 @@ static void gather(struct member *m, struct wedge_fact *ret, usec_t now)
                 return;
         if (!m->has_company && limit && wedge_rests(&m->wedge, now) >= limit / 4)
                 look_for_company(m);
-        stands = wedge_stands(&m->wedge, now) >= MIN(LOOK_CLOSER_AFTER, limit / 4);
-        (void)member_cpu_time(m, &ret->cpu, stands ? &ret->wants_to_run : NULL);
+        stands = stands_still(m, now);
+        ret->wants_to_run = m->wants_to_run;
+        (void)member_cpu_time(m, &ret->cpu, NULL);
         look_at_gpus(m, stands, ret, now);
         if (computes_elsewhere(m)) {
                 ret->uses_gpu = true;

@@ -20,6 +20,7 @@ struct probe {
         struct exchange *health, *fetch, *canary;
         probe_answer_fn *on_answer;
         probe_fetched_fn *on_fetched;
+        probe_ask_fn *on_ask;
         void *owner;
         usec_t interval, timeout;
         uint32_t spread;
@@ -127,6 +128,8 @@ static void ask(struct probe *p, usec_t now)
 
         if (p->health || p->pace == PROBE_STOPPED)
                 return;
+        if (p->on_ask)
+                p->on_ask(p->owner, now);
         p->asked_at = now;
         timer_set(p->timer, USEC_INFINITY);
         r = upstream_start(p->upstream, &spec, on_health, p, &p->health);
@@ -158,7 +161,8 @@ int probe_new(struct loop *loop, const struct probe_spec *spec, probe_answer_fn 
                             .owner = owner,
                             .interval = spec->interval,
                             .timeout = spec->timeout,
-                            .spread = spec->spread};
+                            .spread = spec->spread,
+                            .on_ask = spec->on_ask};
         if (spec->api_key) {
                 p->headers = text_format("Authorization: Bearer %s\r\n", spec->api_key);
                 if (!p->headers)

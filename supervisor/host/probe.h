@@ -16,11 +16,15 @@ struct probe;
 
 enum probe_pace { PROBE_STOPPED, PROBE_STARTING, PROBE_LOADING_PACE, PROBE_STEADY };
 
+/* Right before each health question, while the server rests from the last one. */
+typedef void probe_ask_fn(void *owner, usec_t now);
+
 struct probe_spec {
         struct endpoint endpoint;
         usec_t interval, timeout;
-        uint32_t spread;     /* pace_spread */
-        const char *api_key; /* sent as Bearer, copied; may be NULL */
+        uint32_t spread;      /* pace_spread */
+        const char *api_key;  /* sent as Bearer, copied; may be NULL */
+        probe_ask_fn *on_ask; /* may be NULL */
 };
 
 struct probe_answer {

@@ -20,7 +20,7 @@ struct faults {
         int64_t load_ms, exit_after, exit_code, crash_starts;
         int64_t crash_after, segv_after, abort_after, kill_after, unlink_after;
         int64_t faults_after, hang_after, wedge_after, silent_idle_after, health_500_after;
-        int64_t silent_busy, silent_busy_after, prompt_burn, prompt_ms, tail_ms, term_ms;
+        int64_t silent_busy, silent_busy_after, prompt_burn, prompt_ms, tail_ms, term_ms, health_burn;
         int64_t status, cut_after, log_flood, tok_s, tokens, rss_mb, idle_ms, close_reused;
         bool load_503_forever, never_bind, oom_text, ignore_term;
         bool garbage, garbage_json, slow_headers, endless_headers, bad_chunk, short_body, reset, prompt_work;
@@ -89,6 +89,8 @@ static const struct fault_switch {
                "the slot of a completion is free N ms before its answer's end is sent"),
         SWITCH("--wedge-after", SECONDS, wedge_after,
                "/health is fine, but no token comes, /slots and /metrics hang"),
+        SWITCH("--health-burn", COUNT, health_burn,
+               "its thread burns CPU for N ms after each answer of /health, as some do that clean up"),
         SWITCH("--health-500-after", SECONDS, health_500_after, "/health answers 500"),
         SWITCH("--only", TEXT, only, "the switches below concern paths that begin with this"),
         SWITCH("--status", COUNT, status, "every answer has this status"),

@@ -400,6 +400,11 @@ static void handle(struct conn *c, struct request *r)
                         answer_error(c, 500, "server_error", "unknown error");
                 else
                         answer_with(c, 200, "", JSON_TYPE, "{\"status\":\"ok\"}", 15, head, 15);
+                if (fault.health_burn != OFF) {
+                        conn_flush(c);
+                        while (now_usec() < now + fault.health_burn * 1000)
+                                ;
+                }
         } else if (get && (streq(r->path, "/v1/models") || streq(r->path, "/models"))) {
                 answer_models(c);
         } else if (get && streq(r->path, "/props")) {

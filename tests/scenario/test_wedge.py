@@ -116,6 +116,16 @@ def test_with_what_is_the_default_it_takes_no_longer_than_promised(make_daemon):
     assert client.took < 30 * harness.PATIENCE / 6      # the promise is 30 s; a machine under load is given ten times that
 
 
+def test_the_thread_that_answers_a_probe_does_not_acquit_it(make_daemon):
+    """It runs still when the answer is read, each time; a thread that waits for a core would, too. They are told apart by when one looks."""
+    daemon = make_daemon({"instances": [{"name": "one", "model": "tiny.gguf", "args": ["--wedge-after", "0", "--health-burn", "5"]}],
+                          "health": {"standstill": "%ds" % LIMIT, "interval": "1s", "timeout": "5s"}})
+    daemon.wait_state("one", "ready")
+    client = Client(daemon, "one")
+    harness.wait_for(lambda: [cause for _, cause, _ in deaths(daemon)] == ["wedged"], PATIENCE, "it is found")
+    client.join(PATIENCE)
+
+
 def test_behind_a_wrapper(make_daemon, fake_llama_server, folder):
     """A script that starts llama-server and waits for it does nothing itself: what its child does counts, and what it does not."""
     wrapper = os.path.join(folder, "wrapper")
