@@ -569,6 +569,58 @@ static void nothing_publishes_when_nothing_happens(void **state)
         assert_int_equal(w->changes, before);
 }
 
+enum { MANY = 40 };
+
+struct starts {
+        struct world *w;
+        size_t before, most; /* processes after the last turn, and that came in one */
+};
+
+/* As if each took that long: a slow disk, a machine that is full. */
+static enum log_fate take_time(void *owner, const struct log_entry *entry)
+{
+        const struct timespec moment = {.tv_nsec = 6000000};
+
+        (void)owner;
+        if (streq_ptr(entry->about.event, "started"))
+                (void)nanosleep(&moment, NULL);
+        return LOG_REFUSED;
+}
+
+static void count_starts(void *owner, usec_t now)
+{
+        struct starts *s = owner;
+        char name[CONFIG_NAME_MAX];
+        size_t n = 0;
+
+        (void)now;
+        for (unsigned i = 0; i < MANY; i++) {
+                (void)snprintf(name, sizeof name, "a-%u", i);
+                n += fleet_find(s->w->fleet, name)->pid > 0;
+        }
+        s->most = MAX(s->most, n - MIN(n, s->before));
+        s->before = n;
+}
+
+/* Who comes to the doors meanwhile is not kept waiting until all are started. */
+static void many_starts_are_spread_over_turns(void **state)
+{
+        struct world *w = *state;
+        struct starts s = {.w = w};
+        _cleanup_free_ char *entry = text_format(
+                "{\"name\": \"a\", \"model\": \"m.gguf\", \"replicas\": %d, \"gpu\": \"none\"}", MANY);
+
+        write_config(w, entry);
+        log_set_sink(take_time, NULL);
+        open_fleet(w);
+        assert_int_equal(loop_add_turn(w->loop, count_starts, &s), 0);
+        for (w->until = time_monotonic() + PATIENCE; s.before < MANY;)
+                assert_true(turn(w));
+        loop_remove_turn(w->loop, count_starts, &s);
+        log_set_sink(NULL, NULL);
+        assert_in_range(s.most, 1, MANY / 2);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -595,6 +647,7 @@ int main(void)
                 TEST(the_aggregate_never_goes_back),
                 TEST(orphans_of_a_dead_wrapper_are_ended),
                 TEST(nothing_publishes_when_nothing_happens),
+                TEST(many_starts_are_spread_over_turns),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
