@@ -28,6 +28,8 @@ struct plan_run {
         struct learned *learned;
         struct modelfile files[4]; /* of the instance that is being looked at: model, projector, draft */
         size_t n_files;
+        struct loop *loop; /* both NULL until a program is asked */
+        struct binaries *programs;
         struct place_line *lines;
         char (*names)[CONFIG_NAME_MAX], (*details)[128];
         size_t n;
@@ -177,25 +179,76 @@ static int look(void *owner, const char *path, const struct modelfile **ret)
         return file->error ? file->error : file->size ? 0 : -ENODATA;
 }
 
-static uint64_t usable(const struct plan_run *x)
-{
-        uint64_t mask = 0;
+/* --- what a program can use: as fleet/gpus.c has it -------------------------------------------------------------------- */
 
+static void on_known(void *owner, usec_t now)
+{
+        (void)now;
+        loop_stop(owner);
+}
+
+/* Its help first, then its devices, each with a deadline of its own (host/binary.h). n -1: it does not tell. */
+static void ask_devices(struct plan_run *x, const char *program, struct devices *ret)
+{
+        *ret = (struct devices){.n = -1};
+        if (!x->loop && loop_new(&x->loop) < 0)
+                return;
+        if (!x->programs) {
+                if (binaries_new(x->loop, environ, &x->programs) < 0)
+                        return;
+                binaries_on_known(x->programs, on_known, x->loop);
+        }
+        while (binaries_devices(x->programs, program, ret) == -EINPROGRESS)
+                loop_run(x->loop);
+}
+
+/* Those that the entry's program can use, and are not divided. A machine with GPUs of two vendors alone asks for that. */
+static uint64_t usable(struct plan_run *x, const struct config_instance *e)
+{
+        struct devices d = {.n = -1};
+        uint64_t mask;
+
+        if (gpus_are_mixed(x->gpus->gpus, x->gpus->n) && gpus_asks(e))
+                ask_devices(x, e->binary, &d);
+        mask = gpus_of_kinds(x->gpus->gpus, x->gpus->n, &d);
         for (size_t i = 0; i < x->gpus->n; i++)
-                if (!x->gpus->gpus[i].has_mig)
-                        mask |= UINT64_C(1) << i;
+                if (x->gpus->gpus[i].has_mig)
+                        mask &= ~(UINT64_C(1) << i);
         return mask;
 }
 
-/* As the daemon counts replicas of "per-gpu": who shares the CPU's memory is left out where there are others. */
-static uint64_t replica_gpus(const struct plan_run *x)
+static uint64_t replica_gpus(struct plan_run *x, const struct config_instance *e)
 {
-        uint64_t own = usable(x);
+        return gpus_computing(x->gpus->gpus, x->gpus->n, usable(x, e));
+}
 
-        for (size_t i = 0; i < x->gpus->n; i++)
-                if (x->gpus->gpus[i].is_shared)
-                        own &= ~(UINT64_C(1) << i);
-        return own ? own : usable(x);
+static bool is_called(const struct gpu *g, const char *id)
+{
+        char index[12];
+
+        (void)snprintf(index, sizeof index, "%d", g->index);
+        return streq(id, g->uuid) || (!g->is_mig && streq(id, index));
+}
+
+/* Each vendor counts from 0: an index is of those that its program can use, if there is such one. 0; -ENODEV with words. */
+static int find_gpu(struct plan_run *x, const struct config_instance *e, const char *id, uint64_t *ret,
+                    char *detail, size_t size)
+{
+        uint64_t can = usable(x, e);
+        const struct gpu *found = NULL;
+
+        for (size_t i = x->gpus->n; i-- > 0;)
+                if (is_called(x->gpus->gpus + i, id) && (!found || (can >> i & 1) || !*ret)) {
+                        found = x->gpus->gpus + i;
+                        *ret = can & UINT64_C(1) << i;
+                }
+        if (!found)
+                (void)snprintf(detail, size, "GPU %.60s is not there", id);
+        else if (found->has_mig)
+                (void)snprintf(detail, size, "GPU %.60s is divided (MIG): name one of its parts", id);
+        else if (!*ret)
+                (void)snprintf(detail, size, "GPU %.60s is none that its llama-server can use", id);
+        return found && *ret ? 0 : -ENODEV;
 }
 
 /* The nth bit of mask alone; 0: there are fewer. */
@@ -207,33 +260,19 @@ static uint64_t nth(uint64_t mask, unsigned n)
 }
 
 /* 0; -ENODEV with words. */
-static int mask_of(const struct plan_run *x, const struct config_instance *e, unsigned replica, uint64_t *ret,
+static int mask_of(struct plan_run *x, const struct config_instance *e, unsigned replica, uint64_t *ret,
                    char *detail, size_t size)
 {
-        *ret = usable(x);
+        *ret = usable(x, e);
         if (e->replicas_per_gpu) {
-                *ret = nth(replica_gpus(x), replica);
+                *ret = nth(replica_gpus(x, e), replica);
         } else if (e->gpu_mode == CONFIG_GPU_LIST) {
                 *ret = 0;
                 for (char *const *id = e->gpu; id && *id; id++) {
                         uint64_t found = 0;
 
-                        for (size_t i = 0; i < x->gpus->n && !found; i++) {
-                                char index[12];
-
-                                (void)snprintf(index, sizeof index, "%d", x->gpus->gpus[i].index);
-                                if (streq(*id, index) || streq(*id, x->gpus->gpus[i].uuid))
-                                        found = UINT64_C(1) << i;
-                        }
-                        if (!found) {
-                                (void)snprintf(detail, size, "GPU %.60s is not there", *id);
+                        if (find_gpu(x, e, *id, &found, detail, size) < 0)
                                 return -ENODEV;
-                        }
-                        if (found & ~usable(x)) {
-                                (void)snprintf(detail, size,
-                                               "GPU %.60s is divided (MIG): name one of its parts", *id);
-                                return -ENODEV;
-                        }
                         *ret |= found;
                 }
         }
@@ -278,10 +317,10 @@ static int add(struct plan_run *x, const struct config_instance *e, unsigned rep
         return 0;
 }
 
-static unsigned replicas_of(const struct plan_run *x, const struct config_instance *e)
+static unsigned replicas_of(struct plan_run *x, const struct config_instance *e)
 {
         if (e->replicas_per_gpu)
-                return (unsigned)MAX(__builtin_popcountll(replica_gpus(x)), 1);
+                return (unsigned)MAX(__builtin_popcountll(replica_gpus(x, e)), 1);
         return MAX(e->replicas, 1U);
 }
 
@@ -393,6 +432,8 @@ int plan_offline(int argc, char **argv)
         x.cli.json = options_get(&x.cli.options, "json") != NULL;
         screen_init(&x.cli.screen, STDOUT_FILENO, options_get(&x.cli.options, "no-color") != NULL);
         r = run(&x);
+        binaries_free(x.programs);
+        loop_free(x.loop);
         free(x.lines);
         free(x.names);
         free(x.details);

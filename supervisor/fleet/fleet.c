@@ -50,6 +50,7 @@ static void on_binary_known(void *owner, usec_t now)
         struct fleet *f = owner;
 
         (void)now;
+        gpus_told_devices(f);
         gpu_care_back(f); /* who waits for a program that sees a GPU */
 }
 
@@ -220,10 +221,20 @@ int fleet_add_member(struct fleet *f, struct member *m)
         return 0;
 }
 
+/* As many as were counted when it was configured: what a driver shows from moment to moment makes no member, and ends none. */
+static unsigned replicas_now(const struct fleet *f, const struct config_instance *e)
+{
+        for (size_t i = 0; e->replicas_per_gpu && i < f->n_members; i++)
+                if (f->members[i]->entry == e && !f->members[i]->removed)
+                        return f->members[i]->replicas;
+        return fleet_replicas(f, e);
+}
+
 int fleet_make_members(struct fleet *f, const struct config *c)
 {
+        gpus_ask_for_replicas(f, c);
         for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n = fleet_replicas(f, &c->instances[i]);
+                unsigned n = replicas_now(f, &c->instances[i]);
 
                 for (unsigned k = 0; k < n; k++) {
                         char name[CONFIG_NAME_MAX];

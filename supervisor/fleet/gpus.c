@@ -37,23 +37,23 @@ static unsigned kind_of(const struct gpu *g)
 }
 
 /* Which kinds there are. */
-static unsigned kinds(const struct fleet *f)
+static unsigned kinds(const struct gpu *list, size_t n)
 {
         unsigned found = 0;
 
-        for (size_t i = 0; i < f->n_gpus; i++)
-                if (gpus_is_there(f->gpus + i))
-                        found |= kind_of(f->gpus + i);
+        for (size_t i = 0; i < n; i++)
+                if (gpus_is_there(list + i))
+                        found |= kind_of(list + i);
         return found;
 }
 
-static bool is_mixed(const struct fleet *f)
+bool gpus_are_mixed(const struct gpu *list, size_t n)
 {
-        return kinds(f) == (DEVICES_CUDA | DEVICES_ROCM);
+        return kinds(list, n) == (DEVICES_CUDA | DEVICES_ROCM);
 }
 
 /* With variables of its own it may see what it does not see without: it is asked without. */
-static bool is_asked_for(const struct config_instance *e)
+bool gpus_asks(const struct config_instance *e)
 {
         static const char *const telling[] = {"LD_",   "GGML_",   "HSA_", "HIP_", "ROCR_",
                                               "CUDA_", "NVIDIA_", "GPU_", NULL};
@@ -65,20 +65,30 @@ static bool is_asked_for(const struct config_instance *e)
         return !e->adopt && e->binary && e->gpu_mode != CONFIG_GPU_NONE;
 }
 
-uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e)
+uint64_t gpus_of_kinds(const struct gpu *list, size_t n, const struct devices *d)
 {
+        bool any = d->n <= 0 || (d->kinds & DEVICES_OTHER);
         uint64_t mask = 0;
-        struct devices d;
 
-        if (!is_mixed(f) || !is_asked_for(e))
-                return all_gpus(f);
-        binaries_devices_told(f->binaries, e->binary, &d);
-        if (d.n <= 0 || (d.kinds & DEVICES_OTHER))
-                return all_gpus(f);
-        for (size_t i = 0; i < f->n_gpus; i++)
-                if (gpus_is_there(f->gpus + i) && (d.kinds & kind_of(f->gpus + i)))
+        for (size_t i = 0; i < n; i++)
+                if (gpus_is_there(list + i) && (any || (d->kinds & kind_of(list + i))))
                         mask |= UINT64_C(1) << i;
         return mask;
+}
+
+bool gpus_are_picked(const struct fleet *f, const struct config_instance *e)
+{
+        return gpus_are_mixed(f->gpus, f->n_gpus) && gpus_asks(e);
+}
+
+uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e)
+{
+        struct devices d;
+
+        if (!gpus_are_picked(f, e))
+                return all_gpus(f);
+        binaries_devices_told(f->binaries, e->binary, &d);
+        return gpus_of_kinds(f->gpus, f->n_gpus, &d);
 }
 
 /* --- by name --------------------------------------------------------------------------------------------------------- */
@@ -121,24 +131,29 @@ int gpus_ask(const struct member *m)
 
         if (gpus_are_awaited(f) && (m->entry->replicas_per_gpu || some_are_missing(f, m->entry)))
                 return -EINPROGRESS;
-        if (!is_mixed(f) || !is_asked_for(m->entry))
+        if (!gpus_are_picked(f, m->entry))
                 return 0;
         binaries_devices_told(f->binaries, m->entry->binary, &d);
-        if (d.n > 0 && !(d.kinds & DEVICES_OTHER) && (kinds(f) & ~d.kinds))
+        if (d.n > 0 && !(d.kinds & DEVICES_OTHER) && (kinds(f->gpus, f->n_gpus) & ~d.kinds))
                 binaries_forget_devices(f->binaries, BELIEVED);
         return binaries_devices(f->binaries, m->entry->binary, &d) == -EINPROGRESS ? -EINPROGRESS : 0;
 }
 
 /* Of these, those that compute: not a divided one, of which programs can only use the parts; and none that shares the CPU's memory where there are
  * others: it is for the screen, and most programs do not see it, and would run on the CPU. */
-static uint64_t computing(const struct fleet *f, uint64_t among)
+uint64_t gpus_computing(const struct gpu *list, size_t n, uint64_t among)
 {
         uint64_t own = 0, shared = 0;
 
-        for (size_t i = 0; i < f->n_gpus; i++)
-                if ((among >> i & 1) && !f->gpus[i].has_mig)
-                        *(f->gpus[i].is_shared ? &shared : &own) |= UINT64_C(1) << i;
+        for (size_t i = 0; i < n; i++)
+                if ((among >> i & 1) && !list[i].has_mig)
+                        *(list[i].is_shared ? &shared : &own) |= UINT64_C(1) << i;
         return own ? own : shared;
+}
+
+static uint64_t computing(const struct fleet *f, uint64_t among)
+{
+        return gpus_computing(f->gpus, f->n_gpus, among);
 }
 
 /* A member has that name, or a process of an earlier daemon. */
@@ -150,7 +165,8 @@ static bool is_taken(const struct fleet *f, const char *name)
         return m ? !m->removed : record && access(record, F_OK) == 0;
 }
 
-/* Until a driver has told which GPUs there are, nobody is too many: who is there stays, by the name that he has. n: GPUs that are known already. */
+/* Until a driver has told which GPUs there are, or its program which it can use, nobody is too many: who is there stays, by the name that he has.
+ * n: GPUs that are known already. */
 static unsigned replicas_guessed(const struct fleet *f, const struct config_instance *e, unsigned n)
 {
         char name[CONFIG_NAME_MAX];
@@ -164,14 +180,24 @@ static unsigned replicas_guessed(const struct fleet *f, const struct config_inst
         return is_taken(f, e->name) ? 1 : n;
 }
 
+/* Its program has not told yet which it can use: it may be fewer than there are. */
+static bool is_untold(const struct fleet *f, const struct config_instance *e)
+{
+        struct devices d = {0};
+
+        if (gpus_are_picked(f, e))
+                binaries_devices_told(f->binaries, e->binary, &d);
+        return d.n < 0;
+}
+
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry)
 {
         unsigned n;
 
         if (!entry->replicas_per_gpu)
                 return demand_replicas(f, entry);
-        n = (unsigned)__builtin_popcountll(computing(f, all_gpus(f)));
-        if (gpus_are_guessed(f))
+        n = (unsigned)__builtin_popcountll(computing(f, gpus_reach(f, entry)));
+        if (gpus_are_guessed(f) || is_untold(f, entry))
                 n = replicas_guessed(f, entry, n);
         return MIN(MAX(n, 1U), (unsigned)CONFIG_REPLICAS_MAX);
 }
@@ -191,10 +217,11 @@ static size_t pinned_to(const struct fleet *f, const struct member *m)
 static size_t gpu_of_replica(const struct member *m)
 {
         const struct fleet *f = m->fleet;
-        uint64_t all = computing(f, all_gpus(f)), left = all;
+        uint64_t all = computing(f, gpus_reach(f, m->entry)), left = all;
         size_t own = pinned_to(f, m), i = 0;
 
-        if (own < f->n_gpus && (all >> own & 1))
+        /* Also one that its program does not see now: that is what is wrong then. */
+        if (own < f->n_gpus && (computing(f, all_gpus(f)) >> own & 1))
                 return own;
         for (size_t k = 0; k < f->n_members; k++) {
                 const struct member *o = f->members[k];
@@ -388,16 +415,18 @@ static void tell_unreached(const struct config_instance *e, const struct gpu *g,
         (void)snprintf(why, size,
                        "GPU %s (%s) is none that %.90s can use: its --list-devices names others only. Take a "
                        "build for it, or give it "
-                       "another \"gpu\" (of \"per-gpu\": a number of \"replicas\")",
+                       "another \"gpu\" (of \"per-gpu\": a reload counts anew)",
                        gpus_name(g), gpu_vendor_name(g->vendor), e->binary);
 }
 
-/* Why it cannot be pinned to that one. */
+/* Why it cannot be pinned to that one. What befalls a GPU does not touch who was told to compute without. */
 static bool is_barred(const struct fleet *f, const struct config_instance *e, size_t place, char *why,
                       size_t size)
 {
         const struct gpu *g = f->gpus + place;
 
+        if (gpu_is_declined(e->args, e->env))
+                return false;
         if (!(gpus_reach(f, e) >> place & 1))
                 tell_unreached(e, g, why, size);
         else if (is_out(f, g))
@@ -497,14 +526,8 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                                 pinned[n++] = &f->gpus[i];
         }
         for (i = 0; i < n; i++)
-                if (is_out(f, pinned[i])) {
-                        (void)snprintf(detail, size, "GPU %.90s is %s", gpus_name(pinned[i]),
-                                       pinned[i]->figures.is_lost ? "lost: its driver cannot reach it"
-                                                                  : "cordoned");
+                if (is_barred(f, m->entry, (size_t)(pinned[i] - f->gpus), detail, size))
                         return -ENODEV;
-                } else if (is_barred(f, m->entry, (size_t)(pinned[i] - f->gpus), detail, size)) {
-                        return -ENODEV;
-                }
         for (i = 0; i < n; i++)
                 if (text_list_add(&m->gpu, pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci) < 0)
                         return -ENOMEM;

@@ -38,6 +38,7 @@ struct gpus {
         bool is_short;     /* the last snapshot could not be taken, since we are short of files */
         bool silent;       /* the driver owes an answer for too long: a thread of ours waits in it */
         bool guessed;      /* replicas were counted before the first snapshot, and not again since */
+        bool untold, told; /* … before their programs had told what they can use; one has since */
         usec_t at;         /* monotonic, of the last snapshot */
         usec_t realtime;
         uint64_t number;
@@ -287,10 +288,29 @@ bool gpus_became_known(struct fleet *f)
 {
         struct gpus *s = f->gpu_facts;
 
-        if (!s || !s->guessed || gpus_are_guessed(f))
+        if (!s || !(s->guessed || s->told) || gpus_are_guessed(f))
                 return false;
-        s->guessed = false;
+        s->guessed = s->told = false;
         return true;
+}
+
+void gpus_ask_for_replicas(struct fleet *f, const struct config *c)
+{
+        bool is_asking = false;
+        struct devices d;
+
+        for (size_t i = 0; i < c->n_instances; i++)
+                if (c->instances[i].replicas_per_gpu && gpus_are_picked(f, &c->instances[i]) &&
+                    binaries_devices(f->binaries, c->instances[i].binary, &d) == -EINPROGRESS)
+                        is_asking = true;
+        if (f->gpu_facts)
+                f->gpu_facts->untold = is_asking;
+}
+
+void gpus_told_devices(struct fleet *f)
+{
+        if (f->gpu_facts && f->gpu_facts->untold)
+                f->gpu_facts->told = true;
 }
 
 bool gpus_are_hidden(const struct fleet *f)

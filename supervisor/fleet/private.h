@@ -118,14 +118,21 @@ const struct gpu_cordon *gpus_cordon(const struct fleet *f, const struct gpu *g)
 bool gpus_is_there(const struct gpu *g);
 /* Bit by place: those that the entry's program can use, of both vendors' by what its --list-devices named; all while nobody knows. */
 uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e);
+/* There are GPUs of two vendors, and what the entry's program tells of itself picks among them. */
+bool gpus_are_picked(const struct fleet *f, const struct config_instance *e);
 /* What must be known before a start: 0; -EINPROGRESS: its program is being asked, or the driver, for the first time, and not yet silent. */
 int gpus_ask(const struct member *m);
 /* gpus_facts.c: there was no snapshot yet, though there may be GPUs: what is known of them is what the kernel's files show, or nothing. */
 bool gpus_are_guessed(const struct fleet *f);
 /* The same, and it is still to come: the driver is not silent. */
 bool gpus_are_awaited(const struct fleet *f);
-/* True once after the first snapshot, when replicas were counted without it. */
+/* True once after the first snapshot, when replicas were counted without it, or when a program has told what it can use, and they were counted
+ * without that. */
 bool gpus_became_known(struct fleet *f);
+/* Asks the programs of entries with replicas "per-gpu" which GPUs they can use, where that is to be known and has not been told. */
+void gpus_ask_for_replicas(struct fleet *f, const struct config *c);
+/* Some program has answered. */
+void gpus_told_devices(struct fleet *f);
 /* The last one could not be taken, since we are short of files: what is told of GPUs is of before. */
 bool gpus_are_hidden(const struct fleet *f);
 struct member *fleet_member(const struct fleet *f, const char *name);
@@ -140,7 +147,8 @@ void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
 /* Makes the members that the config asks for and that are not there yet. */
 int fleet_make_members(struct fleet *f, const struct config *c);
-/* apply.c: the first snapshot of the GPUs came late: replicas "per-gpu" that were counted without it are counted anew. */
+/* apply.c: the first snapshot of the GPUs came late, or what a program can use of them: replicas "per-gpu" that were counted without it are
+ * counted anew. */
 void fleet_fit_replicas(struct fleet *f, usec_t now);
 /* It is not in the configuration any more, or beyond its range: stopped, then gone. -ENOMEM: it stays. */
 int fleet_remove_member(struct member *m, usec_t now);

@@ -225,6 +225,34 @@ def test_plan_without_a_daemon_and_without_gpus(make_daemon, machine):
     assert result.returncode == 1 and "bogus" in result.stderr
 
 
+def test_the_plan_of_two_vendors(make_daemon, machine):
+    """What a program can use is asked of it: without a daemon, and by one, it is the same. The fake sees CUDA's alone."""
+    machine.add("GPU-00", 1, total=24 * GIB, used=GIB)
+    machine.add_amd(1, 3, "6f5c1d2e3a4b5c6d", mem_info_vram_total=str(48 * GIB))
+    instances = [entry("each", "qwen", replicas="per-gpu"), entry("free", "qwen"), entry("green", "qwen", gpu=[0], autostart=False),
+                 entry("red", "qwen", gpu=["GPU-6f5c1d2e3a4b5c6d"])]
+    daemon = make_daemon(dict(machine.config, instances=instances), env=machine.env, start=False)
+    gpus.gguf(os.path.join(daemon.models, "qwen.gguf"), 2 * GIB)
+    told = json.loads(daemon.cli("plan", "--offline", "--json", "--config", daemon.config_file, socket_option=False).stdout)
+    assert [x["instance"] for x in told["instances"]] == ["each", "free", "green", "red"], told
+    assert [on(told, name) for name in ("each", "free", "green")] == [["GPU-00"]] * 3, told
+    assert "none that its llama-server can use" in line(told, "red")["reason"]
+    daemon.start()
+    for name in ("each", "free"):
+        daemon.wait_state(name, "ready")
+        assert visible(daemon, name) == ["GPU-00"]
+    daemon.wait_state("red", "error")
+    assert sorted(i["name"] for i in daemon.get("/api/v1/instances").json["instances"]) == ["each", "free", "green", "red"]
+    # One that sees both: a replica on each.
+    daemon.stop()
+    daemon.env["FAKE_DEVICES"] = "  CUDA0: FAKE (8 MiB, 8 MiB free)\n  ROCm0: FAKE (8 MiB, 8 MiB free)"
+    told = json.loads(daemon.cli("plan", "--offline", "--json", "--config", daemon.config_file, socket_option=False).stdout)
+    assert [on(told, name) for name in ("each-0", "each-1", "red")] == [["GPU-00"]] + [["GPU-6f5c1d2e3a4b5c6d"]] * 2, told
+    daemon.start()
+    for name in ("each-0", "each-1"):
+        daemon.wait_state(name, "ready")
+
+
 # ---- what was taken ------------------------------------------------------------------------------------------------------
 
 def test_what_was_taken_is_learned(place, machine):

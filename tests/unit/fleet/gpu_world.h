@@ -114,17 +114,22 @@ static inline void put_model(const struct world *w, const char *name, uint64_t s
         assert_int_equal(truncate(path, (off_t)size), 0);
 }
 
-/* With the GPUs that were put before. devices: what the programs see of them, lines of --list-devices. */
-static inline void begin_gpus(struct world *w, const char *devices, const char *instances)
+static inline void write_gpus_config(struct world *w, const char *instances)
 {
         _cleanup_free_ char *more = text_format("\"gpus\": {\"nvml\": \"" BINARY_DIR
                                                 "/tests/fakes/fake_nvml.so\", \"root\": \"%s/root\"},",
                                                 w->dir);
 
-        assert_int_equal(setenv("FAKE_DEVICES", devices, 1), 0);
         w->more = more;
         write_config(w, instances);
         w->more = NULL;
+}
+
+/* With the GPUs that were put before. devices: what the programs see of them, lines of --list-devices. */
+static inline void begin_gpus(struct world *w, const char *devices, const char *instances)
+{
+        assert_int_equal(setenv("FAKE_DEVICES", devices, 1), 0);
+        write_gpus_config(w, instances);
         open_fleet(w);
 }
 

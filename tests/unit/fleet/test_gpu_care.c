@@ -213,6 +213,22 @@ static void at_an_endpoint_it_waits_for_its_gpu(void **state)
         is_well_on(w, "fixed", "GPU-aa");
 }
 
+static void who_computes_without_is_not_touched(void **state)
+{
+        struct world *w = *state;
+        char *message = NULL;
+
+        begin(w, NVML, TWO,
+              ENTRY("cpu", ", \"gpu\": [\"GPU-aa\"], \"args\": [\"-ngl\", \"0\"], \"autostart\": false") "," ENTRY(
+                      "fixed", ", \"gpu\": [\"GPU-aa\"]"));
+        is_well_on(w, "fixed", "GPU-aa");
+        order(w, "GPU-aa", true);
+        wait_error(w, "fixed", "error", "GPU-aa is cordoned: test");
+        assert_int_equal(fleet_order(w->fleet, "cpu", FLEET_START, &message), 0);
+        free(message);
+        wait_status(w, "cpu", "ready");
+}
+
 /* --- waiting for room ---------------------------------------------------------------------------------------------------- */
 
 #define QWEN(more) "{\"name\": \"qwen\", \"model\": \"qwen.gguf\", \"args\": [\"-c\", \"8192\"]" more "}"
@@ -817,6 +833,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
         const struct CMUnitTest tests[] = {
                 TEST(at_an_endpoint_it_waits_for_its_gpu),
+                TEST(who_computes_without_is_not_touched),
                 TEST(what_it_waits_for_is_forgotten_with_the_wait),
                 TEST(who_was_barred_meanwhile_waits_anew),
                 TEST(who_waited_in_vain_beside_a_cordoned_gpu_comes_back),

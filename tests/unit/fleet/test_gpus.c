@@ -18,6 +18,8 @@
 #define INSTANCE(name, more)                                                                                 \
         "{\"name\": \"" name "\", \"model\": \"small.gguf\", \"args\": [\"-c\", \"512\"]" more "}"
 
+#define EACH INSTANCE("qwen", ", \"replicas\": \"per-gpu\"")
+
 /* The red one is the larger one. */
 static struct world *mixed(void **state)
 {
@@ -94,18 +96,47 @@ static void a_gpu_for_the_screen_has_no_replica(void **state)
         put_card(w, "0000:01:00.0", "GPU-aa");
         put_amd(w, "0\n", true);
         put_model(w, "small.gguf", GIB(2));
-        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\""));
+        begin_gpus(w, CUDA, EACH);
         wait_status(w, "qwen", "ready"); /* not qwen-0 and qwen-1 */
         assert_true(is_pinned(w, "qwen", "GPU-aa"));
 }
 
-static void a_replica_has_none_that_it_can_use(void **state)
+static bool is_member(const struct world *w, const char *name)
+{
+        const struct member *m = fleet_member(w->fleet, name);
+
+        return m && !m->removed;
+}
+
+/* Those that its program can use count, once it has told; until then nobody is started. */
+static void replicas_are_of_those_that_it_can_use(void **state)
+{
+        struct world *w = mixed(state);
+        pid_t pid;
+
+        begin_gpus(w, CUDA, EACH);
+        wait_status(w, "qwen", "ready"); /* not qwen-0 and qwen-1 */
+        assert_true(is_pinned(w, "qwen", "GPU-aa"));
+        assert_int_equal(fleet_count(w->fleet), 1);
+        pid = find(w, "qwen")->pid;
+        reload(w);
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w); /* which has not asked yet, and finds one that runs */
+        wait_status(w, "qwen", "ready");
+        assert_int_equal(find(w, "qwen")->pid, pid);
+        assert_false(is_member(w, "qwen-0"));
+}
+
+static void a_program_for_both_has_a_replica_on_each(void **state)
 {
         struct world *w = mixed(state);
 
-        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\""));
+        begin_gpus(w, CUDA "\n" ROCM, EACH);
         wait_status(w, "qwen-0", "ready");
-        wait_error(w, "qwen-1", "a number of \"replicas\"");
+        wait_status(w, "qwen-1", "ready");
+        assert_true(is_pinned(w, "qwen-0", "GPU-aa"));
+        assert_true(is_pinned(w, "qwen-1", "GPU-" RED));
+        assert_int_equal(fleet_count(w->fleet), 2);
 }
 
 /* --- one that is not told of ------------------------------------------------------------------------------------------ */
@@ -257,7 +288,7 @@ static void replicas_keep_their_parts(void **state)
 
         put_nvidia(w, WHOLE "part 0 MIG-1 total=9000000000 used=0\npart 0 MIG-2 total=9000000000 used=0\n");
         put_model(w, "small.gguf", GIB(2));
-        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\""));
+        begin_gpus(w, CUDA, EACH);
         wait_status(w, "qwen-0", "ready");
         wait_status(w, "qwen-1", "ready");
         assert_true(is_pinned(w, "qwen-0", "MIG-1"));
@@ -319,6 +350,29 @@ static void wait_gone(struct world *w, const char *name)
                         fail_msg("%s is still there: %s", name, find(w, name)->status);
 }
 
+/* They were counted when it was configured; that others go at that moment is no reason to count again. */
+static void a_part_that_is_away_makes_no_replica(void **state)
+{
+        struct world *w = *state;
+
+        put_nvidia(w, WHOLE PART(1) PART(2));
+        put_model(w, "small.gguf", GIB(2));
+        begin_gpus(w, CUDA,
+                   "{\"name\": \"other\", \"model\": \"small.gguf\", \"gpu\": \"none\", "
+                   "\"args\": [\"--ignore-term\"], \"stop\": {\"grace\": \"4s\"}}," EACH);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+        wait_status(w, "other", "ready");
+        write_gpus_config(w, EACH);
+        reload(w);
+        put_nvidia(w, WHOLE PART(2));
+        wait_gpus(w, 2);
+        assert_non_null(fleet_find(w->fleet, "other")); /* it takes its time */
+        wait_gone(w, "other");
+        assert_false(is_member(w, "qwen"));
+        assert_int_equal(fleet_count(w->fleet), 2);
+}
+
 static pid_t pid_of(struct world *w, const char *name)
 {
         wait_status(w, name, "ready");
@@ -331,7 +385,7 @@ static void leave_three(struct world *w, pid_t *pids)
         put_nvidia(w, WHOLE PART(1) PART(2) PART(3));
         put_card(w, "0000:01:00.0", "GPU-aa"); /* the kernel's files tell of no parts */
         put_model(w, "small.gguf", GIB(2));
-        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\""));
+        begin_gpus(w, CUDA, EACH);
         pids[0] = pid_of(w, "qwen-0");
         pids[1] = pid_of(w, "qwen-1");
         pids[2] = pid_of(w, "qwen-2");
@@ -381,7 +435,7 @@ static void replicas_come_when_a_slow_driver_has_told(void **state)
 
         hush_nvidia(w);
         put_model(w, "small.gguf", GIB(2));
-        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\""));
+        begin_gpus(w, CUDA, EACH);
         assert_int_equal(fleet_gpus_at(w->fleet), 0);
         assert_non_null(fleet_find(w->fleet, "qwen"));
         release_nvidia(w, WHOLE PART(1) PART(2));
@@ -484,7 +538,9 @@ int main(void)
                 TEST(a_list_names_one_that_it_cannot_use),
                 TEST(an_index_counts_among_those_that_it_can_use),
                 TEST(a_gpu_for_the_screen_has_no_replica),
-                TEST(a_replica_has_none_that_it_can_use),
+                TEST(replicas_are_of_those_that_it_can_use),
+                TEST(a_program_for_both_has_a_replica_on_each),
+                TEST(a_part_that_is_away_makes_no_replica),
                 TEST(a_gpu_that_is_missed_is_lost_after_a_second),
                 TEST(a_part_that_is_taken_away),
                 TEST(a_gpu_that_is_divided_again_and_again),
