@@ -12,6 +12,7 @@ enum { FETCH_QUEUE = 8, HEALTH_BODY_MAX = 16 * 1024, FETCH_BODY_MAX = 1024 * 102
 
 #define PACE_FIRST   (25 * USEC_PER_MSEC)
 #define PACE_LOADING (250 * USEC_PER_MSEC)
+#define REST         (50 * USEC_PER_MSEC)
 
 struct probe {
         struct loop *loop;
@@ -60,7 +61,9 @@ static void plan_next(struct probe *p, usec_t now)
 {
         if (p->pace == PROBE_STOPPED || p->health)
                 return;
-        timer_set(p->timer, MAX(next_time(p), now));
+        /* One that takes an interval to answer rests for a moment, too: see probe_ask_fn. */
+        timer_set(p->timer, MAX(next_time(p),
+                                p->pace == PROBE_STEADY ? usec_add(now, MIN(REST, p->interval / 4)) : now));
 }
 
 static enum probe_kind classify(struct probe *p, const struct exchange_answer *a)
