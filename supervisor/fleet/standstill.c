@@ -1,4 +1,4 @@
-/* standstill.c: the evidence for core/wedge, gathered at each probe that was answered well. */
+/* standstill.c: the evidence for core/wedge, gathered at each probe that was answered well; what its threads do, right before the probe. */
 #include <stdio.h>
 
 #include "base/macros.h"
