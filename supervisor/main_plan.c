@@ -1,5 +1,5 @@
-/* main_plan.c: the plan of a configuration, on the GPUs as they are now, without a daemon: it reads files and asks the driver itself, so it is no
- * verb of the client. */
+/* main_plan.c: the plan of a configuration, on the GPUs as they are now, without a daemon: it reads files, and asks the
+ * driver and, on GPUs of two vendors, the programs itself, so it is no verb of the client. */
 #include "main_plan.h"
 
 #include <errno.h>
@@ -202,15 +202,21 @@ static void ask_devices(struct plan_run *x, const char *program, struct devices 
                 loop_run(x->loop);
 }
 
-/* Those that the entry's program can use, and are not divided. A machine with GPUs of two vendors alone asks for that. */
-static uint64_t usable(struct plan_run *x, const struct config_instance *e)
+/* Those that the entry's program can use. A machine with GPUs of two vendors alone asks for that. */
+static uint64_t reach(struct plan_run *x, const struct config_instance *e)
 {
         struct devices d = {.n = -1};
-        uint64_t mask;
 
         if (gpus_are_mixed(x->gpus->gpus, x->gpus->n) && gpus_asks(e))
                 ask_devices(x, e->binary, &d);
-        mask = gpus_of_kinds(x->gpus->gpus, x->gpus->n, &d);
+        return gpus_of_kinds(x->gpus->gpus, x->gpus->n, &d);
+}
+
+/* … and are not divided. */
+static uint64_t usable(struct plan_run *x, const struct config_instance *e)
+{
+        uint64_t mask = reach(x, e);
+
         for (size_t i = 0; i < x->gpus->n; i++)
                 if (x->gpus->gpus[i].has_mig)
                         mask &= ~(UINT64_C(1) << i);
@@ -234,7 +240,7 @@ static bool is_called(const struct gpu *g, const char *id)
 static int find_gpu(struct plan_run *x, const struct config_instance *e, const char *id, uint64_t *ret,
                     char *detail, size_t size)
 {
-        uint64_t can = usable(x, e);
+        uint64_t can = reach(x, e);
         const struct gpu *found = NULL;
 
         for (size_t i = x->gpus->n; i-- > 0;)
@@ -248,7 +254,7 @@ static int find_gpu(struct plan_run *x, const struct config_instance *e, const c
                 (void)snprintf(detail, size, "GPU %.60s is divided (MIG): name one of its parts", id);
         else if (!*ret)
                 (void)snprintf(detail, size, "GPU %.60s is none that its llama-server can use", id);
-        return found && *ret ? 0 : -ENODEV;
+        return found && *ret && !found->has_mig ? 0 : -ENODEV;
 }
 
 /* The nth bit of mask alone; 0: there are fewer. */
@@ -340,7 +346,7 @@ static int add_all(struct plan_run *x)
                 const struct config_instance *e = &c->instances[i];
                 unsigned n = replicas_of(x, e), shown = e->replicas_max ? e->replicas_max : n;
 
-                for (unsigned k = 0; !e->adopt && k < n; k++) {
+                for (unsigned k = 0; !e->adopt && k < n && x->n < max; k++) {
                         int r = add(x, e, k, shown);
 
                         if (r < 0)

@@ -31,7 +31,7 @@ static size_t count_names(const struct fleet *f, const struct config *c)
         size_t n = 0;
 
         for (size_t i = 0; i < c->n_instances; i++)
-                n += fleet_replicas(f, &c->instances[i]);
+                n += fleet_replicas_now(f, &c->instances[i], true);
         return n;
 }
 
@@ -40,7 +40,7 @@ static void find_members(const struct fleet *f, const struct config *c, const st
                          struct plan *p)
 {
         for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n = fleet_replicas(f, &c->instances[i]);
+                unsigned n = fleet_replicas_now(f, &c->instances[i], true);
 
                 for (unsigned k = 0; k < n; k++) {
                         struct plan_start s = {.entry = &c->instances[i], .replica = k, .replicas = n};
@@ -162,6 +162,7 @@ void fleet_fit_replicas(struct fleet *f, usec_t now)
 
         if (!f->started || f->stopping || !gpus_became_known(f))
                 return;
+        gpus_ask_for_replicas(f, f->config, false);
         if (plan_make(f, f->config, &p) < 0) {
                 log_err(NULL, "out of memory: replicas \"per-gpu\" are as before until the next reload");
                 return;
@@ -174,9 +175,14 @@ void fleet_fit_replicas(struct fleet *f, usec_t now)
                         continue;
                 if (to->entry) {
                         member_set_entry(m, to->entry, to->replica, to->replicas);
+                        (void)demand_attach(f->demand, m); /* it is known there */
                         continue;
                 }
-                log_info(m->name, "the GPUs are known now, and there is none for it: it goes");
+                log_info(
+                        m->name,
+                        "the GPUs that its program can use are known now, and there is none for it: it goes");
+                if (m->demand && m->in.want_up)
+                        demand_renew(f->demand, m->demand, now);
                 (void)fleet_remove_member(m, now);
         }
         plan_finish(&p);
@@ -198,6 +204,7 @@ void plan_apply(struct fleet *f, struct config *c, const struct plan *p, usec_t 
         struct config *old = f->config;
         size_t n = f->n_members;
 
+        gpus_ask_for_replicas(f, c, true);
         /* Directories are taken once, at start: what lives in them stays where it is (reported as needsDaemonRestart). */
         swap(&c->runtime_dir, &old->runtime_dir);
         swap(&c->state_dir, &old->state_dir);

@@ -81,6 +81,8 @@ int demand_attach(struct demand *d, struct member *m)
         if (!x)
                 return -ENOMEM;
         x->entry = e;
+        if (e->replicas_per_gpu)
+                x->replicas = m->replicas;
         m->demand = x;
         d->dirty = d->stale = true;
         return 0;

@@ -20,6 +20,14 @@ static void pardon(struct member *m, usec_t now)
         member_touch(m);
 }
 
+void demand_renew(struct demand *d, struct demand_model *x, usec_t now)
+{
+        x->wanted = true;
+        if (!x->wanted_since)
+                x->wanted_since = now;
+        demand_look_again(d);
+}
+
 static void want(struct demand *d, struct demand_model *x, usec_t now)
 {
         x->asked = x->wanted = true;

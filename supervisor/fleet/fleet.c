@@ -142,6 +142,7 @@ int fleet_new(struct loop *loop, struct config *config, fleet_load_fn *load, voi
         if (r < 0)
                 goto fail;
         groups_open(f);
+        gpus_ask_for_replicas(f, config, false);
         r = fleet_make_members(f, config);
         if (r < 0)
                 goto fail;
@@ -221,20 +222,21 @@ int fleet_add_member(struct fleet *f, struct member *m)
         return 0;
 }
 
-/* As many as were counted when it was configured: what a driver shows from moment to moment makes no member, and ends none. */
-static unsigned replicas_now(const struct fleet *f, const struct config_instance *e)
+unsigned fleet_replicas_now(const struct fleet *f, const struct config_instance *e, bool anew)
 {
-        for (size_t i = 0; e->replicas_per_gpu && i < f->n_members; i++)
-                if (f->members[i]->entry == e && !f->members[i]->removed)
-                        return f->members[i]->replicas;
+        for (size_t i = 0; e->replicas_per_gpu && i < f->n_members; i++) {
+                const struct member *m = f->members[i];
+
+                if (m->entry == e && !m->removed && !(anew && m->is_guess))
+                        return m->replicas;
+        }
         return fleet_replicas(f, e);
 }
 
 int fleet_make_members(struct fleet *f, const struct config *c)
 {
-        gpus_ask_for_replicas(f, c);
         for (size_t i = 0; i < c->n_instances; i++) {
-                unsigned n = replicas_now(f, &c->instances[i]);
+                unsigned n = fleet_replicas_now(f, &c->instances[i], false);
 
                 for (unsigned k = 0; k < n; k++) {
                         char name[CONFIG_NAME_MAX];

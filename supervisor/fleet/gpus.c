@@ -91,6 +91,11 @@ uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e)
         return gpus_of_kinds(f->gpus, f->n_gpus, &d);
 }
 
+bool gpus_reach_all(const struct fleet *f, const struct config_instance *e)
+{
+        return gpus_reach(f, e) == all_gpus(f);
+}
+
 /* --- by name --------------------------------------------------------------------------------------------------------- */
 
 /* Each vendor counts from 0: an index is of those that its program can use, if there is such one. */
@@ -166,7 +171,7 @@ static bool is_taken(const struct fleet *f, const char *name)
 }
 
 /* Until a driver has told which GPUs there are, or its program which it can use, nobody is too many: who is there stays, by the name that he has.
- * n: GPUs that are known already. */
+ * n: GPUs that are known already, of which a driver may tell more, and a program fewer. */
 static unsigned replicas_guessed(const struct fleet *f, const struct config_instance *e, unsigned n)
 {
         char name[CONFIG_NAME_MAX];
@@ -176,17 +181,24 @@ static unsigned replicas_guessed(const struct fleet *f, const struct config_inst
                 if (is_taken(f, config_replica_name(e, k, CONFIG_REPLICAS_MAX, name, sizeof name)))
                         found = k + 1;
         if (found)
-                return MAX(MAX(n, found), 2U); /* of a single one the name would be another */
+                return MAX(gpus_are_guessed(f) ? MAX(n, found) : found,
+                           2U); /* of a single one the name would be another */
         return is_taken(f, e->name) ? 1 : n;
 }
 
-/* Its program has not told yet which it can use: it may be fewer than there are. */
+bool gpus_replicas_are_guessed(const struct fleet *f, const struct config_instance *e)
+{
+        return e->replicas_per_gpu &&
+               (gpus_are_guessed(f) ||
+                (gpus_are_picked(f, e) && binaries_devices_awaited(f->binaries, e->binary)));
+}
+
+/* Its program is asked for the first time: it may be fewer than there are. */
 static bool is_untold(const struct fleet *f, const struct config_instance *e)
 {
-        struct devices d = {0};
+        struct devices d;
 
-        if (gpus_are_picked(f, e))
-                binaries_devices_told(f->binaries, e->binary, &d);
+        binaries_devices_told(f->binaries, e->binary, &d);
         return d.n < 0;
 }
 
@@ -197,7 +209,7 @@ unsigned fleet_replicas(const struct fleet *f, const struct config_instance *ent
         if (!entry->replicas_per_gpu)
                 return demand_replicas(f, entry);
         n = (unsigned)__builtin_popcountll(computing(f, gpus_reach(f, entry)));
-        if (gpus_are_guessed(f) || is_untold(f, entry))
+        if (gpus_are_guessed(f) || (gpus_replicas_are_guessed(f, entry) && is_untold(f, entry)))
                 n = replicas_guessed(f, entry, n);
         return MIN(MAX(n, 1U), (unsigned)CONFIG_REPLICAS_MAX);
 }
@@ -220,8 +232,7 @@ static size_t gpu_of_replica(const struct member *m)
         uint64_t all = computing(f, gpus_reach(f, m->entry)), left = all;
         size_t own = pinned_to(f, m), i = 0;
 
-        /* Also one that its program does not see now: that is what is wrong then. */
-        if (own < f->n_gpus && (computing(f, all_gpus(f)) >> own & 1))
+        if (own < f->n_gpus && (all >> own & 1))
                 return own;
         for (size_t k = 0; k < f->n_members; k++) {
                 const struct member *o = f->members[k];
@@ -238,6 +249,9 @@ static size_t gpu_of_replica(const struct member *m)
                 left = all & -all;
         while (i < f->n_gpus && !(left >> i & 1))
                 i++;
+        /* One that its program does not see now, and no other is free: that is what is wrong then. */
+        if (i == f->n_gpus && own < f->n_gpus && (computing(f, all_gpus(f)) >> own & 1))
+                return own;
         return i;
 }
 
@@ -419,14 +433,12 @@ static void tell_unreached(const struct config_instance *e, const struct gpu *g,
                        gpus_name(g), gpu_vendor_name(g->vendor), e->binary);
 }
 
-/* Why it cannot be pinned to that one. What befalls a GPU does not touch who was told to compute without. */
+/* Why it cannot be pinned to that one. */
 static bool is_barred(const struct fleet *f, const struct config_instance *e, size_t place, char *why,
                       size_t size)
 {
         const struct gpu *g = f->gpus + place;
 
-        if (gpu_is_declined(e->args, e->env))
-                return false;
         if (!(gpus_reach(f, e) >> place & 1))
                 tell_unreached(e, g, why, size);
         else if (is_out(f, g))
@@ -456,6 +468,7 @@ enum member_bar gpu_care_bars(struct member *m, char *why, size_t size)
 {
         const struct config_instance *e = m->entry;
         const struct fleet *f = m->fleet;
+        bool declines = gpu_is_declined(e->args, e->env); /* what befalls a GPU does not touch it */
         size_t i = 0;
 
         if (e->replicas_per_gpu) {
@@ -464,10 +477,11 @@ enum member_bar gpu_care_bars(struct member *m, char *why, size_t size)
                         (void)snprintf(why, size,
                                        "replicas is \"per-gpu\", and this machine has %s. It is started when "
                                        "there is one for it: `llama-supervisor gpus` tells which there are",
-                                       all_gpus(f) ? "fewer GPUs than it had" : "no GPU that we can see");
+                                       all_gpus(f) ? "fewer GPUs for it than it had"
+                                                   : "no GPU that we can see");
                         return BAR_ABSENT;
                 }
-                return is_barred(f, e, i, why, size) ? BAR_GPU : BAR_NONE;
+                return !declines && is_barred(f, e, i, why, size) ? BAR_GPU : BAR_NONE;
         }
         if (e->gpu_mode == CONFIG_GPU_AUTO)
                 return auto_is_barred(m, why, size) ? BAR_GPU : BAR_NONE;
@@ -476,7 +490,7 @@ enum member_bar gpu_care_bars(struct member *m, char *why, size_t size)
                         tell_missing(f, *id, why, size);
                         return BAR_ABSENT;
                 }
-                if (is_barred(f, e, i, why, size))
+                if (!declines && is_barred(f, e, i, why, size))
                         return BAR_GPU;
         }
         return BAR_NONE;
@@ -486,6 +500,7 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
 {
         const struct fleet *f = m->fleet;
         const struct gpu *pinned[FLEET_GPUS];
+        bool declines = gpu_is_declined(m->entry->args, m->entry->env), hides = false;
         size_t n = 0, i, replica = m->entry->replicas_per_gpu ? gpu_of_replica(m) : 0;
 
         m->gpu = text_list_free(m->gpu);
@@ -495,7 +510,8 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                 i = replica;
                 if (i == f->n_gpus) {
                         (void)snprintf(detail, size, "replicas is \"per-gpu\", and this machine has %s",
-                                       f->n_gpus ? "fewer GPUs than it had" : "no GPU that we can see");
+                                       f->n_gpus ? "fewer GPUs for it than it had"
+                                                 : "no GPU that we can see");
                         return -ENODEV;
                 }
                 pinned[n++] = &f->gpus[i];
@@ -511,7 +527,9 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                         n++;
                 }
         } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO && gpus_uses_none(m)) {
-                return 0;
+                hides = declines && gpu_care_out(f);
+                if (!hides)
+                        return 0;
         } else if (m->entry->gpu_mode == CONFIG_GPU_AUTO) {
                 /* Not placed: llama-server spreads over all it sees, and sees all that take work. */
                 m->gpu_mask = gpus_reach(f, m->entry);
@@ -526,8 +544,14 @@ int fleet_pin(struct member *m, char ***ret_env, char *detail, size_t size)
                                 pinned[n++] = &f->gpus[i];
         }
         for (i = 0; i < n; i++)
-                if (is_barred(f, m->entry, (size_t)(pinned[i] - f->gpus), detail, size))
-                        return -ENODEV;
+                if (is_barred(f, m->entry, (size_t)(pinned[i] - f->gpus), detail, size)) {
+                        if (!declines)
+                                return -ENODEV;
+                        hides = true;
+                }
+        /* With -ngl 0 a program opens what it sees all the same, and may put a large batch there: not on one that is out. */
+        if (hides)
+                n = 0;
         for (i = 0; i < n; i++)
                 if (text_list_add(&m->gpu, pinned[i]->uuid[0] ? pinned[i]->uuid : pinned[i]->pci) < 0)
                         return -ENOMEM;

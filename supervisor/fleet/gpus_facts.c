@@ -294,15 +294,23 @@ bool gpus_became_known(struct fleet *f)
         return true;
 }
 
-void gpus_ask_for_replicas(struct fleet *f, const struct config *c)
+void gpus_ask_for_replicas(struct fleet *f, const struct config *c, bool anew)
 {
         bool is_asking = false;
         struct devices d;
 
-        for (size_t i = 0; i < c->n_instances; i++)
-                if (c->instances[i].replicas_per_gpu && gpus_are_picked(f, &c->instances[i]) &&
-                    binaries_devices(f->binaries, c->instances[i].binary, &d) == -EINPROGRESS)
+        for (size_t i = 0; i < c->n_instances; i++) {
+                const struct config_instance *e = c->instances + i;
+
+                if (!e->replicas_per_gpu || !gpus_are_picked(f, e))
+                        continue;
+                if (anew && !gpus_reach_all(f, e)) {
+                        binaries_forget_devices(f->binaries, 0);
+                        anew = false; /* of all programs */
+                }
+                if (binaries_devices(f->binaries, e->binary, &d) == -EINPROGRESS)
                         is_asking = true;
+        }
         if (f->gpu_facts)
                 f->gpu_facts->untold = is_asking;
 }

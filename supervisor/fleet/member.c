@@ -176,6 +176,7 @@ void member_set_entry(struct member *m, const struct config_instance *entry, uns
         m->entry = entry;
         m->replica = replica;
         m->replicas = replicas;
+        m->is_guess = gpus_replicas_are_guessed(m->fleet, entry);
         take_policy(m);
         if (m->seat)
                 seat_changed(m->seat);

@@ -44,6 +44,7 @@ struct member {
         char name[CONFIG_NAME_MAX];
         const struct config_instance *entry;
         unsigned replica, replicas;
+        bool is_guess; /* that number: of "per-gpu", before all was known */
         char digest[CONFIG_DIGEST_MAX];
 
         struct instance in;

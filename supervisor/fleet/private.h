@@ -118,6 +118,7 @@ const struct gpu_cordon *gpus_cordon(const struct fleet *f, const struct gpu *g)
 bool gpus_is_there(const struct gpu *g);
 /* Bit by place: those that the entry's program can use, of both vendors' by what its --list-devices named; all while nobody knows. */
 uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e);
+bool gpus_reach_all(const struct fleet *f, const struct config_instance *e);
 /* There are GPUs of two vendors, and what the entry's program tells of itself picks among them. */
 bool gpus_are_picked(const struct fleet *f, const struct config_instance *e);
 /* What must be known before a start: 0; -EINPROGRESS: its program is being asked, or the driver, for the first time, and not yet silent. */
@@ -129,8 +130,11 @@ bool gpus_are_awaited(const struct fleet *f);
 /* True once after the first snapshot, when replicas were counted without it, or when a program has told what it can use, and they were counted
  * without that. */
 bool gpus_became_known(struct fleet *f);
-/* Asks the programs of entries with replicas "per-gpu" which GPUs they can use, where that is to be known and has not been told. */
-void gpus_ask_for_replicas(struct fleet *f, const struct config *c);
+/* Asks the programs of entries with replicas "per-gpu" which GPUs they can use, where that is to be known and has not been told. anew: and where
+ * they told that they cannot use all; a driver may have come meanwhile. */
+void gpus_ask_for_replicas(struct fleet *f, const struct config *c, bool anew);
+/* gpus.c: its replicas are counted, but a driver or its program has yet to tell of how many. */
+bool gpus_replicas_are_guessed(const struct fleet *f, const struct config_instance *e);
 /* Some program has answered. */
 void gpus_told_devices(struct fleet *f);
 /* The last one could not be taken, since we are short of files: what is told of GPUs is of before. */
@@ -145,6 +149,9 @@ void fleet_tell(struct fleet *f, int level, const char *kind, const char *text);
 /* The same of a GPU; g NULL: of all of them. */
 void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
+/* As many as were counted when it was configured: what a driver shows from moment to moment makes no member, and ends none. anew: also those that
+ * were guessed are counted anew. */
+unsigned fleet_replicas_now(const struct fleet *f, const struct config_instance *e, bool anew);
 /* Makes the members that the config asks for and that are not there yet. */
 int fleet_make_members(struct fleet *f, const struct config *c);
 /* apply.c: the first snapshot of the GPUs came late, or what a program can use of them: replicas "per-gpu" that were counted without it are

@@ -396,6 +396,22 @@ void binaries_devices_told(const struct binaries *b, const char *name, struct de
                         *ret = b->list[i]->devices;
 }
 
+bool binaries_devices_awaited(const struct binaries *b, const char *name)
+{
+        _cleanup_free_ char *path = NULL;
+
+        if (binary_find(name, &path) < 0)
+                return false;
+        for (size_t i = 0; i < b->n; i++) {
+                const struct binary *bin = b->list[i];
+
+                if (streq(bin->path, path))
+                        return bin->process || !bin->known ||
+                               (!bin->devices_at && help_knows(&bin->help, "--list-devices"));
+        }
+        return true;
+}
+
 void binaries_forget_devices(struct binaries *b, usec_t age)
 {
         usec_t now = loop_now(b->loop);

@@ -29,6 +29,8 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
 int binaries_devices(struct binaries *b, const char *name, struct devices *ret);
 /* The same without asking: what was told last, of whatever state of the file; n -1: nothing was. */
 void binaries_devices_told(const struct binaries *b, const char *name, struct devices *ret);
+/* It was not asked yet, or is being asked: what was told last may not be the last word. False also when it cannot be run. */
+bool binaries_devices_awaited(const struct binaries *b, const char *name);
 /* They are asked anew when somebody wants to know, since there are other GPUs now: lists that are older than that. */
 void binaries_forget_devices(struct binaries *b, usec_t age);
 bool binaries_is_asking(const struct binaries *b); /* an answer is waited for */

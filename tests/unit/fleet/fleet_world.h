@@ -20,6 +20,7 @@
 struct world {
         char dir[64];
         const char *gateway; /* an object's text, NULL: defaults */
+        const char *binary;  /* NULL: FAKE */
         const char *more;    /* further top-level members, each with a comma behind it; NULL: none */
         struct loop *loop;
         struct fleet *fleet;
@@ -50,7 +51,7 @@ static inline void write_config(struct world *w, const char *instances)
                       "\"health\": {\"interval\": \"50ms\", \"timeout\": \"300ms\"}, \"stop\": {\"grace\": "
                       "\"500ms\"},\n"
                       "%s\"gateway\": %s, \"instances\": [%s]}\n",
-                      w->dir, w->dir, w->dir, w->dir, FAKE, w->more ? w->more : "",
+                      w->dir, w->dir, w->dir, w->dir, w->binary ? w->binary : FAKE, w->more ? w->more : "",
                       w->gateway ? w->gateway : "{}", instances);
         (void)fclose(f);
 }

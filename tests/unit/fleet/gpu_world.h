@@ -116,13 +116,14 @@ static inline void put_model(const struct world *w, const char *name, uint64_t s
 
 static inline void write_gpus_config(struct world *w, const char *instances)
 {
+        const char *before = w->more;
         _cleanup_free_ char *more = text_format("\"gpus\": {\"nvml\": \"" BINARY_DIR
-                                                "/tests/fakes/fake_nvml.so\", \"root\": \"%s/root\"},",
-                                                w->dir);
+                                                "/tests/fakes/fake_nvml.so\", \"root\": \"%s/root\"},%s",
+                                                w->dir, before ? before : "");
 
         w->more = more;
         write_config(w, instances);
-        w->more = NULL;
+        w->more = before;
 }
 
 /* With the GPUs that were put before. devices: what the programs see of them, lines of --list-devices. */

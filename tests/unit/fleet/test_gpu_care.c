@@ -213,6 +213,24 @@ static void at_an_endpoint_it_waits_for_its_gpu(void **state)
         is_well_on(w, "fixed", "GPU-aa");
 }
 
+/* Of a variable with that value, to its end. */
+static bool has_variable(pid_t pid, const char *variable)
+{
+        _cleanup_free_ char *path = text_format("/proc/%d/environ", (int)pid);
+        char environment[16384];
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, environment, sizeof environment - 1);
+
+        assert_true(n > 0);
+        (void)close(fd);
+        environment[n] = '\0';
+        for (const char *v = environment; v < environment + n; v += strlen(v) + 1)
+                if (streq(v, variable))
+                        return true;
+        return false;
+}
+
+/* It may start, and is shown none: llama-server built for CUDA opens what it sees, -ngl 0 or not. */
 static void who_computes_without_is_not_touched(void **state)
 {
         struct world *w = *state;
@@ -220,13 +238,21 @@ static void who_computes_without_is_not_touched(void **state)
 
         begin(w, NVML, TWO,
               ENTRY("cpu", ", \"gpu\": [\"GPU-aa\"], \"args\": [\"-ngl\", \"0\"], \"autostart\": false") "," ENTRY(
-                      "fixed", ", \"gpu\": [\"GPU-aa\"]"));
+                      "free",
+                      ", \"args\": [\"-ngl\", \"0\"], \"autostart\": false") "," ENTRY("fixed",
+                                                                                       ", \"gpu\": "
+                                                                                       "[\"GPU-aa\"]"));
         is_well_on(w, "fixed", "GPU-aa");
         order(w, "GPU-aa", true);
         wait_error(w, "fixed", "error", "GPU-aa is cordoned: test");
         assert_int_equal(fleet_order(w->fleet, "cpu", FLEET_START, &message), 0);
         free(message);
+        assert_int_equal(fleet_order(w->fleet, "free", FLEET_START, &message), 0);
+        free(message);
         wait_status(w, "cpu", "ready");
+        wait_status(w, "free", "ready");
+        assert_true(has_variable(fleet_find(w->fleet, "cpu")->pid, "CUDA_VISIBLE_DEVICES="));
+        assert_true(has_variable(fleet_find(w->fleet, "free")->pid, "CUDA_VISIBLE_DEVICES="));
 }
 
 /* --- waiting for room ---------------------------------------------------------------------------------------------------- */

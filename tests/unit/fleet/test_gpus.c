@@ -20,6 +20,14 @@
 
 #define EACH INSTANCE("qwen", ", \"replicas\": \"per-gpu\"")
 
+static void order(struct world *w, const char *name, enum fleet_verb verb)
+{
+        char *message = NULL;
+
+        assert_int_equal(fleet_order(w->fleet, name, verb, &message), 0);
+        free(message);
+}
+
 /* The red one is the larger one. */
 static struct world *mixed(void **state)
 {
@@ -127,6 +135,71 @@ static void replicas_are_of_those_that_it_can_use(void **state)
         assert_false(is_member(w, "qwen-0"));
 }
 
+/* Who was counted too early goes with a wish, which stays. */
+static void a_preload_outlives_the_count(void **state)
+{
+        struct world *w = mixed(state);
+
+        w->more = "\"on_demand\": {\"preload\": [\"qwen\"]},";
+        begin_gpus(w, CUDA, INSTANCE("qwen", ", \"replicas\": \"per-gpu\", \"on_demand\": {}"));
+        wait_status(w, "qwen", "ready");
+        assert_true(is_pinned(w, "qwen", "GPU-aa"));
+        assert_int_equal(fleet_count(w->fleet), 1);
+}
+
+static void all_replicas_are_loaded_on_demand(void **state)
+{
+        struct world *w = mixed(state);
+
+        begin_gpus(w, CUDA "\n" ROCM, INSTANCE("qwen", ", \"replicas\": \"per-gpu\", \"on_demand\": {}"));
+        for (w->until = time_monotonic() + PATIENCE; fleet_count(w->fleet) != 2 || !is_member(w, "qwen-1");)
+                assert_true(turn(w));
+        order(w, "qwen", FLEET_START);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+}
+
+/* The next one sees another vendor's: they go where it can compute, and as many as there are. */
+static void another_program_has_other_replicas(void **state)
+{
+        struct world *w = mixed(state);
+
+        begin_gpus(w, CUDA "\n" ROCM, EACH);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+        assert_int_equal(setenv("FAKE_DEVICES", ROCM, 1), 0);
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        wait_status(w, "qwen", "ready");
+        assert_true(is_pinned(w, "qwen", "GPU-" RED));
+        assert_int_equal(setenv("FAKE_DEVICES", CUDA "\n" ROCM, 1), 0);
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+}
+
+/* One that does not tell has as many as there are, also where there was one before. */
+static void a_program_that_does_not_tell_has_all(void **state)
+{
+        struct world *w = mixed(state);
+        _cleanup_free_ char *path = text_format("%s/silent", w->dir);
+        FILE *f = fopen(path, "we");
+
+        assert_non_null(f);
+        (void)fputs("#!/bin/sh\n[ \"$1\" != --list-devices ] || exit 1\nexec " FAKE " \"$@\"\n", f);
+        assert_int_equal(fclose(f), 0);
+        assert_int_equal(chmod(path, 0700), 0);
+        w->binary = path;
+        begin_gpus(w, CUDA, INSTANCE("qwen", ""));
+        wait_status(w, "qwen", "ready");
+        write_gpus_config(w, EACH);
+        reload(w);
+        w->binary = NULL;
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+}
+
 static void a_program_for_both_has_a_replica_on_each(void **state)
 {
         struct world *w = mixed(state);
@@ -211,14 +284,6 @@ static void is_listed(const struct world *w, const char *uuid, bool expected)
                 found = found || streq(g.uuid, uuid);
         }
         assert_int_equal(found, expected);
-}
-
-static void order(struct world *w, const char *name, enum fleet_verb verb)
-{
-        char *message = NULL;
-
-        assert_int_equal(fleet_order(w->fleet, name, verb, &message), 0);
-        free(message);
 }
 
 static void a_part_that_is_taken_away(void **state)
@@ -350,12 +415,38 @@ static void wait_gone(struct world *w, const char *name)
                         fail_msg("%s is still there: %s", name, find(w, name)->status);
 }
 
-/* They were counted when it was configured; that others go at that moment is no reason to count again. */
-static void a_part_that_is_away_makes_no_replica(void **state)
+/* It keeps its GPU as long as its program can use that, and then takes one that is free. */
+static void a_replica_leaves_what_its_program_cannot_use(void **state)
 {
         struct world *w = *state;
 
         put_nvidia(w, WHOLE PART(1) PART(2));
+        put_amd(w, RED "\n", false);
+        put_model(w, "small.gguf", GIB(2));
+        begin_gpus(w, CUDA "\n" ROCM, EACH);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+        wait_status(w, "qwen-2", "ready");
+        assert_true(is_pinned(w, "qwen-0", "GPU-" RED));
+        assert_int_equal(setenv("FAKE_DEVICES", CUDA, 1), 0);
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        wait_gone(w, "qwen-2");
+        order(w, "qwen-0", FLEET_STOP);
+        wait_status(w, "qwen-0", "initial");
+        order(w, "qwen-0", FLEET_START);
+        wait_status(w, "qwen-0", "ready");
+        assert_true(is_pinned(w, "qwen-0", "MIG-2"));
+        assert_true(is_pinned(w, "qwen-1", "MIG-1"));
+}
+
+/* They were counted when it was configured; that others go at that moment is no reason to count again. red: beside one of another vendor, so that
+ * the program is asked again what it can use. */
+static void lose_a_part(struct world *w, bool red)
+{
+        put_nvidia(w, WHOLE PART(1) PART(2));
+        if (red)
+                put_amd(w, RED "\n", false);
         put_model(w, "small.gguf", GIB(2));
         begin_gpus(w, CUDA,
                    "{\"name\": \"other\", \"model\": \"small.gguf\", \"gpu\": \"none\", "
@@ -366,11 +457,23 @@ static void a_part_that_is_away_makes_no_replica(void **state)
         write_gpus_config(w, EACH);
         reload(w);
         put_nvidia(w, WHOLE PART(2));
-        wait_gpus(w, 2);
+        wait_gpus(w, red ? 3 : 2);
         assert_non_null(fleet_find(w->fleet, "other")); /* it takes its time */
         wait_gone(w, "other");
+        for (w->until = time_monotonic() + USEC_PER_SEC; turn(w);)
+                ; /* a program would have answered by then */
         assert_false(is_member(w, "qwen"));
         assert_int_equal(fleet_count(w->fleet), 2);
+}
+
+static void a_part_that_is_away_makes_no_replica(void **state)
+{
+        lose_a_part(*state, false);
+}
+
+static void a_part_that_is_away_makes_no_replica_of_two_vendors(void **state)
+{
+        lose_a_part(*state, true);
 }
 
 static pid_t pid_of(struct world *w, const char *name)
@@ -541,6 +644,12 @@ int main(void)
                 TEST(replicas_are_of_those_that_it_can_use),
                 TEST(a_program_for_both_has_a_replica_on_each),
                 TEST(a_part_that_is_away_makes_no_replica),
+                TEST(a_part_that_is_away_makes_no_replica_of_two_vendors),
+                TEST(a_replica_leaves_what_its_program_cannot_use),
+                TEST(a_preload_outlives_the_count),
+                TEST(all_replicas_are_loaded_on_demand),
+                TEST(another_program_has_other_replicas),
+                TEST(a_program_that_does_not_tell_has_all),
                 TEST(a_gpu_that_is_missed_is_lost_after_a_second),
                 TEST(a_part_that_is_taken_away),
                 TEST(a_gpu_that_is_divided_again_and_again),
