@@ -182,12 +182,13 @@ void fleet_fit_replicas(struct fleet *f, usec_t now)
                         m->name,
                         "the GPUs that its program can use are known now, and there is none for it: it goes");
                 if (m->demand && m->in.want_up)
-                        demand_renew(f->demand, m->demand, now);
+                        m->demand->renews = true;
                 (void)fleet_remove_member(m, now);
         }
         plan_finish(&p);
         if (fleet_make_members(f, f->config) < 0)
                 log_err(NULL, "out of memory: not every GPU has its replica");
+        demand_renew(f->demand, now);
         start_new(f, n, now);
 }
 
@@ -204,7 +205,6 @@ void plan_apply(struct fleet *f, struct config *c, const struct plan *p, usec_t 
         struct config *old = f->config;
         size_t n = f->n_members;
 
-        gpus_ask_for_replicas(f, c, true);
         /* Directories are taken once, at start: what lives in them stays where it is (reported as needsDaemonRestart). */
         swap(&c->runtime_dir, &old->runtime_dir);
         swap(&c->state_dir, &old->state_dir);
@@ -216,6 +216,9 @@ void plan_apply(struct fleet *f, struct config *c, const struct plan *p, usec_t 
         f->config_number++;
         log_set_level(c->log_level);
         fleet_read_gpus(f);
+        gpus_ask_for_replicas(f, c, true);
+        for (size_t i = 0; i < n; i++)
+                f->members[i]->is_guess = gpus_replicas_are_guessed(f, f->members[i]->entry);
         if (fleet_make_members(f, c) < 0)
                 log_err(NULL, "out of memory: not every new instance could be made");
         start_new(f, n, now);

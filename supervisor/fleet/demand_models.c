@@ -81,7 +81,7 @@ int demand_attach(struct demand *d, struct member *m)
         if (!x)
                 return -ENOMEM;
         x->entry = e;
-        if (e->replicas_per_gpu)
+        if (!e->replicas_max)
                 x->replicas = m->replicas;
         m->demand = x;
         d->dirty = d->stale = true;

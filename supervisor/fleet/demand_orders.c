@@ -20,14 +20,6 @@ static void pardon(struct member *m, usec_t now)
         member_touch(m);
 }
 
-void demand_renew(struct demand *d, struct demand_model *x, usec_t now)
-{
-        x->wanted = true;
-        if (!x->wanted_since)
-                x->wanted_since = now;
-        demand_look_again(d);
-}
-
 static void want(struct demand *d, struct demand_model *x, usec_t now)
 {
         x->asked = x->wanted = true;
@@ -35,6 +27,26 @@ static void want(struct demand *d, struct demand_model *x, usec_t now)
         if (!x->wanted_since)
                 x->wanted_since = now;
         demand_look_again(d);
+}
+
+void demand_renew(struct demand *d, usec_t now)
+{
+        for (size_t i = 0; i < d->n; i++) {
+                struct demand_model *x = d->models[i];
+                bool renews = x->renews && x->entry && x->entry->on_demand, preload = x->preload;
+
+                x->renews = false;
+                for (size_t k = 0; renews && k < d->fleet->n_members; k++) {
+                        const struct member *m = d->fleet->members[k];
+
+                        if (m->demand == x && !m->removed && m->in.want_up)
+                                renews = false;
+                }
+                if (!renews)
+                        continue;
+                want(d, x, now);
+                x->preload = preload;
+        }
 }
 
 bool demand_order(struct member *m, enum fleet_verb verb, bool all, usec_t now)

@@ -49,6 +49,7 @@ struct demand_model {
         unsigned holds; /* instances that hold room, on their way out or not */
 
         unsigned replicas; /* that are wanted of a range */
+        bool renews;       /* instances go that were wanted: see demand_renew */
         struct scale scale;
         struct demand_figures figures;
 };
@@ -124,8 +125,8 @@ struct demand_model *demand_find(struct demand *d, const char *name);
 void demand_refresh(struct demand *d);
 void demand_count(struct demand *d);
 /* Of a range: how many are wanted now, for an entry of this or a new configuration. */
-/* Instances of it go that were wanted, and others come in their place: these are wanted. */
-void demand_renew(struct demand *d, struct demand_model *x, usec_t now);
+/* Where all instances that were wanted go, and others come in their place (`renews`), these are wanted. */
+void demand_renew(struct demand *d, usec_t now);
 unsigned demand_replicas(const struct fleet *f, const struct config_instance *entry);
 bool demand_is_loaded(const struct demand_model *x);
 bool demand_is_leaving(const struct demand_model *x);

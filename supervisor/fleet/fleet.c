@@ -227,7 +227,7 @@ unsigned fleet_replicas_now(const struct fleet *f, const struct config_instance 
         for (size_t i = 0; e->replicas_per_gpu && i < f->n_members; i++) {
                 const struct member *m = f->members[i];
 
-                if (m->entry == e && !m->removed && !(anew && m->is_guess))
+                if (m->entry == e && !m->removed && !(anew && m->is_guess && !gpus_are_untold(f, e)))
                         return m->replicas;
         }
         return fleet_replicas(f, e);

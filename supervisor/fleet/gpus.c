@@ -193,12 +193,12 @@ bool gpus_replicas_are_guessed(const struct fleet *f, const struct config_instan
                 (gpus_are_picked(f, e) && binaries_devices_awaited(f->binaries, e->binary)));
 }
 
-/* Its program is asked for the first time: it may be fewer than there are. */
-static bool is_untold(const struct fleet *f, const struct config_instance *e)
+bool gpus_are_untold(const struct fleet *f, const struct config_instance *e)
 {
-        struct devices d;
+        struct devices d = {0};
 
-        binaries_devices_told(f->binaries, e->binary, &d);
+        if (gpus_are_picked(f, e))
+                binaries_devices_told(f->binaries, e->binary, &d);
         return d.n < 0;
 }
 
@@ -209,7 +209,7 @@ unsigned fleet_replicas(const struct fleet *f, const struct config_instance *ent
         if (!entry->replicas_per_gpu)
                 return demand_replicas(f, entry);
         n = (unsigned)__builtin_popcountll(computing(f, gpus_reach(f, entry)));
-        if (gpus_are_guessed(f) || (gpus_replicas_are_guessed(f, entry) && is_untold(f, entry)))
+        if (gpus_are_guessed(f) || (gpus_replicas_are_guessed(f, entry) && gpus_are_untold(f, entry)))
                 n = replicas_guessed(f, entry, n);
         return MIN(MAX(n, 1U), (unsigned)CONFIG_REPLICAS_MAX);
 }

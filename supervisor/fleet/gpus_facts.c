@@ -296,7 +296,7 @@ bool gpus_became_known(struct fleet *f)
 
 void gpus_ask_for_replicas(struct fleet *f, const struct config *c, bool anew)
 {
-        bool is_asking = false;
+        bool some = false;
         struct devices d;
 
         for (size_t i = 0; i < c->n_instances; i++) {
@@ -308,11 +308,11 @@ void gpus_ask_for_replicas(struct fleet *f, const struct config *c, bool anew)
                         binaries_forget_devices(f->binaries, 0);
                         anew = false; /* of all programs */
                 }
-                if (binaries_devices(f->binaries, e->binary, &d) == -EINPROGRESS)
-                        is_asking = true;
+                (void)binaries_devices(f->binaries, e->binary, &d);
+                some = some || gpus_replicas_are_guessed(f, e);
         }
         if (f->gpu_facts)
-                f->gpu_facts->untold = is_asking;
+                f->gpu_facts->untold = some;
 }
 
 void gpus_told_devices(struct fleet *f)

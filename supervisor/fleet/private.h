@@ -133,7 +133,9 @@ bool gpus_became_known(struct fleet *f);
 /* Asks the programs of entries with replicas "per-gpu" which GPUs they can use, where that is to be known and has not been told. anew: and where
  * they told that they cannot use all; a driver may have come meanwhile. */
 void gpus_ask_for_replicas(struct fleet *f, const struct config *c, bool anew);
-/* gpus.c: its replicas are counted, but a driver or its program has yet to tell of how many. */
+/* gpus.c: its program picks among them, and never told which. */
+bool gpus_are_untold(const struct fleet *f, const struct config_instance *e);
+/* Its replicas are counted, but a driver or its program has yet to tell of how many. */
 bool gpus_replicas_are_guessed(const struct fleet *f, const struct config_instance *e);
 /* Some program has answered. */
 void gpus_told_devices(struct fleet *f);
@@ -149,8 +151,8 @@ void fleet_tell(struct fleet *f, int level, const char *kind, const char *text);
 /* The same of a GPU; g NULL: of all of them. */
 void gpus_tell(struct fleet *f, int level, const char *kind, const struct gpu *g, const char *text);
 unsigned fleet_replicas(const struct fleet *f, const struct config_instance *entry);
-/* As many as were counted when it was configured: what a driver shows from moment to moment makes no member, and ends none. anew: also those that
- * were guessed are counted anew. */
+/* As many as were counted when it was configured: what a driver shows from moment to moment makes no member, and ends none. anew: those that
+ * were guessed are counted anew, unless the program has failed to tell. */
 unsigned fleet_replicas_now(const struct fleet *f, const struct config_instance *e, bool anew);
 /* Makes the members that the config asks for and that are not there yet. */
 int fleet_make_members(struct fleet *f, const struct config *c);

@@ -37,6 +37,9 @@ struct binary {
         usec_t silent_at;        /* the last of these */
         struct devices devices;
         usec_t devices_at; /* 0: never asked */
+        struct devices
+                told; /* the last list that named some; a program that fails to tell is still the same one */
+        bool told_by_another; /* the file has changed since */
         struct timer *timer;
         int output;
 };
@@ -165,6 +168,13 @@ static void read_help(struct binary *bin)
                          bin->path);
 }
 
+static void keep_told(struct binary *bin)
+{
+        if (bin->devices.n > 0 || bin->told_by_another)
+                bin->told = bin->devices;
+        bin->told_by_another = false;
+}
+
 static void read_devices(struct binary *bin, const struct process_exit *exit)
 {
         _cleanup_free_ char *text = read_output(bin);
@@ -173,6 +183,7 @@ static void read_devices(struct binary *bin, const struct process_exit *exit)
         bin->devices = (struct devices){.n = -1};
         if (text && ended_well)
                 (void)devices_read(text, &bin->devices);
+        keep_told(bin);
 }
 
 /* What is known is known now, as "nothing" if need be. */
@@ -216,8 +227,10 @@ static void leave(struct binary *bin, usec_t now)
         process_free(bin->stuck); /* of a file that was there before */
         bin->stuck = bin->process;
         bin->process = NULL;
-        if (streq(bin->asks, "--list-devices"))
+        if (streq(bin->asks, "--list-devices")) {
                 bin->devices = (struct devices){.n = -1};
+                keep_told(bin);
+        }
         answered(bin, now);
 }
 
@@ -289,7 +302,7 @@ static struct binary *find_or_add(struct binaries *b, const char *path)
                 return NULL;
         bin->all = b;
         bin->output = -1;
-        bin->devices.n = -1;
+        bin->devices.n = bin->told.n = -1;
         bin->path = strdup(path);
         if (!bin->path) {
                 free(bin);
@@ -352,6 +365,7 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
         bin->asked_at = loop_now(b->loop);
         help_finish(&bin->help);
         bin->devices_at = 0;
+        bin->told_by_another = true;
         r = start_asking(bin, "--help");
         return r < 0 ? r : -EINPROGRESS;
 }
@@ -393,7 +407,7 @@ void binaries_devices_told(const struct binaries *b, const char *name, struct de
                 return;
         for (size_t i = 0; i < b->n; i++)
                 if (streq(b->list[i]->path, path))
-                        *ret = b->list[i]->devices;
+                        *ret = b->list[i]->told;
 }
 
 bool binaries_devices_awaited(const struct binaries *b, const char *name)
@@ -401,7 +415,7 @@ bool binaries_devices_awaited(const struct binaries *b, const char *name)
         _cleanup_free_ char *path = NULL;
 
         if (binary_find(name, &path) < 0)
-                return false;
+                return true;
         for (size_t i = 0; i < b->n; i++) {
                 const struct binary *bin = b->list[i];
 

@@ -27,9 +27,11 @@ int binaries_ask(struct binaries *b, const char *name, const char **ret_path, co
 /* Which devices (GPUs) the program sees, by its --list-devices; n -1: it does not tell. Read once, as --help; "none" and "not told" are asked again
  * after half a minute, since a driver may come later. 0; -EINPROGRESS: on_known follows; else as binaries_ask, which must have been answered before. */
 int binaries_devices(struct binaries *b, const char *name, struct devices *ret);
-/* The same without asking: what was told last, of whatever state of the file; n -1: nothing was. */
+/* The same without asking: the last list that named some, also after a question that was not answered well, and until the next state of the
+ * file has been asked; n not over 0: there was none. */
 void binaries_devices_told(const struct binaries *b, const char *name, struct devices *ret);
-/* It was not asked yet, or is being asked: what was told last may not be the last word. False also when it cannot be run. */
+/* It was not asked yet, or is being asked: what was told last may not be the last word. True also when it is
+ * not there: it may come. */
 bool binaries_devices_awaited(const struct binaries *b, const char *name);
 /* They are asked anew when somebody wants to know, since there are other GPUs now: lists that are older than that. */
 void binaries_forget_devices(struct binaries *b, usec_t age);

@@ -147,6 +147,68 @@ static void a_preload_outlives_the_count(void **state)
         assert_int_equal(fleet_count(w->fleet), 1);
 }
 
+/* words: of a shell, what it does when it is asked from now on. */
+static void reload_in_a_mood(struct world *w, const char *words)
+{
+        _cleanup_free_ char *mood = text_format("%s/mood", w->dir), *seen = text_format("%s/seen", w->dir);
+        FILE *f = fopen(mood, "we");
+
+        assert_non_null(f);
+        (void)fputs(words, f);
+        assert_int_equal(fclose(f), 0);
+        (void)unlink(seen);
+        reload(w);
+        for (w->until = time_monotonic() + PATIENCE; access(seen, F_OK) < 0;)
+                assert_true(turn(w));
+        for (w->until = time_monotonic() + USEC_PER_SEC; turn(w);)
+                ; /* its answer is here by then */
+}
+
+/* A driver that has a fit while a person reloads. */
+static void a_program_that_fails_to_tell_again_ends_nobody(void **state)
+{
+        struct world *w = mixed(state);
+        _cleanup_free_ char *path = text_format("%s/moody", w->dir);
+        FILE *f = fopen(path, "we");
+        pid_t pid;
+
+        assert_non_null(f);
+        (void)fprintf(f,
+                      "#!/bin/sh\nif [ \"$1\" = --list-devices ] && [ -e %s/mood ]; then touch %s/seen; . "
+                      "%s/mood; fi\n"
+                      "exec " FAKE " \"$@\"\n",
+                      w->dir, w->dir, w->dir);
+        assert_int_equal(fclose(f), 0);
+        assert_int_equal(chmod(path, 0700), 0);
+        w->binary = path;
+        begin_gpus(w, CUDA, EACH);
+        wait_status(w, "qwen", "ready");
+        pid = find(w, "qwen")->pid;
+        reload_in_a_mood(w, "exit 1\n");
+        assert_int_equal(find(w, "qwen")->pid, pid);
+        reload_in_a_mood(w, "FAKE_DEVICES='  (none)'; export FAKE_DEVICES\n");
+        w->binary = NULL;
+        assert_int_equal(find(w, "qwen")->pid, pid);
+        assert_int_equal(fleet_count(w->fleet), 1);
+}
+
+static void who_was_loaded_is_loaded_again_by_another_name(void **state)
+{
+        struct world *w = mixed(state);
+
+        begin_gpus(w, CUDA "\n" ROCM, INSTANCE("qwen", ", \"replicas\": \"per-gpu\", \"on_demand\": {}"));
+        for (w->until = time_monotonic() + PATIENCE; fleet_count(w->fleet) != 2;)
+                assert_true(turn(w));
+        order(w, "qwen", FLEET_START);
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+        assert_int_equal(setenv("FAKE_DEVICES", ROCM, 1), 0);
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+        wait_status(w, "qwen", "ready");
+        assert_true(is_pinned(w, "qwen", "GPU-" RED));
+}
+
 static void all_replicas_are_loaded_on_demand(void **state)
 {
         struct world *w = mixed(state);
@@ -549,6 +611,21 @@ static void replicas_come_when_a_slow_driver_has_told(void **state)
         wait_gone(w, "qwen");
 }
 
+static void replicas_come_with_a_driver_that_came_before_a_reload(void **state)
+{
+        struct world *w = *state;
+
+        put_model(w, "small.gguf", GIB(2));
+        begin_gpus(w, CUDA, EACH);
+        wait_error(w, "qwen", "no GPU that we can see");
+        hush_nvidia(w);
+        reload(w);
+        release_nvidia(w, WHOLE PART(1) PART(2));
+        wait_status(w, "qwen-0", "ready");
+        wait_status(w, "qwen-1", "ready");
+        wait_gone(w, "qwen");
+}
+
 /* --- without files --------------------------------------------------------------------------------------------------- */
 
 static int taken[256], n_taken;
@@ -647,6 +724,8 @@ int main(void)
                 TEST(a_part_that_is_away_makes_no_replica_of_two_vendors),
                 TEST(a_replica_leaves_what_its_program_cannot_use),
                 TEST(a_preload_outlives_the_count),
+                TEST(a_program_that_fails_to_tell_again_ends_nobody),
+                TEST(who_was_loaded_is_loaded_again_by_another_name),
                 TEST(all_replicas_are_loaded_on_demand),
                 TEST(another_program_has_other_replicas),
                 TEST(a_program_that_does_not_tell_has_all),
@@ -657,6 +736,7 @@ int main(void)
                 TEST(replicas_outlive_a_daemon_whose_driver_is_slow),
                 TEST(who_is_too_many_goes_when_the_driver_has_told),
                 TEST(replicas_come_when_a_slow_driver_has_told),
+                TEST(replicas_come_with_a_driver_that_came_before_a_reload),
                 TEST(who_cannot_be_placed_for_a_moment_waits),
                 TEST(a_watch_that_could_not_begin),
         };
