@@ -225,36 +225,25 @@ static uint64_t usable(struct plan_run *x, const struct config_instance *e)
 
 static uint64_t replica_gpus(struct plan_run *x, const struct config_instance *e)
 {
-        return gpus_computing(x->gpus->gpus, x->gpus->n, usable(x, e));
+        return gpus_computing(x->gpus->gpus, x->gpus->n, reach(x, e));
 }
 
-static bool is_called(const struct gpu *g, const char *id)
-{
-        char index[12];
-
-        (void)snprintf(index, sizeof index, "%d", g->index);
-        return streq(id, g->uuid) || (!g->is_mig && streq(id, index));
-}
-
-/* Each vendor counts from 0: an index is of those that its program can use, if there is such one. 0; -ENODEV with words. */
+/* 0; -ENODEV with words. */
 static int find_gpu(struct plan_run *x, const struct config_instance *e, const char *id, uint64_t *ret,
                     char *detail, size_t size)
 {
         uint64_t can = reach(x, e);
-        const struct gpu *found = NULL;
+        size_t i = gpus_find(x->gpus->gpus, x->gpus->n, can, id);
 
-        for (size_t i = x->gpus->n; i-- > 0;)
-                if (is_called(x->gpus->gpus + i, id) && (!found || (can >> i & 1) || !*ret)) {
-                        found = x->gpus->gpus + i;
-                        *ret = can & UINT64_C(1) << i;
-                }
-        if (!found)
+        if (i == x->gpus->n)
                 (void)snprintf(detail, size, "GPU %.60s is not there", id);
-        else if (found->has_mig)
+        else if (x->gpus->gpus[i].has_mig)
                 (void)snprintf(detail, size, "GPU %.60s is divided (MIG): name one of its parts", id);
-        else if (!*ret)
+        else if (!(can >> i & 1))
                 (void)snprintf(detail, size, "GPU %.60s is none that its llama-server can use", id);
-        return found && *ret && !found->has_mig ? 0 : -ENODEV;
+        else
+                *ret |= UINT64_C(1) << i;
+        return *detail ? -ENODEV : 0; /* it was empty */
 }
 
 /* The nth bit of mask alone; 0: there are fewer. */
@@ -274,13 +263,9 @@ static int mask_of(struct plan_run *x, const struct config_instance *e, unsigned
                 *ret = nth(replica_gpus(x, e), replica);
         } else if (e->gpu_mode == CONFIG_GPU_LIST) {
                 *ret = 0;
-                for (char *const *id = e->gpu; id && *id; id++) {
-                        uint64_t found = 0;
-
-                        if (find_gpu(x, e, *id, &found, detail, size) < 0)
+                for (char *const *id = e->gpu; id && *id; id++)
+                        if (find_gpu(x, e, *id, ret, detail, size) < 0)
                                 return -ENODEV;
-                        *ret |= found;
-                }
         }
         if (!*ret)
                 (void)snprintf(detail, size, "no GPU is seen on this machine");

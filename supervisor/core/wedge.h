@@ -33,13 +33,13 @@ struct wedge_policy {
 enum wedge_canary { CANARY_NONE, CANARY_ASKED, CANARY_ALIVE, CANARY_SILENT, CANARY_REFUSED };
 
 struct wedge_fact {
-        unsigned work;   /* requests that it owes an answer, and slots that it says are busy */
-        bool says_idle;  /* /slots was answered since the last fact: no slot works */
-        uint64_t bytes;  /* to clients, so far */
-        uint64_t tokens; /* of prompts and answers in its slots, so far */
-        bool decodes;    /* /slots is answered, and every busy slot is past its prompt */
-        usec_t cpu;      /* CPU time so far; USEC_INFINITY: not known */
-        bool wants_to_run; /* a thread of it runs, could run, or waits for a disk; as of before the probe, which wakes one */
+        unsigned work;     /* requests that it owes an answer, and slots that it says are busy */
+        bool says_idle;    /* /slots was answered since the last fact: no slot works */
+        uint64_t bytes;    /* to clients, so far */
+        uint64_t tokens;   /* of prompts and answers in its slots, so far */
+        bool decodes;      /* /slots is answered, and every busy slot is past its prompt */
+        usec_t cpu;        /* CPU time so far; USEC_INFINITY: not known */
+        bool wants_to_run; /* a thread of it runs, could run, or waits for a disk */
         bool uses_gpu, gpu_known, gpu_active;
         bool slot_free;
         enum wedge_canary
@@ -62,7 +62,7 @@ struct wedge {
 
 /* A new process. */
 void wedge_start(struct wedge *w);
-/* One look, each time that a probe was answered well. */
+/* One look, each time that a probe was answered well. Its threads (wants_to_run) were looked at before, since a probe wakes one itself. */
 enum wedge_verdict wedge_feed(struct wedge *w, const struct wedge_policy *policy,
                               const struct wedge_fact *fact, usec_t now);
 /* For how long there was no activity either; 0 while there is no work. */

@@ -175,7 +175,7 @@ void fleet_fit_replicas(struct fleet *f, usec_t now)
                         continue;
                 if (to->entry) {
                         member_set_entry(m, to->entry, to->replica, to->replicas);
-                        (void)demand_attach(f->demand, m); /* it is known there */
+                        (void)demand_attach(f->demand, m); /* which counts them, too */
                         continue;
                 }
                 log_info(
@@ -216,6 +216,7 @@ void plan_apply(struct fleet *f, struct config *c, const struct plan *p, usec_t 
         f->config_number++;
         log_set_level(c->log_level);
         fleet_read_gpus(f);
+        /* What was counted for the plan is a guess where that is only being asked now. */
         gpus_ask_for_replicas(f, c, true);
         for (size_t i = 0; i < n; i++)
                 f->members[i]->is_guess = gpus_replicas_are_guessed(f, f->members[i]->entry);

@@ -119,14 +119,15 @@ void demand_scale(struct demand *d, struct demand_model *x, usec_t now, usec_t *
 
 unsigned demand_waiting(const struct demand *d, const struct demand_model *x); /* tickets in its queue */
 
+/* demand_orders.c: where all instances that were wanted went, and others came in their place (`renews`), these are wanted. */
+void demand_renew(struct demand *d, usec_t now);
+
 /* demand_models.c */
 int demand_attach(struct demand *d, struct member *m); /* finds or makes the model of its entry */
 struct demand_model *demand_find(struct demand *d, const char *name);
 void demand_refresh(struct demand *d);
 void demand_count(struct demand *d);
 /* Of a range: how many are wanted now, for an entry of this or a new configuration. */
-/* Where all instances that were wanted go, and others come in their place (`renews`), these are wanted. */
-void demand_renew(struct demand *d, usec_t now);
 unsigned demand_replicas(const struct fleet *f, const struct config_instance *entry);
 bool demand_is_loaded(const struct demand_model *x);
 bool demand_is_leaving(const struct demand_model *x);

@@ -36,20 +36,14 @@ static unsigned kind_of(const struct gpu *g)
         return g->vendor == GPU_NVIDIA ? DEVICES_CUDA : DEVICES_ROCM;
 }
 
-/* Which kinds there are. */
-static unsigned kinds(const struct gpu *list, size_t n)
+bool gpus_are_mixed(const struct gpu *list, size_t n)
 {
         unsigned found = 0;
 
         for (size_t i = 0; i < n; i++)
                 if (gpus_is_there(list + i))
                         found |= kind_of(list + i);
-        return found;
-}
-
-bool gpus_are_mixed(const struct gpu *list, size_t n)
-{
-        return kinds(list, n) == (DEVICES_CUDA | DEVICES_ROCM);
+        return found == (DEVICES_CUDA | DEVICES_ROCM);
 }
 
 /* With variables of its own it may see what it does not see without: it is asked without. */
@@ -98,24 +92,27 @@ bool gpus_reach_all(const struct fleet *f, const struct config_instance *e)
 
 /* --- by name --------------------------------------------------------------------------------------------------------- */
 
-/* Each vendor counts from 0: an index is of those that its program can use, if there is such one. */
+size_t gpus_find(const struct gpu *list, size_t n, uint64_t reach, const char *id)
+{
+        size_t found = n;
+
+        for (size_t i = n; i-- > 0;) {
+                char index[12];
+
+                (void)snprintf(index, sizeof index, "%d", list[i].index);
+                if (!streq(id, list[i].uuid) && (list[i].is_mig || !streq(id, index)))
+                        continue;
+                if (found == n || (reach >> i & 1) || !(reach >> found & 1))
+                        found = i;
+        }
+        return found;
+}
+
 static const struct gpu *find_gpu(const struct fleet *f, const struct config_instance *e, const char *id,
                                   size_t *ret_i)
 {
-        uint64_t reach = gpus_reach(f, e);
-        size_t found = f->n_gpus;
-
-        for (size_t i = f->n_gpus; i-- > 0;) {
-                char index[12];
-
-                (void)snprintf(index, sizeof index, "%d", f->gpus[i].index);
-                if (!streq(id, f->gpus[i].uuid) && (f->gpus[i].is_mig || !streq(id, index)))
-                        continue;
-                if (found == f->n_gpus || (reach >> i & 1) || !(reach >> found & 1))
-                        found = i;
-        }
-        *ret_i = found;
-        return found < f->n_gpus ? f->gpus + found : NULL;
+        *ret_i = gpus_find(f->gpus, f->n_gpus, gpus_reach(f, e), id);
+        return *ret_i < f->n_gpus ? f->gpus + *ret_i : NULL;
 }
 
 /* Parts are told by the library alone, and so are all GPUs in some containers. */
@@ -138,8 +135,7 @@ int gpus_ask(const struct member *m)
                 return -EINPROGRESS;
         if (!gpus_are_picked(f, m->entry))
                 return 0;
-        binaries_devices_told(f->binaries, m->entry->binary, &d);
-        if (d.n > 0 && !(d.kinds & DEVICES_OTHER) && (kinds(f->gpus, f->n_gpus) & ~d.kinds))
+        if (!gpus_reach_all(f, m->entry))
                 binaries_forget_devices(f->binaries, BELIEVED);
         return binaries_devices(f->binaries, m->entry->binary, &d) == -EINPROGRESS ? -EINPROGRESS : 0;
 }

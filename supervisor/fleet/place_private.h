@@ -105,15 +105,6 @@ bool place_tells_memory(const struct fleet *f);
 /* Where a member that is not there would go now; all GPUs when that is not known. */
 uint64_t place_guess(struct member *m, const struct memory_need *need);
 
-/* gpus.c. Both vendors are there, so that a program may not be able to use all. */
-bool gpus_are_mixed(const struct gpu *list, size_t n);
-/* The entry's program tells of itself what it can use: nothing of its own makes it see others. */
-bool gpus_asks(const struct config_instance *e);
-/* Bit by place: those that a program can use that told that; all, when it told nothing. */
-uint64_t gpus_of_kinds(const struct gpu *list, size_t n, const struct devices *d);
-/* Of these, those that get a replica of "per-gpu". */
-uint64_t gpus_computing(const struct gpu *list, size_t n, uint64_t among);
-
 #define PLACE_SHARES "its GPU shares the memory of the CPU: how much it can have, nobody tells"
 
 /* place_plan.c: the answer of fit_plan as JSON. */

@@ -116,8 +116,20 @@ bool gpus_takes_work(const struct fleet *f, const struct gpu *g);
 const struct gpu_cordon *gpus_cordon(const struct fleet *f, const struct gpu *g);
 /* gpus.c: it is not only the place of a part (MIG) that is gone: those are divided, and nameless. */
 bool gpus_is_there(const struct gpu *g);
+/* Both vendors are there, so that a program may not be able to use all. */
+bool gpus_are_mixed(const struct gpu *list, size_t n);
+/* The entry's program tells of itself what it can use: nothing of its own makes it see others. */
+bool gpus_asks(const struct config_instance *e);
+/* Bit by place: those that a program can use that told that; all, when it told nothing. */
+uint64_t gpus_of_kinds(const struct gpu *list, size_t n, const struct devices *d);
+/* Of these, those that get a replica of "per-gpu". */
+uint64_t gpus_computing(const struct gpu *list, size_t n, uint64_t among);
+/* The place of the one with that uuid or index; n: there is none. Each vendor counts from 0: an index is of those that can be reached, if there is
+ * such one. */
+size_t gpus_find(const struct gpu *list, size_t n, uint64_t reach, const char *id);
 /* Bit by place: those that the entry's program can use, of both vendors' by what its --list-devices named; all while nobody knows. */
 uint64_t gpus_reach(const struct fleet *f, const struct config_instance *e);
+/* That is all there are. */
 bool gpus_reach_all(const struct fleet *f, const struct config_instance *e);
 /* There are GPUs of two vendors, and what the entry's program tells of itself picks among them. */
 bool gpus_are_picked(const struct fleet *f, const struct config_instance *e);

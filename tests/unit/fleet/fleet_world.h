@@ -97,6 +97,34 @@ static inline void open_fleet(struct world *w)
         assert_int_equal(fleet_start(w->fleet), 0);
 }
 
+/* As a daemon that comes after this one. */
+static inline void reopen_fleet(struct world *w)
+{
+        w->fleet = fleet_free(w->fleet);
+        open_fleet(w);
+}
+
+static inline void give_order(struct world *w, const char *name, enum fleet_verb verb)
+{
+        char *message = NULL;
+
+        assert_int_equal(fleet_order(w->fleet, name, verb, &message), 0);
+        free(message);
+}
+
+/* A script below the world's folder; malloc'd path. */
+static inline char *put_script(const struct world *w, const char *name, const char *text)
+{
+        char *path = text_format("%s/%s", w->dir, name);
+        FILE *f = fopen(path, "we");
+
+        assert_non_null(f);
+        (void)fprintf(f, "#!/bin/sh\n%s", text);
+        assert_int_equal(fclose(f), 0);
+        assert_int_equal(chmod(path, 0700), 0);
+        return path;
+}
+
 static inline void on_tick(void *owner, usec_t now)
 {
         struct world *w = owner;

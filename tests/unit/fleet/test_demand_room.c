@@ -46,10 +46,7 @@ static void wait_memory(struct world *w, const char *name)
 
 static void order(struct world *w, const char *name)
 {
-        char *message = NULL;
-
-        assert_int_equal(fleet_order(w->fleet, name, FLEET_START, &message), 0);
-        free(message);
+        give_order(w, name, FLEET_START);
 }
 
 static struct world *begin(void **state, const char *instances)

@@ -234,7 +234,6 @@ static bool has_variable(pid_t pid, const char *variable)
 static void who_computes_without_is_not_touched(void **state)
 {
         struct world *w = *state;
-        char *message = NULL;
 
         begin(w, NVML, TWO,
               ENTRY("cpu", ", \"gpu\": [\"GPU-aa\"], \"args\": [\"-ngl\", \"0\"], \"autostart\": false") "," ENTRY(
@@ -245,10 +244,8 @@ static void who_computes_without_is_not_touched(void **state)
         is_well_on(w, "fixed", "GPU-aa");
         order(w, "GPU-aa", true);
         wait_error(w, "fixed", "error", "GPU-aa is cordoned: test");
-        assert_int_equal(fleet_order(w->fleet, "cpu", FLEET_START, &message), 0);
-        free(message);
-        assert_int_equal(fleet_order(w->fleet, "free", FLEET_START, &message), 0);
-        free(message);
+        give_order(w, "cpu", FLEET_START);
+        give_order(w, "free", FLEET_START);
         wait_status(w, "cpu", "ready");
         wait_status(w, "free", "ready");
         assert_true(has_variable(fleet_find(w->fleet, "cpu")->pid, "CUDA_VISIBLE_DEVICES="));

@@ -20,14 +20,6 @@
 
 #define EACH INSTANCE("qwen", ", \"replicas\": \"per-gpu\"")
 
-static void order(struct world *w, const char *name, enum fleet_verb verb)
-{
-        char *message = NULL;
-
-        assert_int_equal(fleet_order(w->fleet, name, verb, &message), 0);
-        free(message);
-}
-
 /* The red one is the larger one. */
 static struct world *mixed(void **state)
 {
@@ -128,8 +120,7 @@ static void replicas_are_of_those_that_it_can_use(void **state)
         assert_int_equal(fleet_count(w->fleet), 1);
         pid = find(w, "qwen")->pid;
         reload(w);
-        w->fleet = fleet_free(w->fleet);
-        open_fleet(w); /* which has not asked yet, and finds one that runs */
+        reopen_fleet(w); /* which has not asked yet, and finds one that runs */
         wait_status(w, "qwen", "ready");
         assert_int_equal(find(w, "qwen")->pid, pid);
         assert_false(is_member(w, "qwen-0"));
@@ -168,18 +159,14 @@ static void reload_in_a_mood(struct world *w, const char *words)
 static void a_program_that_fails_to_tell_again_ends_nobody(void **state)
 {
         struct world *w = mixed(state);
-        _cleanup_free_ char *path = text_format("%s/moody", w->dir);
-        FILE *f = fopen(path, "we");
+        _cleanup_free_ char
+                *text = text_format(
+                        "[ \"$1\" != --list-devices ] || [ ! -e %s/mood ] || { touch %s/seen; . %s/mood; }\n"
+                        "exec " FAKE " \"$@\"\n",
+                        w->dir, w->dir, w->dir),
+                *path = put_script(w, "moody", text);
         pid_t pid;
 
-        assert_non_null(f);
-        (void)fprintf(f,
-                      "#!/bin/sh\nif [ \"$1\" = --list-devices ] && [ -e %s/mood ]; then touch %s/seen; . "
-                      "%s/mood; fi\n"
-                      "exec " FAKE " \"$@\"\n",
-                      w->dir, w->dir, w->dir);
-        assert_int_equal(fclose(f), 0);
-        assert_int_equal(chmod(path, 0700), 0);
         w->binary = path;
         begin_gpus(w, CUDA, EACH);
         wait_status(w, "qwen", "ready");
@@ -192,6 +179,7 @@ static void a_program_that_fails_to_tell_again_ends_nobody(void **state)
         assert_int_equal(fleet_count(w->fleet), 1);
 }
 
+/* All replicas are loaded, and again when they are others. */
 static void who_was_loaded_is_loaded_again_by_another_name(void **state)
 {
         struct world *w = mixed(state);
@@ -199,26 +187,13 @@ static void who_was_loaded_is_loaded_again_by_another_name(void **state)
         begin_gpus(w, CUDA "\n" ROCM, INSTANCE("qwen", ", \"replicas\": \"per-gpu\", \"on_demand\": {}"));
         for (w->until = time_monotonic() + PATIENCE; fleet_count(w->fleet) != 2;)
                 assert_true(turn(w));
-        order(w, "qwen", FLEET_START);
+        give_order(w, "qwen", FLEET_START);
         wait_status(w, "qwen-0", "ready");
         wait_status(w, "qwen-1", "ready");
         assert_int_equal(setenv("FAKE_DEVICES", ROCM, 1), 0);
-        w->fleet = fleet_free(w->fleet);
-        open_fleet(w);
+        reopen_fleet(w);
         wait_status(w, "qwen", "ready");
         assert_true(is_pinned(w, "qwen", "GPU-" RED));
-}
-
-static void all_replicas_are_loaded_on_demand(void **state)
-{
-        struct world *w = mixed(state);
-
-        begin_gpus(w, CUDA "\n" ROCM, INSTANCE("qwen", ", \"replicas\": \"per-gpu\", \"on_demand\": {}"));
-        for (w->until = time_monotonic() + PATIENCE; fleet_count(w->fleet) != 2 || !is_member(w, "qwen-1");)
-                assert_true(turn(w));
-        order(w, "qwen", FLEET_START);
-        wait_status(w, "qwen-0", "ready");
-        wait_status(w, "qwen-1", "ready");
 }
 
 /* The next one sees another vendor's: they go where it can compute, and as many as there are. */
@@ -230,13 +205,11 @@ static void another_program_has_other_replicas(void **state)
         wait_status(w, "qwen-0", "ready");
         wait_status(w, "qwen-1", "ready");
         assert_int_equal(setenv("FAKE_DEVICES", ROCM, 1), 0);
-        w->fleet = fleet_free(w->fleet);
-        open_fleet(w);
+        reopen_fleet(w);
         wait_status(w, "qwen", "ready");
         assert_true(is_pinned(w, "qwen", "GPU-" RED));
         assert_int_equal(setenv("FAKE_DEVICES", CUDA "\n" ROCM, 1), 0);
-        w->fleet = fleet_free(w->fleet);
-        open_fleet(w);
+        reopen_fleet(w);
         wait_status(w, "qwen-0", "ready");
         wait_status(w, "qwen-1", "ready");
 }
@@ -245,13 +218,9 @@ static void another_program_has_other_replicas(void **state)
 static void a_program_that_does_not_tell_has_all(void **state)
 {
         struct world *w = mixed(state);
-        _cleanup_free_ char *path = text_format("%s/silent", w->dir);
-        FILE *f = fopen(path, "we");
+        _cleanup_free_ char *path =
+                put_script(w, "silent", "[ \"$1\" != --list-devices ] || exit 1\nexec " FAKE " \"$@\"\n");
 
-        assert_non_null(f);
-        (void)fputs("#!/bin/sh\n[ \"$1\" != --list-devices ] || exit 1\nexec " FAKE " \"$@\"\n", f);
-        assert_int_equal(fclose(f), 0);
-        assert_int_equal(chmod(path, 0700), 0);
         w->binary = path;
         begin_gpus(w, CUDA, INSTANCE("qwen", ""));
         wait_status(w, "qwen", "ready");
@@ -360,14 +329,14 @@ static void a_part_that_is_taken_away(void **state)
         wait_status(w, "one", "ready");
         wait_error(w, "whole",
                    "programs can only use its parts: name one of them as its \"gpu\": MIG-1, MIG-2");
-        order(w, "one", FLEET_STOP);
+        give_order(w, "one", FLEET_STOP);
         wait_status(w, "one", "initial");
         assert_int_equal(fleet_gpu_count(w->fleet), 3);
         put_nvidia(w, WHOLE "part 0 MIG-2 total=9000000000 used=0\n");
         wait_gpus(w, 2);
         is_listed(w, "MIG-1", false);
         is_listed(w, "MIG-2", true);
-        order(w, "one", FLEET_START);
+        give_order(w, "one", FLEET_START);
         wait_error(w, "one", "GPU MIG-1 is not there: no GPU has such a part (MIG) now");
         /* The same one again has the same name, and its instance waits for it. */
         put_nvidia(w, WHOLE "part 0 MIG-1 total=9000000000 used=0\npart 0 MIG-2 total=9000000000 used=0\n");
@@ -420,18 +389,18 @@ static void replicas_keep_their_parts(void **state)
         wait_status(w, "qwen-1", "ready");
         assert_true(is_pinned(w, "qwen-0", "MIG-1"));
         assert_true(is_pinned(w, "qwen-1", "MIG-2"));
-        order(w, "qwen-0", FLEET_STOP);
+        give_order(w, "qwen-0", FLEET_STOP);
         wait_status(w, "qwen-0", "initial");
         put_nvidia(w, WHOLE "part 0 MIG-2 total=9000000000 used=0\n");
         wait_gpus(w, 2);
-        order(w, "qwen-1", FLEET_STOP);
+        give_order(w, "qwen-1", FLEET_STOP);
         wait_status(w, "qwen-1", "initial");
-        order(w, "qwen-1", FLEET_START);
+        give_order(w, "qwen-1", FLEET_START);
         wait_status(w, "qwen-1", "ready");
         assert_true(is_pinned(w, "qwen-1", "MIG-2"));
         put_nvidia(w, WHOLE "part 0 MIG-3 total=9000000000 used=0\npart 0 MIG-2 total=9000000000 used=0\n");
         wait_gpus(w, 3);
-        order(w, "qwen-0", FLEET_START);
+        give_order(w, "qwen-0", FLEET_START);
         wait_status(w, "qwen-0", "ready");
         assert_true(is_pinned(w, "qwen-0", "MIG-3"));
 }
@@ -491,12 +460,11 @@ static void a_replica_leaves_what_its_program_cannot_use(void **state)
         wait_status(w, "qwen-2", "ready");
         assert_true(is_pinned(w, "qwen-0", "GPU-" RED));
         assert_int_equal(setenv("FAKE_DEVICES", CUDA, 1), 0);
-        w->fleet = fleet_free(w->fleet);
-        open_fleet(w);
+        reopen_fleet(w);
         wait_gone(w, "qwen-2");
-        order(w, "qwen-0", FLEET_STOP);
+        give_order(w, "qwen-0", FLEET_STOP);
         wait_status(w, "qwen-0", "initial");
-        order(w, "qwen-0", FLEET_START);
+        give_order(w, "qwen-0", FLEET_START);
         wait_status(w, "qwen-0", "ready");
         assert_true(is_pinned(w, "qwen-0", "MIG-2"));
         assert_true(is_pinned(w, "qwen-1", "MIG-1"));
@@ -668,7 +636,7 @@ static void who_cannot_be_placed_for_a_moment_waits(void **state)
         put_model(w, "small.gguf", GIB(2));
         begin_gpus(w, CUDA, INSTANCE("first", "") "," INSTANCE("qwen", ", \"autostart\": false"));
         wait_status(w, "first", "ready"); /* what its program knows is known */
-        order(w, "first", FLEET_STOP);
+        give_order(w, "first", FLEET_STOP);
         wait_status(w, "first", "initial"); /* nobody is probed, so no file comes free */
         take_all_files();
         w->until = time_monotonic() + PATIENCE;
@@ -678,7 +646,7 @@ static void who_cannot_be_placed_for_a_moment_waits(void **state)
                 assert_true(turn(w));
         }
         take_free_files();
-        order(w, "qwen", FLEET_START);
+        give_order(w, "qwen", FLEET_START);
         do {
                 assert_true(turn(w));
                 error = find(w, "qwen")->last_error;
@@ -726,7 +694,6 @@ int main(void)
                 TEST(a_preload_outlives_the_count),
                 TEST(a_program_that_fails_to_tell_again_ends_nobody),
                 TEST(who_was_loaded_is_loaded_again_by_another_name),
-                TEST(all_replicas_are_loaded_on_demand),
                 TEST(another_program_has_other_replicas),
                 TEST(a_program_that_does_not_tell_has_all),
                 TEST(a_gpu_that_is_missed_is_lost_after_a_second),
